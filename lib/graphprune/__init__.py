@@ -1,0 +1,113 @@
+"""graphprune: a network as a graph, its channels pruned for real, the cost shown with honest numbers.
+
+>>> import graphprune
+>>> model = graphprune.models.build("resnet20", num_classes=10, in_channels=3)
+>>> graph = graphprune.trace(model, torch.zeros(1, 3, 32, 32))
+>>> small = graphprune.prune(model, graph, keep)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graphprune import (
+        artifacts,
+        contrast,
+        costs,
+        data,
+        encoder,
+        graph,
+        importance,
+        models,
+        pruning,
+        runtime,
+        scorer,
+        search,
+        space,
+        train,
+    )
+    from graphprune.costs import Cost, CostModel, cost, latency
+    from graphprune.encoder import GraphEncoder
+    from graphprune.graph import ChannelGraph, trace
+    from graphprune.pruning import load_pruned, masked, prune, save_pruned
+    from graphprune.scorer import Scorer
+    from graphprune.space import RateSpace, keep_from_rates
+
+# Loaded on first use, so that `import graphprune` does not import PyTorch Geometric, pandas and the like.
+_HOME = {
+    "trace": "graph",
+    "ChannelGraph": "graph",
+    "prune": "pruning",
+    "masked": "pruning",
+    "save_pruned": "pruning",
+    "load_pruned": "pruning",
+    "Cost": "costs",
+    "CostModel": "costs",
+    "cost": "costs",
+    "latency": "costs",
+    "RateSpace": "space",
+    "keep_from_rates": "space",
+    "GraphEncoder": "encoder",
+    "Scorer": "scorer",
+}
+_MODULES = {
+    "artifacts",
+    "contrast",
+    "costs",
+    "data",
+    "encoder",
+    "graph",
+    "importance",
+    "models",
+    "pruning",
+    "runtime",
+    "scorer",
+    "search",
+    "space",
+    "train",
+}
+
+__all__ = [
+    "ChannelGraph",
+    "Cost",
+    "CostModel",
+    "GraphEncoder",
+    "RateSpace",
+    "Scorer",
+    "artifacts",
+    "contrast",
+    "cost",
+    "costs",
+    "data",
+    "encoder",
+    "graph",
+    "importance",
+    "keep_from_rates",
+    "latency",
+    "load_pruned",
+    "masked",
+    "models",
+    "prune",
+    "pruning",
+    "runtime",
+    "save_pruned",
+    "scorer",
+    "search",
+    "space",
+    "trace",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"graphprune.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"graphprune.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
