@@ -1,0 +1,75 @@
+"""The command line: `python -m graphprune run | compare | publish`."""
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphprune import publishing, report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 0 = done, 1 = a notebook failed, 2 = bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.call(options)
+    except report.NotebookFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m graphprune", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute a notebook under a profile")
+    run.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+        help="set one parameter; such a run goes to reports/runs/custom, or to the name given by -p profile NAME",
+    )  # fmt: skip
+    run.set_defaults(call=_run)
+
+    compare = commands.add_parser("compare", help="how a run's tables differ from the committed ones")
+    compare.set_defaults(call=_compare)
+
+    publish = commands.add_parser("publish", help="copy a run's figures, tables and results to reports/PROFILE")
+    publish.set_defaults(call=_publish)
+
+    for command in (run, compare, publish):
+        command.add_argument("--profile", default=report.LAPTOP, help="default: %(default)s")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    os.environ.setdefault("GRAPHPRUNE_QUIET", "1")  # a progress bar would be stored in the executed notebook
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, whatever else is installed
+    report.run(options.notebook, options.profile, {name: _value(text) for name, text in options.parameters})
+
+
+def _value(text: str) -> Any:
+    """A Python literal as it would stand in the parameters cell; anything else is text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _compare(options: argparse.Namespace) -> None:
+    print("\n".join(publishing.compare(options.profile)))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    changed = publishing.publish(options.profile)
+    print("\n".join(f"changed {path}" for path in changed) or "the committed results are up to date")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

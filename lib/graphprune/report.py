@@ -1,0 +1,215 @@
+"""Run a notebook under a profile, compare its tables with the committed ones, and publish them.
+
+A profile is a set of parameters: `laptop` is every notebook's own parameters cell, any other is a file
+`notebooks/profiles/<profile>.yaml` nested by notebook (`03_search: {seeds: 5}`). Runs live in `reports/runs/<profile>`,
+published results in `reports/<profile>`.
+"""
+
+import ast
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from graphprune import runtime
+
+LAPTOP = "laptop"
+CUSTOM = "custom"  # where a run with hand-given parameters goes, so that it never passes for a profile's own run
+HEARTBEAT = 30.0  # seconds between two lines about a notebook that is still running
+KINDS: dict[str, tuple[type, ...]] = {
+    "a truth value": (bool,),
+    "a number": (int, float),
+    "text": (str,),
+    "a list": (list, tuple),
+    "a mapping": (dict,),
+}
+
+
+class NotebookFailed(RuntimeError):
+    """A cell of a notebook raised, or its kernel died."""
+
+
+def profiles() -> list[str]:
+    """The names of the profiles there are, `laptop` first."""
+    return [LAPTOP, *sorted(file.stem for file in (runtime.root() / "notebooks" / "profiles").glob("*.yaml"))]
+
+
+def parameters(notebook: Path) -> dict[str, Any]:
+    """A notebook's parameters and their default values, read from its cell tagged `parameters` without running it.
+
+    Raises:
+        FileNotFoundError: there is no such notebook.
+        ValueError: the cell is missing, or assigns something that is not a literal.
+    """
+    if not notebook.is_file():
+        known = ", ".join(sorted(file.stem for file in notebook.parent.glob("*.ipynb"))) or "none"
+        raise FileNotFoundError(f"notebook={str(notebook)!r} does not exist; notebooks there: {known}")
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"notebook={notebook.name!r} has {len(tagged)} cells tagged 'parameters': give it exactly one")
+    found: dict[str, Any] = {}
+    for line in ast.parse("".join(tagged[0]["source"])).body:
+        try:
+            found |= _assigned(line)
+        except ValueError as error:
+            text = ast.unparse(line)
+            raise ValueError(
+                f"notebook={notebook.name!r}: {text!r} in the parameters cell assigns no literal; move it to the next cell"
+            ) from error
+    return found
+
+
+def _assigned(line: ast.stmt) -> dict[str, Any]:
+    if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+        return {line.targets[0].id: ast.literal_eval(line.value)}
+    if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
+        return {line.target.id: ast.literal_eval(line.value)}
+    raise ValueError("no assignment")
+
+
+def settings(notebook: Path, profile: str = LAPTOP, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters a run hands to a notebook: the profile's, then `overrides`, and the `profile` it writes under.
+
+    Raises:
+        ValueError: the profile, the notebook's entry in it or a parameter name is unknown, or a value is of another
+            kind than the parameter's default.
+    """
+    known, given = parameters(notebook), dict(overrides or {})
+    if "profile" not in known:
+        raise ValueError(f"notebook={notebook.name!r} has no parameter 'profile': add profile = 'laptop' to its cell")
+    values = _named(notebook.stem, profile) | given
+    for name, value in values.items():
+        _check(name, value, known, notebook)
+    if given.get("profile") in profiles():
+        raise ValueError(f"profile={given['profile']!r} would overwrite that profile's own run: choose another name")
+    return values | {"profile": given.get("profile", CUSTOM) if given else profile}
+
+
+def check_profile(profile: str) -> None:
+    """Raise a ValueError that lists the profiles if `profile` is none of them."""
+    if profile not in profiles():
+        raise ValueError(f"profile={profile!r} is unknown: use one of {', '.join(profiles())}")
+
+
+def _named(stem: str, profile: str) -> dict[str, Any]:
+    check_profile(profile)
+    if profile == LAPTOP:
+        return {}
+    file = runtime.root() / "notebooks" / "profiles" / f"{profile}.yaml"
+    nested = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(nested, dict) or not isinstance(nested.get(stem) or {}, dict):
+        raise ValueError(
+            f"{file.name}: must map notebook names to mappings of parameters, as in '{stem}: {{seeds: 5}}'"
+        )
+    if stem not in nested:
+        raise ValueError(f"profile={profile!r} has no entry for {stem!r}: it names {', '.join(nested) or 'none'}")
+    return dict(nested[stem] or {})
+
+
+def _check(name: str, value: Any, known: Mapping[str, Any], notebook: Path) -> None:
+    if name not in known:
+        raise ValueError(f"{name!r} is no parameter of {notebook.stem}: its parameters are {', '.join(known)}")
+    if value is None or known[name] is None:
+        return
+    wanted, got = _kind(known[name]), _kind(value)
+    if wanted != got:
+        raise ValueError(f"{name}={value!r} of {notebook.stem} is {got}, but must be {wanted} like {known[name]!r}")
+
+
+def _kind(value: Any) -> str:
+    return next((kind for kind, types in KINDS.items() if isinstance(value, types)), type(value).__name__)
+
+
+def run(notebook: Path, profile: str = LAPTOP, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Execute a notebook with papermill; its executed copy appears, whole, at `reports/runs/<profile>/<name>.ipynb`.
+
+    Progress goes to the terminal. With `overrides` the run is written under the profile `custom`, or under the name
+    that `overrides["profile"]` gives.
+
+    Raises:
+        ValueError, FileNotFoundError: see `settings`; nothing has run then.
+        NotebookFailed: the executed copy, with the error on top, is at `<name>.failed.ipynb`; an earlier good copy
+            stays.
+
+    >>> run(Path("notebooks/03_search.ipynb"), "cifar")  # doctest: +SKIP
+    """
+    values = settings(notebook, profile, overrides)
+    folder = runtime.run_dir(values["profile"])
+    folder.mkdir(parents=True, exist_ok=True)
+    done, failed = folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.failed.ipynb"
+    partial, label = folder / f".{notebook.stem}.running.ipynb", f"{notebook.stem} [{values['profile']}]"
+    with FileLock(folder / f".{notebook.stem}.lock"):
+        begun = time.monotonic()
+        partial.write_bytes(notebook.read_bytes())
+        before = partial.stat().st_mtime_ns
+        try:
+            with _heartbeat(partial, label):
+                _execute(notebook, partial, values)
+        except Exception as error:
+            partial.replace(failed)
+            message = f"{label}: failed after {time.monotonic() - begun:.0f} s; see {failed}\n{str(error).strip()}"
+            raise NotebookFailed(message) from error
+        for file in outputs(folder / notebook.stem):  # an earlier version of the notebook wrote these
+            if file.stat().st_mtime_ns < before:
+                file.unlink()
+        failed.unlink(missing_ok=True)
+        partial.replace(done)
+    print(f"{label}: done in {time.monotonic() - begun:.0f} s", flush=True)
+    return done
+
+
+def _execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
+    import nbformat
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            notebook.resolve(),
+            output,
+            dict(values),
+            kernel_name="python3",
+            cwd=notebook.resolve().parent,
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError:
+        raise  # papermill has put the error on top
+    except Exception as error:  # a dead kernel, say
+        executed = nbformat.read(output, as_version=4)
+        executed.cells.insert(0, nbformat.v4.new_markdown_cell(f"**{type(error).__name__}**: {error}"))
+        nbformat.write(executed, output)
+        raise
+
+
+@contextmanager
+def _heartbeat(partial: Path, label: str) -> Iterator[None]:
+    stop, begun = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT):
+            try:  # papermill saves the notebook after every cell
+                cells = json.loads(partial.read_text(encoding="utf-8"))["cells"]
+            except (OSError, ValueError):
+                continue
+            ran = sum(cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells)
+            print(f"{label}: {ran} of {len(cells)} cells, {time.monotonic() - begun:.0f} s", flush=True)
+
+    print(f"{label}: started", flush=True)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def outputs(folder: Path) -> list[Path]:
+    """The tables and figures a notebook has written into its folder, sorted by name."""
+    return sorted(file for file in folder.glob("*") if file.suffix in {".csv", ".png", ".svg"})
