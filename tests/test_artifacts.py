@@ -1,0 +1,404 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from graphprune import artifacts, provenance, runtime
+
+VALUES = {
+    "plain.json": {"a": [1, 2.5, None, True], "b": {"c": "text"}},
+    "table.parquet": pd.DataFrame({"name": ["a", "b"], "n": [1, 2], "indices": [[1, 2], [3]]}),
+    "weights.safetensors": {"w": torch.arange(6.0).reshape(2, 3).t(), "flag": torch.tensor([True])},
+}
+
+
+def same(a, b):
+    if isinstance(a, pd.DataFrame):
+        return a.map(lambda x: list(x) if isinstance(x, np.ndarray) else x).equals(b)
+    if isinstance(a, dict) and any(isinstance(v, torch.Tensor) for v in a.values()):
+        return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return a == b
+
+
+class Counted:
+    """A computation that counts how often it runs."""
+
+    def __init__(self, value):
+        self.value, self.calls = value, 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.value
+
+
+def forbidden():
+    raise AssertionError("computed")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_stage_computes_once_and_loads_afterwards(tmp_path, name):
+    compute = Counted(VALUES[name])
+    path = tmp_path / "new" / "folder" / name
+    first, second = (artifacts.stage(path, compute, parameters={"n": 1}) for _ in range(2))
+    assert compute.calls == 1
+    assert same(first, VALUES[name])
+    assert same(second, VALUES[name])
+    assert same(artifacts.load(path), VALUES[name])
+
+
+def test_tied_tensors_are_saved_as_two(tmp_path):
+    weight = torch.ones(2, 2)
+    artifacts.save(tmp_path / "w.safetensors", {"a": weight, "b": weight}, {})
+    assert sorted(artifacts.load(tmp_path / "w.safetensors")) == ["a", "b"]
+
+
+def test_changed_parameters_or_inputs_recompute_silently(tmp_path, capfd):
+    source = tmp_path / "in.txt"
+    source.write_text("one")
+    compute = Counted(1)
+
+    def stage(n):
+        artifacts.stage(tmp_path / "x.json", compute, parameters={"n": n}, inputs=[source])
+        return compute.calls
+
+    calls = [stage(1), stage(1), stage(2), stage(2)]
+    source.write_text("two")
+    assert [*calls, stage(2), stage(2)] == [1, 1, 2, 2, 3, 3]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no sidecar", "garbled sidecar"])
+def test_a_damaged_file_is_noticed_and_rebuilt(tmp_path, name, damage):
+    path = tmp_path / name
+    artifacts.stage(path, lambda: VALUES[name], parameters={})
+    content, sidecar = path.read_bytes(), tmp_path / f"{name}.provenance.json"
+    match damage:
+        case "truncated":
+            path.write_bytes(content[: len(content) // 2])
+        case "flipped":
+            path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+        case "empty":
+            path.write_bytes(b"")
+        case "no sidecar":
+            sidecar.unlink()
+        case "garbled sidecar":
+            sidecar.write_text(sidecar.read_text()[:20])
+    with pytest.raises(artifacts.CorruptedError, match=name):
+        artifacts.load(path)
+    with pytest.warns(UserWarning, match=rf"{name} is corrupted.*rebuilt"):
+        rebuilt = artifacts.stage(path, lambda: VALUES[name], parameters={})
+    assert same(rebuilt, VALUES[name])
+    assert same(artifacts.stage(path, forbidden, parameters={}), VALUES[name])
+
+
+def test_a_failed_computation_leaves_the_old_artefact(tmp_path):
+    path = tmp_path / "x.json"
+    artifacts.stage(path, lambda: "old", parameters={"n": 1})
+
+    def fail():
+        assert artifacts.load(path) == "old"
+        raise KeyError("no luck")
+
+    with pytest.raises(KeyError, match="no luck"):
+        artifacts.stage(path, fail, parameters={"n": 2})
+    assert artifacts.stage(path, forbidden, parameters={"n": 1}) == "old"
+    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix != ".lock") == [
+        "x.json",
+        f"{path.name}.provenance.json",
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_killed_between_any_two_writes_one_artefact_is_valid(tmp_path, monkeypatch, step):
+    """`os.replace` is the only thing that changes a file: stop before the first, second and third of them."""
+    path = tmp_path / "x.json"
+    artifacts.save(path, "old", {"v": 1})
+    replace, done = os.replace, []
+
+    def killed(source, target):
+        done.append(target)
+        if len(done) == step:
+            raise SystemExit
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(SystemExit):
+            artifacts.save(path, "new", {"v": 2})
+    assert artifacts.load(path) == ("new" if step == 3 else "old")
+    artifacts.save(path, "newest", {"v": 3})
+    assert artifacts.load(path) == "newest"
+
+
+def test_kill_9_at_random_moments_never_leaves_a_broken_artefact(tmp_path):
+    path = tmp_path / "x.json"
+    artifacts.save(path, [0] * 20_000, {})
+    writer = textwrap.dedent(f"""
+        from pathlib import Path
+        from graphprune import artifacts
+        print("ready", flush=True)
+        n = 0
+        while True:
+            n += 1
+            artifacts.save(Path({str(path)!r}), [n] * 20_000, {{}})
+    """)
+    for delay in (0.05, 0.083, 0.117):
+        with subprocess.Popen([sys.executable, "-c", writer], stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        values = artifacts.load(path)
+        assert len(values) == 20_000
+        assert len(set(values)) == 1
+        artifacts.save(path, [0] * 20_000, {})
+        assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_two_that_want_one_artefact_compute_it_once(tmp_path):
+    compute = Counted({"made": 1})
+
+    def slow():
+        time.sleep(0.3)
+        return compute()
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(artifacts.stage, tmp_path / "x.json", slow, parameters={}) for _ in range(4)]
+    assert [job.result() for job in jobs] == [{"made": 1}] * 4
+    assert compute.calls == 1
+
+
+@pytest.fixture
+def read_only_folder():
+    """A folder nobody may write to, seen as an ordinary user even where the tests run as root."""
+    folder = Path(tempfile.mkdtemp())
+    artifacts.save(folder / "old.json", "old", artifacts.provenance({}))
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o755)
+
+
+def test_a_read_only_folder_is_reported_before_computing_and_still_read(read_only_folder):
+    assert artifacts.stage(read_only_folder / "old.json", forbidden, parameters={}) == "old"
+    with pytest.raises(PermissionError, match=r"cannot write .*new\.json: Permission denied; .*choose a folder"):
+        artifacts.stage(read_only_folder / "new.json", forbidden, parameters={})
+    with pytest.raises(PermissionError, match=r"cannot write .*deep"):
+        artifacts.stage(read_only_folder / "deep" / "new.json", forbidden, parameters={})
+
+
+def test_a_full_folder_is_reported_before_computing(tmp_path):
+    """A file size limit of 10 KB stands in for a full disk: writes fail in the operating system."""
+    code = textwrap.dedent(f"""
+        import resource, signal
+        from pathlib import Path
+        from graphprune import artifacts
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        def forbidden(): raise AssertionError("computed")
+        try:
+            artifacts.stage(Path({str(tmp_path)!r}) / "x.json", forbidden, parameters={{}})
+        except OSError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cannot write" in done.stdout, done.stderr
+    assert "free some space" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == []
+
+
+def test_a_parent_that_is_a_file_is_reported(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        artifacts.stage(tmp_path / "file" / "x.json", forbidden, parameters={})
+
+
+def test_wrong_arguments_are_refused_before_computing(tmp_path):
+    with pytest.raises(ValueError, match=r"x\.npz.*\.json, \.parquet, \.safetensors"):
+        artifacts.stage(tmp_path / "x.npz", forbidden, parameters={})
+    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*artifacts"):
+        artifacts.stage(tmp_path / "x.json", forbidden, parameters={}, modules=["sarch"])
+    with pytest.raises(FileNotFoundError, match=r"inputs.*gone\.csv"):
+        artifacts.stage(tmp_path / "x.json", forbidden, parameters={}, inputs=[tmp_path / "gone.csv"])
+    with pytest.raises(TypeError, match="is a path"):
+        artifacts.stage(tmp_path / "x.json", forbidden, parameters={"file": tmp_path})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("a.json", {1, 2}), ("a.parquet", [1]), ("a.safetensors", {"w": [1.0]}), ("a.safetensors", torch.ones(1))],
+)
+def test_a_value_of_the_wrong_kind_is_refused_and_the_old_one_stays(tmp_path, name, value):
+    old = VALUES[next(key for key in VALUES if key.endswith(Path(name).suffix))]
+    artifacts.save(tmp_path / name, old, {})
+    with pytest.raises(TypeError, match=Path(name).suffix):
+        artifacts.save(tmp_path / name, value, {})
+    assert same(artifacts.load(tmp_path / name), old)
+
+
+def test_loading_what_is_not_there_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no artefact .*x\.json: run the stage"):
+        artifacts.load(tmp_path / "x.json")
+
+
+# --- provenance -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    files = {
+        "__init__": "def __getattr__(name): ...",
+        "low": '"""Doc."""\nX = 1\n',
+        "other": "Y = 2",
+        "third": "Z = 3",
+        "middle": "import torch\nfrom graphprune.low import X\ndef f():\n    from . import third\n    return X",
+        "high": "from graphprune import middle\nfrom .other import Y\n",
+        "nested/__init__": "from .inner import A",
+        "nested/inner": "from ..third import Z\nA = Z",
+        "plain": "import graphprune.nested.inner\nimport graphprune_tools",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def test_the_sources_are_the_closure_of_all_kinds_of_import(package):
+    assert list(provenance.sources(["high"])) == ["high", "low", "middle", "other", "third"]
+    assert list(provenance.sources(["graphprune.middle"])) == ["low", "middle", "third"]
+    assert list(provenance.sources(["nested"])) == ["nested", "nested.inner", "third"]
+    assert list(provenance.sources(["plain"])) == ["nested.inner", "plain", "third"]
+    assert list(provenance.sources(["low", "other"])) == ["low", "other"]
+
+
+def rewrite(file, text):
+    before = file.stat().st_mtime_ns
+    file.write_text(text)
+    os.utime(file, ns=(before + 1, before + 1))
+
+
+def test_code_counts_and_comments_docstrings_and_layout_do_not(package):
+    before = provenance.sources(["high"])
+    rewrite(package / "low.py", '"""Another text."""\n# why\nX   =   1')
+    assert provenance.sources(["high"]) == before
+    rewrite(package / "low.py", "X = 2")
+    assert {name for name, value in provenance.sources(["high"]).items() if value != before[name]} == {"low"}
+
+
+def test_a_change_in_an_imported_module_recomputes(package):
+    compute = Counted(1)
+    for text in ("X = 1", "X = 1  # same", "X = 5"):
+        rewrite(package / "low.py", text)
+        artifacts.stage(package / "x.json", compute, parameters={}, modules=["high"])
+    assert compute.calls == 2
+
+
+def test_the_package_itself_is_read_through_its_real_imports():
+    assert set(provenance.sources(["artifacts"])) == {"artifacts", "provenance", "runtime"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    lr: float
+    steps: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Twin:
+    lr: float
+    steps: tuple[int, ...] = (1, 2)
+
+
+DIFFERENT = [
+    None, True, 1, 1.0, "1", b"1", "None", 0.1, 0.1 + 1e-16 * 2, [], {}, set(), [[]], [1, [2]], [[1], 2], ["12"], ["1", "2"],
+    {"a": 1}, {"a": 2}, {1: "a"}, {"a": {"b": 1}}, {"a": 1, "b": 1},
+    torch.zeros(2), torch.zeros(2, 1), torch.zeros(2, dtype=torch.int32), torch.tensor([0.0, 1.0]), torch.zeros(0),
+    torch.tensor(True), torch.zeros(2, dtype=torch.bfloat16), np.zeros(2), np.zeros(2, dtype=np.int64), np.zeros((1, 2)),
+    Setting(0.1), Setting(0.2), Setting(0.1, (1, 3)), Twin(0.1), {"lr": 0.1, "steps": (1, 2)},
+]  # fmt: skip
+
+
+def test_digests_of_different_values_differ():
+    assert len({artifacts.digest(value) for value in DIFFERENT}) == len(DIFFERENT)
+
+
+def test_digests_of_equal_values_are_equal():
+    pairs = [
+        ({"a": 1, "b": [2]}, {"b": (2,), "a": 1}),
+        ({3, 1, 2}, {2, 3, 1}),
+        (np.float64(0.5), 0.5),
+        (np.int32(3), 3),
+        (np.arange(6).reshape(2, 3).T, np.ascontiguousarray(np.arange(6).reshape(2, 3).T)),
+        (torch.arange(6).reshape(2, 3).t(), torch.arange(6).reshape(2, 3).t().contiguous()),
+        (Setting(0.1), Setting(0.1, (1, 2))),
+    ]
+    assert [artifacts.digest(a) == artifacts.digest(b) for a, b in pairs] == [True] * len(pairs)
+
+
+def test_a_digest_is_the_same_in_every_process():
+    value = '{"b": {"x", "y", "z"}, "a": [1, 0.1, None]}'
+    code = f"from graphprune import artifacts; print(artifacts.digest({value}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == artifacts.digest({"b": {"x", "y", "z"}, "a": [1, 0.1, None]})
+
+
+@pytest.mark.parametrize(
+    "value", [Path("x"), object(), len, [Path("x")], {"a": object()}, Setting, np.array([object()])]
+)
+def test_what_has_no_stable_hash_is_refused(value):
+    with pytest.raises(TypeError, match="digest: "):
+        artifacts.digest(value)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_written_as_rows_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "hardware", lambda: "2 cores Abacus")
+    results = artifacts.Results(tmp_path / "tables" / "results.csv")
+    results.add("z_accuracy", 1.0, "share")
+    results.add("parameters", 14_728_266, "count", seeds="0")
+    results.add("latency", np.float32(3.25), "ms", n=30, low=3.0, high=4, volatile=True, note='batch 1, "warm"')
+    results.add("plan", "tables", "text")
+    results.add("z_accuracy", 0.98251234, "share", n=5, low=0.97, high=0.99, seeds="0-4")
+    results.save()
+    with (tmp_path / "tables" / "results.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["name", "value", "unit", "n", "low", "high", "seeds", "hardware", "volatile", "note"],
+        ["z_accuracy", "0.982512", "share", "5", "0.97", "0.99", "0-4", "2 cores Abacus", "no", ""],
+        ["parameters", "14728266", "count", "1", "", "", "0", "2 cores Abacus", "no", ""],
+        ["latency", "3.25", "ms", "30", "3", "4", "", "2 cores Abacus", "yes", 'batch 1, "warm"'],
+        ["plan", "tables", "text", "1", "", "", "", "2 cores Abacus", "no", ""],
+    ]
+    assert results.frame().to_numpy().tolist() == rows[1:]
+    first = results.path.read_bytes()
+    results.save()
+    assert results.path.read_bytes() == first
+    assert b"\r" not in first
+
+
+def test_a_row_without_name_unit_or_runs_is_refused(tmp_path):
+    results = artifacts.Results(tmp_path / "r.csv")
+    with pytest.raises(ValueError, match="unit=''"):
+        results.add("accuracy", 1.0, "")
+    with pytest.raises(ValueError, match="n=0"):
+        results.add("accuracy", 1.0, "share", n=0)
+    assert results.rows == {}
