@@ -1,7 +1,7 @@
 """A network as a graph: its layers, its data flow, and the groups of channels that live or die together.
 
 The graph is the one of SACP (Liu et al., section 3.2): a node is a convolution, a batch normalisation, a pooling or a fully
-connected layer, an edge follows the data. The coupled groups come from `graphprune.labels`: no line of either module knows
+connected layer, an edge follows the data. The coupled groups come from `graphprune.coupling`: no line of any of these modules knows
 a model's name.
 """
 
@@ -200,7 +200,7 @@ def kept_counts(channels: int, rates: Sequence[int] = range(10)) -> LongTensor:
 def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
     """Trace a network into its channel graph.
 
-    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.labels`).
+    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.coupling`).
 
     Args:
         model: any network `torch.fx` can trace. It is not changed.
@@ -216,6 +216,6 @@ def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
     >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
     'conv1'
     """
-    from graphprune.labels import channel_graph
+    from graphprune.coupling import channel_graph
 
     return channel_graph(model, example_input)

@@ -1,0 +1,248 @@
+"""What a network costs: multiply-adds, parameters, milliseconds.
+
+One multiply-add is 1. Counted are the products of convolutions, linear layers and attention, for one input; not counted are
+normalisation, activations, pooling and biases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from graphprune.coupling import as_inputs, on_meta, propagate
+from graphprune.graph import ChannelGraph, kept_counts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one forward pass of one input.
+
+    Attributes:
+        macs: multiply-adds of convolutions, linear layers and attention.
+        params: parameters.
+    """
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall-clock milliseconds of one forward pass: the median and the 10 % and 90 % quantiles of many, warmed up."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    threads: int
+    batch: int
+    device: str
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, for the time of a block, with each module's own mode restored."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def cost(model: nn.Module, example_input: Any) -> Cost:
+    """Multiply-adds and parameters of a network, counted by torch's FlopCounterMode on a weightless copy.
+
+    Args:
+        model: any network.
+        example_input: a tensor (B, ...) or a tuple of the forward's; B is divided out.
+
+    Raises:
+        TypeError: `example_input` is no tensor.
+
+    >>> cost(graphprune.models.build("resnet20a"), torch.zeros(1, 3, 32, 32)).params
+    269722
+    """
+    inputs = as_inputs(example_input)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs[0])), params)
+
+
+def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), _evaluating(meta):
+            meta(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops()
+
+
+def paper_flops(model: nn.Module, example_input: Any) -> int:
+    """The SACP paper's "FLOPs", which its tables' base figures are: an old counter's unit, for comparison only.
+
+    Multiply-adds of convolutions and linear layers, 4 for each element that a convolution puts out (its batch
+    normalisation), and 1 for each element that an average pool reads [found by calculation].
+
+    >>> paper_flops(graphprune.models.build("resnet56"), torch.zeros(1, 3, 32, 32)) / 1e6
+    127.93...
+    """
+    inputs = as_inputs(example_input)
+    meta, extra = on_meta(model), 0
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal extra
+        extra += 4 * out.numel() if isinstance(module, nn.modules.conv._ConvNd) else args[0].numel()
+
+    for module in meta.modules():
+        if isinstance(module, nn.modules.conv._ConvNd | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            module.register_forward_hook(count)
+    flops = _flops(meta, inputs)
+    return (flops // 2 + extra) // len(inputs[0])
+
+
+class CostModel:
+    """Multiply-adds and parameters of every pruned version of a network, from kept counts alone.
+
+    Along each dimension of a weight the kept size is linear in the groups' kept counts; a weight's parameters are the
+    product of its sizes, its multiply-adds that times the places it is applied at. The total is a quadratic form:
+    exact integers, no network is built.
+
+    Args:
+        graph: the traced network.
+        example_input: one input of the size to count for. A different size from the one traced with is fine.
+
+    Raises:
+        ValueError: the graph was not made by `trace`.
+    """
+
+    def __init__(self, graph: ChannelGraph, example_input: Any):
+        if graph.skeleton is None:
+            raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
+        self.graph = graph
+        inputs = as_inputs(example_input)
+        record = propagate(graph.skeleton, inputs).record  # type: ignore[arg-type]
+        self._weights = self._sizes(record.products, len(inputs[0]))
+        self._rest = Cost(0, 0)
+        self.full = Cost(_flops(graph.skeleton, inputs) // (2 * len(inputs[0])), self._all_parameters())
+        macs, params = self.of_counts(torch.tensor([[group.channels for group in graph.groups]]))
+        self._rest = Cost(self.full.macs - int(macs), self.full.params - int(params))
+
+    def _all_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.graph.skeleton.parameters())  # type: ignore[union-attr]
+
+    def _sizes(self, products: dict[str, float], batch: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        """For each cut parameter: multiply-adds and parameters a unit, and its two sizes as (groups + 1,) linear forms.
+
+        The last coefficient is the constant: channels that are always kept.
+        """
+        tensors = dict(self.graph.skeleton.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
+        owner = np.repeat(np.arange(len(self.graph.groups)), [group.channels for group in self.graph.groups])
+        share = np.array([group.channels for group in self.graph.groups])
+        forms: dict[str, dict[int, np.ndarray]] = {}
+        for site in self.graph.sites:
+            if site.tensor in tensors:
+                atoms = site.atoms.numpy()
+                own = atoms[(atoms >= 0) & (atoms < self.graph.num_atoms)]
+                form = np.zeros(len(share) + 1, dtype=np.int64)
+                np.add.at(form, owner[own], 1)
+                form[:-1] //= share  # a group's atoms lie here equally often
+                form[-1] = len(atoms) - len(own)
+                forms.setdefault(site.tensor, {})[site.dim] = form
+        one = np.zeros(len(share) + 1, dtype=np.int64)
+        one[-1] = 1
+        rows: dict[tuple[bytes, bytes], list[int]] = {}
+        for name, dims in forms.items():
+            pair = [*dims.values(), one][:2]
+            unit = tensors[name].numel() // int(np.prod([tensors[name].shape[dim] for dim in dims]))
+            key = (pair[0].tobytes(), pair[1].tobytes())
+            entry = rows.setdefault(key, [0, 0])
+            entry[0] += round(products.get(name, 0.0)) * unit // batch
+            entry[1] += unit
+        return [
+            (macs, params, np.frombuffer(a, np.int64), np.frombuffer(b, np.int64))
+            for (a, b), (macs, params) in rows.items()
+        ]
+
+    def of_counts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost by kept channels. counts: (B, groups) int64 -> macs (B,), params (B,), int64."""
+        kept = counts.long().numpy()
+        macs = np.full(len(kept), self._rest.macs, dtype=np.int64)
+        params = np.full(len(kept), self._rest.params, dtype=np.int64)
+        for mac_unit, param_unit, first, second in self._weights:
+            volume = _linear(kept, first) * _linear(kept, second)
+            macs += mac_unit * volume
+            params += param_unit * volume
+        return torch.from_numpy(macs), torch.from_numpy(params)
+
+    def of_rates(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost by rate indices (rate i / 10). indices: (B, groups) int64 in 0..9 -> macs (B,), params (B,), int64.
+
+        Raises:
+            ValueError: a wrong shape, or an index outside 0..9.
+        """
+        groups = self.graph.groups
+        if indices.ndim != 2 or indices.shape[1] != len(groups):
+            raise ValueError(
+                f"indices must have shape (B, {len(groups)}), one column a group, got {tuple(indices.shape)}"
+            )
+        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) > 9):
+            raise ValueError(f"indices must lie in 0..9 (rate i / 10), got {int(indices.min())}..{int(indices.max())}")
+        table = torch.stack([kept_counts(group.channels) for group in groups])  # (groups, 10)
+        return self.of_counts(table[torch.arange(len(groups)), indices])
+
+
+def _linear(kept: np.ndarray, form: np.ndarray) -> np.ndarray:
+    """sum_g form_g kept_g + constant, over the few groups that count."""
+    total = np.full(len(kept), form[-1], dtype=np.int64)
+    for group in np.flatnonzero(form[:-1]):
+        total += form[group] * kept[:, group]
+    return total
+
+
+def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: int | None = None) -> Latency:
+    """Measure the forward pass: the median of many, after a warm-up, in evaluation mode without gradients.
+
+    Args:
+        model: the network, on the device to measure.
+        example_input: a tensor or a tuple of the forward's, on the same device; its batch size is reported.
+        repeats: forward passes timed, after a fifth as many to warm up.
+        threads: CPU threads for the time of the measurement; as they are by default.
+
+    Raises:
+        ValueError: `repeats` or `threads` below 1.
+    """
+    for name, value in (("repeats", repeats), ("threads", threads)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    inputs = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with _evaluating(model), torch.inference_mode():
+            times = sorted(_once(model, inputs) for _ in range(repeats + repeats // 5 + 1))  # the slowest: warm-up
+    finally:
+        torch.set_num_threads(before)
+    low, median, high = np.quantile(times[:repeats], [0.1, 0.5, 0.9]) * 1e3
+    return Latency(float(median), float(low), float(high), threads or before, len(inputs[0]), str(inputs[0].device))
+
+
+def _once(model: nn.Module, inputs: Any) -> float:
+    on_gpu = inputs[0].is_cuda
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    model(*inputs)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,355 @@
+"""From labels to groups: which channels must live or die together, and which cannot go at all.
+
+A connected component of tied labels is an atom; atoms that lie in the same places of the same tensors form a group. Before a
+group is offered, `trace` prunes a weightless copy of the network and carries the kept labels through it, so that every `keep`
+over the graph's groups can be honoured.
+"""
+
+from __future__ import annotations
+
+import copy
+import traceback
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from torch import Tensor, fx, nn
+
+from graphprune.graph import ChannelGraph, Group, Node, Site
+from graphprune.labels import Disagreement, varying
+from graphprune.networks import ChannelSelect
+from graphprune.operations import module_base
+from graphprune.propagation import Propagation, Record
+
+
+class _Tracer(fx.Tracer):
+    """Stops at every module whose forward is torch's own, subclasses included."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, ChannelSelect) or module_base(m) is not None:
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy without weights: the same modules, every tensor on the meta device. Costs no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo)
+
+
+def symbolic(model: nn.Module) -> fx.GraphModule:
+    """Trace a (weightless) model by torch.fx, in evaluation mode.
+
+    Raises:
+        ValueError: it has control flow that depends on data; the message names the line.
+    """
+    model.eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return fx.GraphModule(model, _Tracer().trace(model))
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+        where = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"model cannot be traced: {type(error).__name__} at {where.filename}:{where.lineno} ({where.line}): {error}. "
+            "Its forward decides by the values of tensors; move that out of the forward, or wrap it with torch.fx.wrap"
+        ) from error
+
+
+def as_inputs(example_input: Any) -> tuple[Tensor, ...]:
+    """The example input as a tuple of meta tensors."""
+    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    if not given or not all(isinstance(tensor, Tensor) for tensor in given):
+        kinds = ", ".join(type(tensor).__name__ for tensor in given)
+        raise TypeError(f"example_input must be a tensor or a tuple of the forward's tensors, got ({kinds})")
+    return tuple(torch.empty_like(tensor, device="meta") for tensor in given)
+
+
+def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            skeleton(*inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ValueError(
+            f"model rejects example_input of shape {shapes}: {error}; give a tensor (or a tuple of tensors) its forward accepts"
+        ) from error
+
+
+def propagate(
+    module: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    seeds: Mapping[tuple[str, int], Tensor] | None = None,
+    atoms: int | None = None,
+) -> Propagation:
+    """Carry labels through a traced network; with `seeds`, the labels a pruned network's producers must have."""
+    run = Propagation(module, seeds, atoms)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.run(*inputs, enable_io_processing=False)
+    return run
+
+
+def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
+    """See `graphprune.graph.trace`."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    inputs = as_inputs(example_input)
+    skeleton = symbolic(on_meta(model))
+    reject_bad_input(skeleton, inputs)
+    record = propagate(skeleton, inputs).record
+    for _ in range(100):
+        graph = assemble(record, skeleton, inputs)
+        trouble = probe(graph, skeleton)
+        if trouble is None:
+            return graph
+        node, reason = trouble
+        for labels in record.entering.get(node, []):
+            record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
+    raise ValueError("no set of groups was found that can be pruned safely: please report this network")
+
+
+# groups ------------------------------------------------------------------------------------------------------------------------
+
+
+def assemble(record: Record, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...]) -> ChannelGraph:
+    """Resolve ties and freezes into atoms and groups, and number everything."""
+    sites = {**record.sites, **element_sites(record)}
+    classes = record.ledger.classes()
+    count = int(classes.max()) + 1 if len(classes) else 0
+    why: dict[int, str] = {}
+    for labels, reason in record.ledger.reasons:
+        for found in np.unique(classes[labels]).tolist():
+            why.setdefault(found, reason)
+    resolved = {key: np.where(labels.numpy() < 0, -1, classes[labels.numpy()]) for key, labels in sites.items()}
+    members = group_classes(resolved, why, count)
+    for single in [group for group in members if len(group) == 1]:
+        why[int(single[0])] = "all its channels are tied together, so none of them can go"
+    members = [group for group in members if len(group) > 1]
+    number = np.full(count + 1, -1)
+    order = (
+        np.concatenate([*members, np.array(sorted(why), dtype=np.int64)]) if members or why else np.zeros(0, np.int64)
+    )
+    number[order] = np.arange(len(order))
+    final = {key: torch.from_numpy(number[found]) for key, found in resolved.items()}
+    return _graph(record, final, members, number, classes, why, skeleton, inputs)
+
+
+def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
+    """Sites of parameters used as operands: the one dimension along which their elements' classes differ.
+
+    Where they differ along several, or the parameter is read as a weight too, its elements are frozen.
+    """
+    classes = record.ledger.classes()
+    sites = {}
+    for name, labels in record.elements.items():
+        found = torch.from_numpy(classes[labels.numpy()])
+        dims = varying(found)
+        shared = any(tensor == name for tensor, _ in record.sites)
+        if len(dims) == 1 and not shared:
+            sites[name, dims[0]] = labels.movedim(dims[0], 0).reshape(labels.shape[dims[0]], -1)[:, 0]
+        else:
+            record.ledger.freeze(labels, f"the parameter '{name}' ties it in more than one dimension")
+    return sites
+
+
+def group_classes(
+    resolved: Mapping[tuple[str, int], np.ndarray], why: Mapping[int, str], count: int
+) -> list[np.ndarray]:
+    """Unfrozen classes that lie in the same sites equally often, in order of first appearance."""
+    rows, cols = [], []
+    for site, found in enumerate(resolved.values()):
+        rows.append(found[found >= 0])
+        cols.append(np.full(len(rows[-1]), site))
+    if not rows:
+        return []
+    row, col = np.concatenate(rows), np.concatenate(cols)
+    table = coo_array((np.ones(len(row), dtype=np.int64), (row, col)), shape=(count, len(resolved))).tocsr()
+    table.sort_indices()
+    groups: dict[bytes, list[int]] = {}
+    _, first = np.unique(row, return_index=True)
+    for found in row[np.sort(first)].tolist():
+        if found not in why:
+            span = slice(table.indptr[found], table.indptr[found + 1])
+            signature = table.indices[span].tobytes() + b"|" + table.data[span].tobytes()
+            groups.setdefault(signature, []).append(found)
+    return [np.array(group) for group in groups.values()]
+
+
+def _graph(
+    record: Record,
+    sites: Mapping[tuple[str, int], Tensor],
+    members: list[np.ndarray],
+    number: np.ndarray,
+    classes: np.ndarray,
+    why: Mapping[int, str],
+    skeleton: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+) -> ChannelGraph:
+    atoms = sum(len(group) for group in members)
+    nodes, frozen = [], {}
+    for layer in record.layers:
+        labels = layer.labels.numpy()
+        found = np.where(labels < 0, -1, classes[labels])
+        numbered = np.where(found < 0, -1, number[found])
+        nodes.append(
+            Node(layer.name, layer.kind, len(labels), tuple(np.where(numbered < atoms, numbered, -1).tolist()))
+        )
+        stuck = [why[c] for c in found.tolist() if c in why]
+        if stuck and layer.kind in {"conv", "fc"}:
+            frozen[layer.name] = stuck[0]
+    edges = torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous()
+    return ChannelGraph(
+        nodes=tuple(nodes),
+        edge_index=edges,
+        groups=_groups(nodes, members),
+        frozen=frozen,
+        sites=tuple(Site(tensor, dim, labels) for (tensor, dim), labels in sites.items()),
+        skeleton=skeleton,
+        example=inputs,
+    )
+
+
+def _groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ...]:
+    """Name the groups after their first producing layers."""
+    owner = np.repeat(np.arange(len(members)), [len(group) for group in members])
+    layers: list[dict[str, int]] = [{} for _ in members]
+    for node in nodes:
+        atoms = np.array([atom for atom in node.atoms if atom >= 0], dtype=np.int64)
+        if node.kind in {"conv", "fc"} and len(atoms) and ":" not in node.name:
+            for group, channels in zip(*np.unique(owner[atoms], return_counts=True), strict=True):
+                layers[group][node.name] = int(channels)
+    groups, taken = [], set()
+    for group, produced in zip(members, layers, strict=True):
+        base = name = next(iter(produced), "parameter")
+        while name in taken:
+            name = f"{base}#{sum(t.partition('#')[0] == base for t in taken) + 1}"
+        taken.add(name)
+        groups.append(Group(name, len(group), tuple(produced), sum(produced.values())))
+    return tuple(groups)
+
+
+# proof ---------------------------------------------------------------------------------------------------------------------------
+
+
+def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> None:
+    """Remove the pruned slices of every tensor, in place, and mend the modules' sizes. kept: (num_atoms,) bool."""
+    stays = kept_classes(graph, kept)
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    swap: dict[int, Tensor] = {}
+    dims: dict[str, dict[int, Tensor]] = {}
+    for site in graph.sites:
+        dims.setdefault(site.tensor, {})[site.dim] = stays[site.atoms]
+    for name, masks in dims.items():
+        old = tensors[name]
+        new = renumbered(old, masks) if 1 in masks and old.ndim == 1 else sliced(old, masks)
+        swap[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    for owner in module.modules():
+        for table in (owner._parameters, owner._buffers):
+            for key, old in table.items():
+                if old is not None and id(old) in swap:
+                    table[key] = swap[id(old)]  # type: ignore[assignment]
+    for owner in module.modules():
+        mend(owner)
+
+
+def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
+    """(classes + 1,) bool, indexed by a site's atoms: frozen classes and -1 (the last entry) always stay."""
+    top = max((int(site.atoms.max()) for site in graph.sites if len(site.atoms)), default=-1)
+    stays = torch.ones(max(top + 2, graph.num_atoms + 1), dtype=torch.bool)
+    stays[: graph.num_atoms] = kept.cpu()
+    return stays
+
+
+def sliced(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+    """The tensor without the masked-out slices, its memory its own."""
+    data = tensor.detach()
+    for dim, mask in masks.items():
+        if not bool(mask.all()):
+            data = data.index_select(dim, mask.nonzero().flatten().to(data.device))
+    return data.clone(memory_format=torch.contiguous_format) if data.data_ptr() == tensor.data_ptr() else data
+
+
+def renumbered(index: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+    """A `ChannelSelect` index over the kept channels: rows cut, values renumbered, -1 where the source is gone."""
+    position = torch.where(masks[1], masks[1].cumsum(0) - 1, -1)
+    position = torch.cat([position, position.new_tensor([-1])]).to(index.device)
+    if index.is_meta:
+        return index.new_empty(int(masks[0].sum()))
+    return position[index[masks[0].to(index.device)]]
+
+
+def mend(module: nn.Module) -> None:
+    """Bring a module's recorded sizes in line with its tensors."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
+        wide, narrow = weight.shape[0], weight.shape[1]
+        if module.groups == module.in_channels and module.groups > 1:  # one input channel a group: groups go
+            multiplier = module.out_channels // module.in_channels
+            module.groups = wide if module.transposed else wide // multiplier
+        sizes = (wide, narrow * module.groups)
+        module.in_channels, module.out_channels = sizes if module.transposed else sizes[::-1]
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        module.num_groups = module.num_groups * len(weight) // module.num_channels
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        sized = weight if weight is not None else module.running_mean
+        module.num_features = len(sized) if sized is not None else module.num_features
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+
+
+def verify(
+    module: nn.Module, graph: ChannelGraph, kept: Tensor, inputs: tuple[Tensor, ...] | None = None
+) -> tuple[str, str] | None:
+    """Carry the kept classes through a pruned (weightless) network and compare what every consumer reads.
+
+    Returns:
+        None if all is well, else the node at which it is not, and why.
+    """
+    stays = kept_classes(graph, kept)
+    seeds = {(site.tensor, site.dim): site.atoms[stays[site.atoms]] for site in graph.sites}
+    run = Propagation(fx.GraphModule(module, graph.skeleton.graph), seeds, graph.num_atoms)  # type: ignore[union-attr]
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.run(*(inputs or graph.example), enable_io_processing=False)
+        for key, labels in run.record.sites.items():
+            if not torch.equal(labels, seeds.get(key, labels)):
+                return str(run.current), f"{key[0]} would read other channels than before"
+    except Exception as error:  # whatever breaks here would break the pruned network
+        return str(run.current), f"{type(error).__name__}: {error}" if not isinstance(error, Disagreement) else str(
+            error
+        )
+    return None
+
+
+def probe(graph: ChannelGraph, skeleton: fx.GraphModule) -> tuple[str, str] | None:
+    """Try hard cases before anything is offered: one channel a group, all but one, and random halves."""
+    draw = torch.Generator().manual_seed(0)
+    for case in range(4):
+        kept = torch.rand(graph.num_atoms, generator=draw) < 0.5
+        for span in graph.slices.values():
+            if case < 2:
+                kept[span] = case == 1
+                kept[span.start] = case == 0
+            elif not kept[span].any():
+                kept[span.start] = True
+        small = copy.deepcopy(skeleton)
+        try:
+            cut(small, graph, kept)
+        except Exception as error:
+            raise RuntimeError(f"the groups of {type(skeleton).__name__} cannot be cut: {error}") from error
+        if trouble := verify(small, graph, kept):
+            return trouble
+    return None

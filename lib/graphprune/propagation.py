@@ -1,0 +1,202 @@
+"""Channel labels carried through a traced network, one operation at a time.
+
+The network runs once on the meta device (shapes only), and beside every tensor runs its label tensor. Producers (convolution,
+linear, their functional forms) start fresh labels; operations that only move data are executed on the labels themselves and
+need no rule; elementwise operations tie the labels they align; reductions make labels constant over what they reduce; whatever
+is not known freezes what it touches. On the way the layers and the data flow between them are written down.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
+
+from graphprune.labels import Ledger, along, tidy, unlabelled
+from graphprune.operations import Call, is_merge, reads_weight, rule_of, unknown
+
+
+@dataclass
+class Layer:
+    """A layer of the data-flow graph as it is met: the labels of its output channels."""
+
+    name: str
+    kind: str
+    labels: Tensor
+    depth: int
+
+
+@dataclass
+class Record:
+    """What one run wrote down."""
+
+    ledger: Ledger
+    layers: list[Layer] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    sites: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
+    entering: dict[str, list[Tensor]] = field(default_factory=dict)  # the labels that enter each node
+    products: dict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # weight -> positions it is applied at
+
+
+class Propagation(fx.Interpreter):
+    """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
+
+    Args:
+        module: the traced network, on the meta device.
+        seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes.
+        atoms: with seeds, the number of prunable classes.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, seeds: Mapping[tuple[str, int], Tensor] | None = None, atoms: int | None = None
+    ):
+        super().__init__(module, garbage_collect_values=False)
+        self.seeds = seeds
+        self.record = Record(Ledger(atoms))
+        self.ledger = self.record.ledger
+        self.labels: dict[fx.Node, Any] = {}
+        self.sources: dict[fx.Node, tuple[int, ...]] = {}
+        self.current: fx.Node | None = None
+        self.tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(
+            module.named_buffers(remove_duplicate=False)
+        )
+        first: dict[int, str] = {}  # a shared tensor goes by the first of its names
+        self.canonical = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
+
+    # one node ----------------------------------------------------------------------------------------------------------
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.current = n
+        out = super().run_node(n)
+        self.labels[n] = self._label(n, out)
+        if n not in self.sources:
+            self.sources[n] = self._flow(n)
+        return out
+
+    def _label(self, n: fx.Node, out: Any) -> Any:
+        if n.op == "output":
+            map_aggregate(
+                self._labels_of(n.args), lambda leaf: self._freeze(leaf, "its channels are the network's output")
+            )
+            return None
+        if not holds_tensor(out) and not str(n.target).endswith("setitem"):
+            return None
+        if n.op == "placeholder":
+            return unlabelled_like(out)
+        if n.op == "get_attr":
+            only_read = all(reads_weight(user, n) for user in n.users)
+            return unlabelled_like(out) if only_read else self._attribute(str(n.target), out)
+        op = self.module.get_submodule(str(n.target)) if n.op == "call_module" else n.target
+        values = self.fetch_args_kwargs_from_env(n)
+        call = Call(n, op, self._labels_of(n.args), self._labels_of(n.kwargs), values[0], out)
+        entering = [leaf for leaf in flat((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
+        self.record.entering[n.name] = entering
+        labels = rule_of(op)(self, call)
+        if shapes(labels) != shapes(out):
+            labels = unknown(self, call)
+        return map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
+
+    def _labels_of(self, args: Any) -> Any:
+        def swap(leaf: Any) -> Any:
+            if not isinstance(leaf, fx.Node):
+                return leaf
+            return self.labels[leaf] if self.labels.get(leaf) is not None else self.env[leaf]
+
+        return map_aggregate(args, swap)
+
+    def _attribute(self, name: str, value: Any) -> Any:
+        """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
+        if not isinstance(value, Tensor):
+            return unlabelled_like(value)
+        if name not in self.canonical or value.numel() == 1 or not value.is_floating_point():
+            return unlabelled(value.shape)
+        name = self.canonical[name]
+        if self.seeds is not None:
+            dims = [dim for (tensor, dim) in self.seeds if tensor == name]
+            return along(self.seeds[name, dims[0]], dims[0], value.shape) if dims else unlabelled(value.shape)
+        if name not in self.record.elements:
+            self.record.elements[name] = self.ledger.fresh(value.numel()).view(value.shape)
+        return self.record.elements[name]
+
+    # bookkeeping -------------------------------------------------------------------------------------------------------
+
+    def _freeze(self, leaf: Any, reason: str) -> Any:
+        if isinstance(leaf, Tensor):
+            self.ledger.freeze(leaf, reason)
+        return leaf
+
+    def site(self, tensor: str, dim: int, labels: Tensor) -> None:
+        """These labels lie along this dimension of this parameter or buffer."""
+        key = (self.canonical[tensor], dim)
+        if key in self.record.sites:
+            self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
+        else:
+            self.record.sites[key] = labels
+
+    def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
+        """The labels of a producer's output channels: fresh, or the seeds, or those of its earlier use."""
+        key = (self.canonical[tensor], dim)
+        if self.seeds is not None and key in self.seeds:
+            self.record.sites[key] = self.seeds[key]
+        if key not in self.record.sites:
+            self.record.sites[key] = self.ledger.fresh(channels) if self.seeds is None else torch.full((channels,), -1)
+        return self.record.sites[key]
+
+    # data flow ---------------------------------------------------------------------------------------------------------
+
+    def layer(self, name: str, kind: str, labels: Tensor) -> None:
+        """The current node is a layer of the graph; `labels` (C,) are its output channels'."""
+        assert self.current is not None
+        before = self._flow(self.current)
+        index = len(self.record.layers)
+        depth = 1 + max((self.record.layers[source].depth for source in before), default=0)
+        self.record.layers.append(Layer(name, kind, labels, depth))
+        self.record.edges += [(source, index) for source in before]
+        self.sources[self.current] = (index,)
+
+    def _flow(self, n: fx.Node) -> tuple[int, ...]:
+        """The layers whose output reaches this node without another layer in between.
+
+        Two branches that an elementwise operation merges become one: the merge belongs to the layer that ends the main
+        (deepest) branch [our reading].
+        """
+        branches = [self.sources[arg] for arg in n.all_input_nodes if self.sources.get(arg)]
+        if len(branches) > 1 and is_merge(n.target):
+            depth = [max(self.record.layers[source].depth for source in branch) for branch in branches]
+            main = branches[depth.index(max(depth))]
+            end = max(main, key=lambda source: self.record.layers[source].depth)
+            for source in sorted({s for branch in branches for s in branch} - set(main)):
+                if (source, end) not in self.record.edges:
+                    self.record.edges.append((source, end))
+                layer = self.record.layers[end]
+                layer.depth = max(layer.depth, self.record.layers[source].depth + 1)
+            return main
+        return tuple(sorted({source for branch in branches for source in branch}))
+
+
+def flat(tree: Any) -> list[Any]:
+    """The leaves of nested tuples, lists and dictionaries."""
+    leaves: list[Any] = []
+    map_aggregate(tree, leaves.append)
+    return leaves
+
+
+def holds_tensor(tree: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in flat(tree))
+
+
+def shapes(tree: Any) -> list[torch.Size]:
+    return [leaf.shape for leaf in flat(tree) if isinstance(leaf, Tensor)]
+
+
+def unlabelled_like(tree: Any) -> Any:
+    """The same structure with unlabelled tensors."""
+    return map_aggregate(tree, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
