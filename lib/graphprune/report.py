@@ -61,7 +61,7 @@ def parameters(notebook: Path) -> dict[str, Any]:
         except ValueError as error:
             text = ast.unparse(line)
             raise ValueError(
-                f"notebook={notebook.name!r}: {text!r} in the parameters cell assigns no literal; move it to the next cell"
+                f"notebook={notebook.name!r}: {text!r} among the parameters is no literal; move it to the next cell"
             ) from error
     return found
 
@@ -92,25 +92,37 @@ def settings(notebook: Path, profile: str = LAPTOP, overrides: Mapping[str, Any]
     return values | {"profile": given.get("profile", CUSTOM) if given else profile}
 
 
+def notebooks(profile: str = LAPTOP) -> list[str]:
+    """The names of the notebooks a profile runs: all for `laptop`, else those its file has an entry for."""
+    if profile == LAPTOP:
+        return sorted(file.stem for file in (runtime.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return list(_nested(profile))
+
+
 def check_profile(profile: str) -> None:
     """Raise a ValueError that lists the profiles if `profile` is none of them."""
     if profile not in profiles():
         raise ValueError(f"profile={profile!r} is unknown: use one of {', '.join(profiles())}")
 
 
-def _named(stem: str, profile: str) -> dict[str, Any]:
+def _nested(profile: str) -> dict[str, dict[str, Any]]:
     check_profile(profile)
+    file = runtime.root() / "notebooks" / "profiles" / f"{profile}.yaml"
+    nested = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(nested, dict) or not all(isinstance(entry, dict) for entry in nested.values()):
+        raise ValueError(
+            f"{file.name}: must map notebook names to mappings of parameters, as in '03_search: {{seeds: 5}}'"
+        )
+    return nested
+
+
+def _named(stem: str, profile: str) -> dict[str, Any]:
     if profile == LAPTOP:
         return {}
-    file = runtime.root() / "notebooks" / "profiles" / f"{profile}.yaml"
-    nested = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    if not isinstance(nested, dict) or not isinstance(nested.get(stem) or {}, dict):
-        raise ValueError(
-            f"{file.name}: must map notebook names to mappings of parameters, as in '{stem}: {{seeds: 5}}'"
-        )
+    nested = _nested(profile)
     if stem not in nested:
-        raise ValueError(f"profile={profile!r} has no entry for {stem!r}: it names {', '.join(nested) or 'none'}")
-    return dict(nested[stem] or {})
+        raise ValueError(f"profile={profile!r} has no entry for {stem!r}: it names {', '.join(nested)}")
+    return nested[stem]
 
 
 def _check(name: str, value: Any, known: Mapping[str, Any], notebook: Path) -> None:
@@ -175,6 +187,7 @@ def _execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
             output,
             dict(values),
             kernel_name="python3",
+            language="python",
             cwd=notebook.resolve().parent,
             progress_bar=False,
         )
