@@ -68,7 +68,8 @@ class Split(ABC):
             ValueError: a size below 1, or a generator that is missing or not on the CPU.
 
         Example:
-            >>> x, y = next(load("digits", device="cpu").val.batches(100))
+            >>> from graphprune import data
+            >>> x, y = next(data.load("digits", device="cpu").val.batches(100))
             >>> x.shape, y.shape
             (torch.Size([100, 1, 8, 8]), torch.Size([100]))
         """
