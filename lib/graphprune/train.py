@@ -1,0 +1,367 @@
+"""Train, fine-tune, distil and evaluate a classifier; the same seed gives the same bits on the CPU."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphprune import runtime
+from graphprune.data import Dataset
+from graphprune.splits import Split
+
+CHECK_EVERY = 50  # steps between looks at the losses: a look makes a GPU wait
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: SGD under a cosine schedule per step, as in SACP §4.2 (weight decay on every parameter).
+
+    Args:
+        epochs: passes over the training split; 0.5 is half of one.
+        lr: peak learning rate; the schedule ends next to 0.
+        augment: use the data set's own random crop and flip.
+        label_smoothing: share of the target spread over all classes.
+        warmup: share of the steps in which the rate first climbs linearly.
+        temperature: with a teacher, what both sets of logits are divided by.
+        teacher_weight: with a teacher, the share of the loss that is distillation.
+    Raises:
+        ValueError: a value is out of its range.
+
+    >>> Recipe(epochs=0, lr=0.1, batch_size=64)
+    Traceback (most recent call last):
+    ValueError: epochs=0: must be a finite number above 0, e.g. 0.5 for half an epoch
+    """
+
+    epochs: float
+    lr: float
+    batch_size: int
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True
+    label_smoothing: float = 0.0
+    warmup: float = 0.0
+    nesterov: bool = False
+    temperature: float = 4.0
+    teacher_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._demand("epochs", 0 < self.epochs < math.inf, "a finite number above 0, e.g. 0.5 for half an epoch")
+        self._demand("lr", 0 < self.lr < math.inf, "a finite number above 0, e.g. 0.01")
+        whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
+        self._demand("batch_size", whole and self.batch_size >= 1, "an integer of at least 1, e.g. 128")
+        for name in ("momentum", "label_smoothing", "warmup"):
+            self._demand(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._demand("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number of at least 0, e.g. 5e-4")
+        self._demand("nesterov", not self.nesterov or self.momentum > 0, "False where momentum is 0")
+        self._demand("temperature", 0 < self.temperature < math.inf, "a finite number above 0, e.g. 4")
+        self._demand("teacher_weight", 0 <= self.teacher_weight <= 1, "from 0 to 1")
+
+    def _demand(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name}={getattr(self, name)!r}: must be {what}")
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Batches in a pass over `images`; a single left-over image is not one, as BN cannot normalise it."""
+        full, rest = divmod(images, self.batch_size)
+        return full + (rest > 1 or not full)
+
+    def steps(self, images: int) -> int:
+        """Steps in all on a training split of that many images, at least 1."""
+        return max(1, math.ceil(round(self.epochs * self.steps_per_epoch(images), 6)))
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of step 0 <= `step` < `steps` (Loshchilov & Hutter 2017, eq. 5, without restarts).
+
+        >>> recipe = Recipe(epochs=1, lr=1.0, batch_size=1, warmup=0.5)
+        >>> [round(recipe.rate(step, 8), 3) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.854, 0.5, 0.146]
+        """
+        climb = round(self.warmup * steps)
+        if step < climb:
+            return self.lr * (step + 1) / climb
+        return self.lr * (1 + math.cos(math.pi * (step - climb) / (steps - climb))) / 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured: the share of `n` images classified correctly, their mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+    n: int
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str | torch.device | None = None,
+    desc: str | None = None,
+    teacher: nn.Module | None = None,
+    validate: bool = False,
+) -> list[dict[str, float]]:
+    """Train `model` in place on `data.train`; it ends up on the device, in eval mode.
+
+    Args:
+        seed: decides the order and the augmentation of the images, and what dropout drops.
+        device: where to compute; else `runtime.device()`.
+        desc: what the progress bar says.
+        teacher: a trained network to distil from (Hinton et al. 2015): the loss is then
+            (1 - w) cross-entropy + w T^2 KL(teacher || model), w and T from the recipe.
+        validate: measure accuracy and loss on `data.val` after each epoch.
+    Returns:
+        one row an epoch: epoch (passes so far), lr (of its last step), loss (mean of what was minimised),
+        accuracy_train (share, on the augmented images as they came by); with `validate` accuracy_val, loss_val.
+    Raises:
+        ValueError: the model does not fit the data. FloatingPointError: the loss is no longer a finite number.
+
+    >>> from graphprune import data, models
+    >>> digits, net = data.load("digits", device="cpu"), models.seeded("tiny_cnn", 0, in_channels=1)
+    >>> history = fit(net, digits, Recipe(epochs=2, lr=0.1, batch_size=64), seed=0, device="cpu")
+    >>> [row["epoch"] for row in history]
+    [1.0, 2.0]
+    """
+    generator = runtime.seed_generator(seed, "batches")
+    place = _device(device)
+    model.to(place)
+    _check_fits(model, data.train, place)
+    if teacher is not None:
+        _check_fits(teacher.to(place).eval(), data.train, place)
+    steps, per_epoch = recipe.steps(len(data.train)), recipe.steps_per_epoch(len(data.train))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
+    history, tally = [], _Tally(seed)
+    batches = islice(_stream(data.train, recipe, generator), steps)
+    with _own_randomness(seed, place):
+        model.train()
+        for step, (x, y) in enumerate(runtime.progress(batches, desc or "training", steps)):
+            rate = recipe.rate(step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            tally.add(*_step(model, optimizer, x.to(place), y.to(place), recipe, teacher))
+            if (step + 1) % per_epoch == 0 or step + 1 == steps:
+                row = {"epoch": (step + 1) / per_epoch, "lr": rate, **tally.close()}
+                history.append({**row, **(_validation(model, data) if validate else {})})
+    _demand_finite(model, seed)
+    model.eval()
+    return history
+
+
+def finetune(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str | torch.device | None = None,
+    desc: str | None = None,
+    teacher: nn.Module | None = None,
+) -> nn.Module:
+    """Train a copy of a pruned network, its BN statistics re-estimated first; `model` is untouched.
+
+    Args and Raises: as for `fit`.
+    """
+    tuned = copy.deepcopy(model).to(_device(device))
+    _check_fits(tuned, data.train, _device(device))
+    reestimate_bn(tuned, data, seed=seed)
+    fit(tuned, data, recipe, seed=seed, device=device, desc=desc or "fine-tuning", teacher=teacher)
+    return tuned
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split | Dataset,
+    *,
+    batch_size: int = 512,
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """Accuracy and loss on a split, in eval mode; every module's mode is as before afterwards.
+
+    Args:
+        split: `data.val`, `data.test` ...; of a whole data set the validation split is taken.
+        batch_size: images a forward pass.
+        device: where to compute; else where the model is.
+    Raises:
+        ValueError: the batch size is below 1, or the model does not fit the data.
+
+    >>> from graphprune import data, models
+    >>> evaluate(models.tiny_cnn(), data.load("digits", device="cpu").test).n
+    360
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: must be at least 1, e.g. 512")
+    part = split.val if isinstance(split, Dataset) else split
+    place = _device_of(model) if device is None else _device(device)
+    model.to(place)
+    _check_fits(model, part, place)
+    loss, correct = torch.zeros((), device=place, dtype=torch.float64), torch.zeros((), device=place, dtype=torch.int64)
+    with _mode(model), torch.inference_mode():
+        model.eval()
+        for x, y in part.batches(batch_size):
+            logits, y = model(x.to(place)), y.to(place)
+            loss += F.cross_entropy(logits, y, reduction="sum")
+            correct += (logits.argmax(1) == y).sum()
+    return Evaluation(correct.item() / len(part), loss.item() / len(part), len(part))
+
+
+def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_size: int = 256, seed: int = 0) -> None:
+    """Replace the running statistics of all BN layers, in place, by the mean over batches of clean training images.
+
+    Pruning shifts what a BN layer sees; its stored statistics are those of the unpruned network (EagleEye, Li et al.
+    2020, §3.2). A network without BN layers stays as it is.
+
+    Args:
+        batches: at most; only as many full ones as the training split has, and at least one.
+        batch_size: images a batch.
+        seed: which images.
+    Raises:
+        ValueError: `batches` or `batch_size` is below 1.
+    """
+    for name, value in (("batches", batches), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}={value!r}: must be at least 1")
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    momenta = [layer.momentum for layer in layers]
+    if not layers:
+        return
+    limit = min(batches, max(1, len(data.train) // batch_size)) * batch_size
+    generator = runtime.seed_generator(seed, "reestimate_bn")
+    with _mode(model), torch.no_grad():
+        model.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch's name for the cumulative mean
+            layer.train()
+        try:
+            for x, _ in data.train.batches(batch_size, shuffle=True, generator=generator, limit=limit):
+                model(x.to(_device_of(model)))
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+
+
+def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(model / T)), the mean over the batch (Hinton et al. 2015, §2).
+
+    Shapes: (B, classes), (B, classes) -> ().
+    """
+    student, target = F.log_softmax(logits / temperature, 1), F.log_softmax(teacher_logits / temperature, 1)
+    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _stream(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        epoch = split.batches(recipe.batch_size, shuffle=True, augment=recipe.augment, generator=generator)
+        yield from islice(epoch, recipe.steps_per_epoch(len(split)))
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.SGD, x: Tensor, y: Tensor, recipe: Recipe, teacher: nn.Module | None
+) -> tuple[Tensor, Tensor, int]:
+    logits = model(x)
+    loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+    if teacher is not None:
+        with torch.no_grad():
+            target = teacher(x)
+        w = recipe.teacher_weight
+        loss = (1 - w) * loss + w * distillation(logits, target, recipe.temperature)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), (logits.detach().argmax(1) == y).sum(), len(y)
+
+
+class _Tally:
+    """Loss and hits since the epoch began; looks at the losses now and then and stops a run that has diverged."""
+
+    def __init__(self, seed: int):
+        self.seed, self.seen = seed, 0
+        self.rows: list[tuple[Tensor, Tensor, int]] = []
+
+    def add(self, loss: Tensor, hits: Tensor, n: int) -> None:
+        self.rows.append((loss, hits, n))
+        if len(self.rows) % CHECK_EVERY == 0:
+            self._losses(CHECK_EVERY)
+
+    def close(self) -> dict[str, float]:
+        losses, counts = self._losses(len(self.rows)), [n for _, _, n in self.rows]
+        hits = int(torch.stack([hits for _, hits, _ in self.rows]).sum())
+        self.seen += len(self.rows)
+        self.rows = []
+        loss = sum(a * n for a, n in zip(losses, counts, strict=True)) / sum(counts)
+        return {"loss": loss, "accuracy_train": hits / sum(counts)}
+
+    def _losses(self, last: int) -> list[float]:
+        losses = torch.stack([loss for loss, _, _ in self.rows[-last:]]).tolist()
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is not None:
+            step = self.seen + len(self.rows) - len(losses) + bad + 1
+            raise _diverged(f"the loss is {losses[bad]} at step {step}", self.seed)
+        return losses
+
+
+def _demand_finite(model: nn.Module, seed: int) -> None:
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise _diverged(f"{name} holds numbers that are not finite after the last step", seed)
+
+
+def _diverged(what: str, seed: int) -> FloatingPointError:
+    return FloatingPointError(f"{what} (seed {seed}): lower lr, or add warmup=0.1 to the recipe")
+
+
+def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
+    found = evaluate(model, data.val)
+    return {"accuracy_val": found.accuracy, "loss_val": found.loss}
+
+
+def _check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
+    x, _ = next(iter(split.batches(1)))
+    with _mode(model), torch.inference_mode():
+        model.eval()
+        try:
+            logits = model(x.to(device))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(f"model: it does not take images of shape {tuple(x.shape[1:])}: {error}") from error
+    classes = int(split.labels.max()) + 1
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        raise ValueError(
+            f"model: outputs of shape {tuple(logits.shape)} for one image; the data needs (1, {classes}): "
+            f"build it with num_classes={classes}"
+        )
+
+
+@contextmanager
+def _mode(model: nn.Module) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """What dropout draws comes from the seed; the caller's global random state is as before afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(runtime.seed_generator(seed, "dropout").initial_seed())
+        yield
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    return runtime.device(None if device is None else str(device))
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return runtime.device() if first is None else first.device
