@@ -1,0 +1,213 @@
+"""The graph encoder: message passing over the layers of a network, and the mean of the nodes as its embedding.
+
+    h_0 = x,    h_k = ReLU(conv_k(h_(k-1))) for k < layers,    z = mean over nodes of conv_layers(h_(layers-1))
+
+(SACP, section 3.4; the paper names a GCN and gives no sizes: two layers, 64 wide, a linear last layer and the mean
+readout are our reading.) A graph convolution whose coefficients do not depend on the features is linear,
+
+    conv(h) = sum_t M_t h W_t^T + b,
+
+with constant matrices M_t of the topology. Many pruned networks share one topology, so `embed` uses this form: two
+matrix products a layer in place of gathers and scatters, and in the last layer the mean over nodes is taken first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import graphprune.runtime  # noqa: F401  # silences the deprecation warning that importing PyG prints
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch, Data
+
+KINDS = ("gcn", "gat", "sage")
+Edges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class LinearConv:
+    """A graph convolution over a fixed topology as h -> sum_t mix[t] @ h @ weight[t].T + bias.
+
+    Attributes:
+        mix: (T, nodes, nodes), target by source; GCN has T = 1, SAGE 2 (mean of the neighbours, the node itself).
+        weight: (T, out, in).
+        bias: (out,).
+    """
+
+    mix: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """(B, nodes, in) -> (B, nodes, out)."""
+        terms, out, _ = self.weight.shape
+        sent = (h @ self.weight.flatten(0, 1).T).unflatten(2, (terms, out))  # (B, nodes, T, out)
+        return self.mix.transpose(0, 1).flatten(1) @ sent.transpose(1, 2).flatten(1, 2) + self.bias
+
+    def mean(self, h: Tensor) -> Tensor:
+        """(B, nodes, in) -> (B, out), the mean over nodes of the call; it commutes with the linear map."""
+        pooled = self.mix.mean(1) @ h  # (B, T, in)
+        return pooled.flatten(1) @ self.weight.transpose(1, 2).flatten(0, 1) + self.bias
+
+
+class GraphEncoder(nn.Module):
+    """GCN, GAT or GraphSAGE over a channel graph, mean readout (SACP, section 3.4).
+
+    The first layer takes its input width from the first graph it sees. Initial weights come from the global random
+    generator; `GraphEncoder.seeded` draws them from a seed.
+
+    Args:
+        kind: "gcn" (Kipf and Welling 2017), "gat" (GATv2 with one head, Brody et al. 2022) or "sage" (Hamilton et al.
+            2017, mean aggregation).
+        hidden: D, the width of every layer and of the embedding.
+        layers: number of convolutions; ReLU after all but the last.
+        undirected: also pass messages against the data flow (an ablation; the paper's graph is directed).
+
+    Raises:
+        ValueError: an unknown kind, or `hidden` or `layers` < 1.
+
+    >>> import torch, graphprune
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    >>> GraphEncoder("sage", hidden=8)(graph.to_pyg(graph.full())).shape
+    torch.Size([1, 8])
+    """
+
+    def __init__(self, kind: str = "gcn", hidden: int = 64, layers: int = 2, undirected: bool = False) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r}: must be one of {', '.join(map(repr, KINDS))}")
+        for name, value in (("hidden", hidden), ("layers", layers)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        super().__init__()
+        from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv
+
+        conv: Any = {"gcn": GCNConv, "gat": GATv2Conv, "sage": SAGEConv}[kind]
+        self.kind, self.hidden, self.undirected = kind, hidden, undirected
+        self.convs = nn.ModuleList(conv(-1 if k == 0 else hidden, hidden) for k in range(layers))
+
+    @classmethod
+    def seeded(cls, seed: int, in_channels: int, **options: Any) -> GraphEncoder:
+        """An encoder whose initial weights depend on the seed alone; `in_channels` is d, the node features' width."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(**options).materialise(in_channels)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first layer knows its input width."""
+        return not any(nn.parameter.is_lazy(parameter) for parameter in self.parameters())
+
+    def materialise(self, in_channels: int) -> GraphEncoder:
+        """Give the first layer its input width, if it has none yet, so that weights can be trained and loaded."""
+        if in_channels < 1:
+            raise ValueError(f"in_channels={in_channels}: must be at least 1, the width d of the node features")
+        if not self.ready:
+            with torch.no_grad():
+                self.convs[0](torch.zeros(1, in_channels), torch.zeros(2, 0, dtype=torch.long))
+        return self
+
+    def forward(self, data: Data | Batch) -> Tensor:
+        """One graph or a batch of them -> (B, D), by PyG's own layers."""
+        from torch_geometric.nn import global_mean_pool
+        from torch_geometric.utils import to_undirected
+
+        edge_index = data.edge_index
+        if self.undirected:
+            edge_index = to_undirected(edge_index, num_nodes=data.num_nodes)
+        return global_mean_pool(self._nodes(data.x, edge_index), data.batch)
+
+    def embed(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Many graphs of one topology at once; the same numbers as a call on their `Batch`.
+
+        Args:
+            x: (B, nodes, d) node features.
+            edge_index: (2, E) of a single graph.
+
+        Returns:
+            (B, D) embeddings.
+
+        Raises:
+            ValueError: `x` or `edge_index` of the wrong shape, or an edge to a node that is not there.
+        """
+        edges = _edges(x, edge_index)
+        self.materialise(x.shape[2])
+        if self.kind == "gat":
+            big = block_diagonal(edges, x.shape[1], len(x), self.undirected).to(x.device)
+            return self._nodes(x.flatten(0, 1), big).unflatten(0, x.shape[:2]).mean(1)
+        *inner, last = self.linear(edge_index, x.shape[1])
+        for conv in inner:
+            x = conv(x).relu()
+        return last.mean(x)
+
+    def linear(self, edge_index: Tensor, nodes: int) -> list[LinearConv]:
+        """The layers of a GCN or SAGE encoder as linear maps over one topology.
+
+        Raises:
+            ValueError: the encoder is a GAT, whose coefficients depend on the features.
+        """
+        if self.kind == "gat":
+            raise ValueError("kind='gat': attention depends on the features, so no linear form exists; use embed")
+        mix = mixing(self.kind, _pairs(edge_index), nodes, self.undirected).to(next(self.parameters()))
+        if self.kind == "gcn":
+            return [LinearConv(mix, conv.lin.weight[None], conv.bias) for conv in self.convs]  # type: ignore
+        weights = [torch.stack([conv.lin_l.weight, conv.lin_r.weight]) for conv in self.convs]  # type: ignore
+        return [LinearConv(mix, weight, conv.lin_l.bias) for weight, conv in zip(weights, self.convs, strict=True)]  # type: ignore
+
+    def _nodes(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        *inner, last = self.convs
+        for conv in inner:
+            x = conv(x, edge_index).relu()
+        return last(x, edge_index)
+
+
+def _pairs(edge_index: Tensor) -> Edges:
+    return tuple(zip(*edge_index.tolist(), strict=True))
+
+
+def _edges(x: Tensor, edge_index: Tensor) -> Edges:
+    if x.ndim != 3:
+        raise ValueError(f"x must have shape (B, nodes, d), got {tuple(x.shape)}; graph.features makes it")
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
+    edges = _pairs(edge_index)
+    if any(not 0 <= node < x.shape[1] for edge in edges for node in edge):
+        raise ValueError(f"edge_index names a node outside 0 .. {x.shape[1] - 1}: pass the graph that x was made from")
+    return edges
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a cached tensor may be used in training later
+def _topology(edges: Edges, nodes: int, undirected: bool) -> Tensor:
+    from torch_geometric.utils import to_undirected
+
+    edge_index = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T.contiguous()
+    return to_undirected(edge_index, num_nodes=nodes) if undirected else edge_index
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def mixing(kind: str, edges: Edges, nodes: int, undirected: bool) -> Tensor:
+    """The matrices M_t, (T, nodes, nodes): GCN's normalised adjacency with self loops, or SAGE's mean and identity."""
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+    edge_index = _topology(edges, nodes, undirected)
+    weight = torch.ones(edge_index.shape[1])
+    if kind == "gcn":
+        edge_index, weight = gcn_norm(edge_index, None, nodes, dtype=torch.float32)
+    mix = torch.zeros(nodes, nodes).index_put_((edge_index[1], edge_index[0]), weight, accumulate=True)
+    if kind == "gcn":
+        return mix[None]
+    return torch.stack([mix / mix.sum(1, keepdim=True).clamp(min=1), torch.eye(nodes)])
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def block_diagonal(edges: Edges, nodes: int, copies: int, undirected: bool) -> Tensor:
+    """The edges of `copies` graphs side by side, (2, copies * E)."""
+    edge_index = _topology(edges, nodes, undirected)
+    return (edge_index[:, None] + nodes * torch.arange(copies)[:, None]).flatten(1)
