@@ -120,7 +120,13 @@ def test_progress_is_silent_for_short_work_and_shows_long_work(monkeypatch, capf
     assert "long work" in capfd.readouterr().err
 
 
-def test_importing_pyg_after_runtime_warns_of_nothing():
-    code = "import warnings; warnings.simplefilter('error'); import graphprune.runtime, torch_geometric.nn"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import warnings; warnings.simplefilter('error'); import graphprune.runtime, torch_geometric.nn",
+        "import warnings, graphprune.runtime as r; warnings.simplefilter('error'); r.import_pyg(); import torch_geometric.nn",
+    ],
+)
+def test_importing_pyg_warns_of_nothing(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

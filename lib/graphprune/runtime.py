@@ -1,6 +1,7 @@
 """Where and how a run happens: seeds, device, folders, the environment stamp, progress bars."""
 
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -18,9 +19,21 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
-# torch-geometric calls torch.jit.script while it is imported; without this every notebook would store the warning.
-for _category in (FutureWarning, DeprecationWarning):
-    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", category=_category)
+
+def _accept_jit() -> None:
+    """torch-geometric calls torch.jit.script while it is imported: no notebook should store that warning."""
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", category=category)
+
+
+_accept_jit()  # for every module that imports torch-geometric at its top, after this one
+
+
+def import_pyg() -> None:
+    """Import torch-geometric without its warning, whatever the filters are by now: call it before a late import."""
+    with warnings.catch_warnings():
+        _accept_jit()
+        importlib.import_module("torch_geometric")
 
 
 def seed_generator(seed: int, *stream: str | int) -> torch.Generator:

@@ -1,0 +1,318 @@
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graphprune import data, models, train
+from graphprune.train import Evaluation, Recipe
+
+CPU = "cpu"
+SHORT = Recipe(epochs=1, lr=0.1, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", device=CPU)
+
+
+@pytest.fixture
+def net():
+    return models.seeded("resnet8", 0, num_classes=10, in_channels=1)
+
+
+def part(digits, n):
+    """The data set with its first n training images only."""
+    return replace(digits, train=digits.train.take(torch.arange(n)))
+
+
+def linear():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+    nn.init.zeros_(model[1].weight)
+    return model
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- recipe -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0), ("epochs", -1), ("epochs", math.inf), ("epochs", math.nan), ("lr", 0.0), ("lr", math.nan),
+        ("batch_size", 0), ("batch_size", 1.5), ("batch_size", True), ("momentum", 1.0), ("momentum", -0.1),
+        ("weight_decay", -1e-4), ("label_smoothing", 1.0), ("warmup", 1.0), ("temperature", 0), ("teacher_weight", 1.5),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_named_with_the_remedy(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r}: must be "):
+        replace(SHORT, **{name: value})
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ValueError, match=r"nesterov=True.*momentum is 0"):
+        replace(SHORT, nesterov=True, momentum=0.0)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "images", "steps"),
+    [(1, 64, 1137, 18), (2, 64, 1137, 36), (0.5, 64, 1137, 9), (0.01, 64, 1137, 1), (1.1, 10, 100, 11),
+     (0.3, 10, 100, 3),
+     (1, 64, 65, 1), (1, 64, 66, 2), (3, 1, 4, 12), (1, 64, 1, 1)],
+)  # fmt: skip
+def test_epochs_may_be_fractions(epochs, batch_size, images, steps):
+    assert Recipe(epochs, 0.1, batch_size).steps(images) == steps
+
+
+def test_the_rate_follows_a_cosine_per_step():
+    rates = [replace(SHORT, lr=2.0).rate(step, 4) for step in range(4)]
+    assert rates == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
+
+
+def test_the_rate_climbs_during_warm_up():
+    rates = [replace(SHORT, lr=1.0, warmup=0.4).rate(step, 10) for step in range(10)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[-1] < 0.1
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def test_one_step_is_the_gradient_of_the_mean_loss(digits):
+    """From zero weights softmax is 1/10 everywhere, so the gradient is known without autograd."""
+    few, model = part(digits, 20), linear()
+    history = train.fit(model, few, Recipe(1, 0.5, 20, augment=False), seed=0, device=CPU)
+    x, y = next(few.train.batches(20))
+    gradient = (torch.full((20, 10), 0.1) - F.one_hot(y, 10)).t() @ x.flatten(1) / 20
+    torch.testing.assert_close(model[1].weight.detach(), -0.5 * gradient)
+    assert history == [
+        {"epoch": 1.0, "lr": 0.5, "loss": pytest.approx(math.log(10)), "accuracy_train": (y == 0).sum().item() / 20}
+    ]
+
+
+def test_training_equals_a_loop_written_out(digits):
+    """Momentum, Nesterov, weight decay, label smoothing and schedule against torch's own parts."""
+    few = part(digits, 100)
+    recipe = Recipe(3, 0.2, 100, weight_decay=0.01, augment=False, label_smoothing=0.1, warmup=0.34, nesterov=True)
+    ours, theirs = linear(), linear()
+    train.fit(ours, few, recipe, seed=0, device=CPU)
+    x, y = next(few.train.batches(100))
+    velocity = torch.zeros(10, 64)
+    for lr in (0.2, 0.2, 0.1):
+        loss = F.cross_entropy(theirs(x), y, label_smoothing=0.1)
+        gradient = torch.autograd.grad(loss, theirs[1].weight)[0] + 0.01 * theirs[1].weight.detach()
+        velocity = 0.9 * velocity + gradient
+        theirs[1].weight.data -= lr * (gradient + 0.9 * velocity)
+    torch.testing.assert_close(ours[1].weight, theirs[1].weight)
+
+
+def test_a_network_learns_real_digits(digits, net):
+    history = train.fit(net, digits, Recipe(5, 0.1, 64, warmup=0.1), seed=0, device=CPU, validate=True)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    assert history[-1]["loss"] < 0.25 < 0.5 < history[0]["loss"]
+    assert history[-1]["accuracy_val"] == train.evaluate(net, digits.val).accuracy
+    assert train.evaluate(net, digits.test).accuracy > 0.95
+    assert not any(module.training for module in net.modules())
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_global_state(digits):
+    def run(seed, state):
+        torch.manual_seed(state)
+        model = nn.Sequential(models.seeded("tiny_cnn", 0, in_channels=1), nn.Dropout(0.5))
+        before = torch.get_rng_state()
+        history = train.fit(model, part(digits, 200), SHORT, seed=seed, device=CPU)
+        assert torch.equal(torch.get_rng_state(), before)
+        return bits(model), history
+
+    first, again, other = run(0, 1), run(0, 2), run(1, 1)
+    assert equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert not equal(first[0], other[0])
+
+
+def test_half_an_epoch_is_one_row_of_half_the_steps(digits):
+    history = train.fit(linear(), digits, replace(SHORT, epochs=0.5), seed=0, device=CPU)
+    assert [row["epoch"] for row in history] == [0.5]
+    history = train.fit(linear(), digits, replace(SHORT, epochs=1.5), seed=0, device=CPU)
+    assert [row["epoch"] for row in history] == [1.0, 1.5]
+
+
+def test_a_single_left_over_image_does_not_stop_batch_norm(digits):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    history = train.fit(model, part(digits, 65), replace(SHORT, epochs=2), seed=0, device=CPU)
+    assert len(history) == 2
+    assert int(model[2].num_batches_tracked) == 2
+
+
+def test_frozen_parameters_stay(digits, net):
+    net.requires_grad_(False)
+    head = [module for module in net.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(True)
+    before, head_before = bits(net), head.weight.clone()
+    train.fit(net, part(digits, 64), SHORT, seed=0, device=CPU)
+    still = [name for name, _ in net.named_parameters() if not name.startswith("fc") and "linear" not in name]
+    assert all(torch.equal(before[name], net.state_dict()[name]) for name in still if before[name] is not head.weight)
+    assert not torch.equal(head.weight, head_before)
+
+
+class Exploding(nn.Module):
+    """Gives NaN from the given call on; the first call is fit's look at the shapes."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.inner, self.step, self.calls = linear(), step, -1
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x) * (math.nan if self.calls >= self.step else 1.0)
+
+
+@pytest.mark.parametrize("step", [1, 3, 25, 61])
+def test_a_diverged_run_names_step_seed_and_remedy(digits, step):
+    recipe = Recipe(5, 0.1, 64)
+    with pytest.raises(FloatingPointError, match=rf"nan at step {step} \(seed 7\): lower lr"):
+        train.fit(Exploding(step), digits, recipe, seed=7, device=CPU)
+
+
+class Steep(nn.Module):
+    """A finite loss whose gradient is not finite: the square root's at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x):
+        return self.scale.sqrt().expand(len(x), 10)
+
+
+def test_a_last_step_that_overflows_is_noticed(digits):
+    with pytest.raises(FloatingPointError, match=r"scale holds .*seed 0"):
+        train.fit(Steep(), part(digits, 64), SHORT, seed=0, device=CPU)
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused(digits):
+    with pytest.raises(ValueError, match=r"model: .*shape \(1, 8, 8\)"):
+        train.fit(models.tiny_cnn(in_channels=3), digits, SHORT, seed=0, device=CPU)
+    with pytest.raises(ValueError, match=r"model: .*num_classes=10"):
+        train.evaluate(models.tiny_cnn(num_classes=7), digits.val)
+    with pytest.raises(ValueError, match="seed=-1"):
+        train.fit(models.tiny_cnn(), digits, SHORT, seed=-1, device=CPU)
+
+
+# --- distillation -----------------------------------------------------------------------------------------------------
+
+
+def test_distillation_is_zero_for_equal_logits_and_literal_for_two_classes():
+    logits = torch.tensor([[1.0, 2.0], [0.0, -3.0]])
+    assert train.distillation(logits, logits + 5, 3.0).item() == pytest.approx(0, abs=1e-6)
+    # teacher (3/4, 1/4), student (1/2, 1/2), T = 2: 4 (3/4 log 3/2 + 1/4 log 1/2)
+    teacher = torch.tensor([[2 * math.log(3), 0.0]])
+    expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert train.distillation(torch.zeros(1, 2), teacher, 2.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_student_follows_a_teacher_that_lies(digits):
+    """A teacher that shifts every digit by one: with weight 1 the labels do not count."""
+    few = part(digits, 300)
+    recipe = Recipe(20, 0.1, 64, augment=False, teacher_weight=1.0, temperature=2.0)
+    teacher = linear()
+    train.fit(teacher, few, Recipe(20, 0.1, 64, augment=False), seed=0, device=CPU)
+    teacher[1].weight.data = teacher[1].weight.data.roll(1, 0)
+    before, student = bits(teacher), linear()
+    train.fit(student, few, recipe, seed=1, device=CPU, teacher=teacher)
+    x, _ = next(digits.test.batches(360))
+    assert (student(x).argmax(1) == teacher(x).argmax(1)).float().mean() > 0.95
+    assert train.evaluate(student, digits.test).accuracy < 0.1
+    assert equal(bits(teacher), before)
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_counts_and_averages_over_images_not_batches(digits):
+    class Always(nn.Module):
+        def forward(self, x):
+            return torch.tensor([math.log(11.0), *[0.0] * 9]).expand(
+                len(x), 10
+            )  # softmax: 11/20 for class 0, else 1/20
+
+    few = digits.val.take(torch.arange(50))
+    zeros = (few.labels == 0).sum().item()
+    loss = (zeros * math.log(20 / 11) + (50 - zeros) * math.log(20)) / 50
+    found = train.evaluate(Always(), few, batch_size=7, device=CPU)
+    assert found == Evaluation(zeros / 50, pytest.approx(loss), 50)
+
+
+def test_evaluation_changes_nothing_and_uses_the_running_statistics(digits, net):
+    net.train()
+    next(module for module in net.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    modes, before = [module.training for module in net.modules()], bits(net)
+    found = train.evaluate(net, digits, batch_size=300)
+    assert [module.training for module in net.modules()] == modes
+    assert equal(bits(net), before)
+    assert found.n == 300
+    assert found.accuracy == train.evaluate(net, digits.val, batch_size=11).accuracy
+    with pytest.raises(ValueError, match="batch_size=0"):
+        train.evaluate(net, digits, batch_size=0)
+
+
+# --- BN statistics and fine-tuning ------------------------------------------------------------------------------------
+
+
+def test_re_estimated_statistics_are_the_mean_over_batches(digits):
+    model = nn.Sequential(nn.BatchNorm2d(1, momentum=0.3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 10)).train()
+    model[0].running_mean.fill_(99.0)
+    train.reestimate_bn(model, digits, batches=2, batch_size=568)
+    x = torch.cat([x for x, _ in digits.train.batches(1137)])
+    assert model[0].running_mean.item() == pytest.approx(x.mean().item(), abs=1e-3)  # 1,136 of 1,137 images
+    assert model[0].running_var.item() == pytest.approx(x.var().item(), abs=2e-3)
+    assert int(model[0].num_batches_tracked) == 2
+    assert model[0].momentum == 0.3
+    assert all(module.training for module in model.modules())
+
+
+def test_re_estimation_leaves_weights_and_networks_without_bn_alone(digits, net):
+    before = dict(net.named_parameters())
+    copies = {name: weight.clone() for name, weight in before.items()}
+    train.reestimate_bn(net, digits, batches=1)
+    assert all(torch.equal(copies[name], weight) for name, weight in net.named_parameters())
+    plain = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10), nn.BatchNorm1d(10, track_running_stats=False)
+    )
+    weights = bits(plain)
+    train.reestimate_bn(plain, digits)
+    assert equal(bits(plain), weights)
+    with pytest.raises(ValueError, match="batches=0"):
+        train.reestimate_bn(net, digits, batches=0)
+
+
+def test_re_estimation_repairs_spoilt_statistics(digits, net):
+    train.fit(net, digits, replace(SHORT, epochs=3), seed=0, device=CPU)
+    good = train.evaluate(net, digits.val).accuracy
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.add_(3.0)
+    assert train.evaluate(net, digits.val).accuracy < good - 0.2
+    train.reestimate_bn(net, digits)
+    assert train.evaluate(net, digits.val).accuracy > good - 0.05
+
+
+def test_fine_tuning_returns_a_trained_copy(digits, net):
+    before = bits(net)
+    tuned = train.finetune(net, part(digits, 256), SHORT, seed=0, device=CPU)
+    assert equal(bits(net), before)
+    by_hand = copy.deepcopy(net)
+    train.reestimate_bn(by_hand, part(digits, 256))
+    train.fit(by_hand, part(digits, 256), SHORT, seed=0, device=CPU)
+    assert equal(bits(tuned), bits(by_hand))
+    assert not equal(bits(tuned), before)
