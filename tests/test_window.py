@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+from digits_task import task
+from scipy import stats
+
+from graphprune import costs, models, runtime
+from graphprune.graph import trace
+from graphprune.pruning import prune
+from graphprune.space import RateSpace, keep_from_rates
+from graphprune.window import Window
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Two groups, so 100 configurations: all can be listed."""
+    example = torch.zeros(1, 1, 8, 8)
+    return trace(models.tiny_cnn(), example), example
+
+
+def everything(graph):
+    return RateSpace(graph).unrank(torch.arange(10 ** len(graph.groups)))
+
+
+def test_shares_are_those_of_the_pruned_networks():
+    model, graph, data = task()
+    window = Window(graph, data.example())
+    indices = window.space.sample(5, 0, runtime.seed_generator(0))
+    scores = {group.name: torch.arange(group.channels).float() for group in graph.groups}
+    whole = costs.cost(model, data.example()).macs
+    for row, share in zip(indices, window.shares(window.counts(indices)).tolist(), strict=True):
+        small = prune(model, graph, keep_from_rates(graph, row, scores))
+        assert share == costs.cost(small, data.example()).macs / whole
+
+
+def test_draws_are_uniform_over_exactly_what_is_allowed(tiny):
+    graph, example = tiny
+    window = Window(graph, example, 0.2, (0.3, 0.8))
+    rows = everything(graph)
+    allowed = {tuple(row) for row in rows[window.allows(rows)].tolist()}
+    assert 10 < len(allowed) < 100
+    drawn = [tuple(row) for row in window.draw(4000, runtime.seed_generator(1)).tolist()]
+    assert set(drawn) == allowed
+    assert stats.chisquare([drawn.count(row) for row in sorted(allowed)]).pvalue > 1e-3
+
+
+def test_both_ends_of_the_window_are_in_it(tiny):
+    graph, example = tiny
+    row = torch.tensor([[3, 5]])
+    share = Window(graph, example).shares(Window(graph, example).counts(row)).item()
+    assert Window(graph, example, macs=(share, 1.0)).allows(row).tolist() == [True]
+    assert Window(graph, example, macs=(0.0, share)).allows(row).tolist() == [True]
+    assert Window(graph, example, macs=(math.nextafter(share, 1), 1.0)).allows(row).tolist() == [False]
+    assert Window(graph, example, macs=(0.0, math.nextafter(share, 0))).allows(row).tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "macs", "message"),
+    [
+        (0.95, (0, 1), r"min_ratio=0.95: must lie in \[0, 0.9\]"),
+        (-0.1, (0, 1), "min_ratio=-0.1"),
+        (0.0, (0.5, 0.4), "0 <= low < high <= 1"),
+        (0.0, (0.5, 1.5), "0 <= low < high <= 1"),
+        (0.0, (0.0, 1e-4), "out of reach, every rate at its highest leaves 0.0"),
+    ],
+)
+def test_bounds_out_of_reach_are_refused_at_once(ratio, macs, message):
+    _, graph, data = task()
+    with pytest.raises(ValueError, match=message):
+        Window(graph, data.example(), ratio, macs)
+
+
+def test_an_empty_window_says_what_there_is():
+    _, graph, data = task()
+    with pytest.raises(ValueError, match=r"0 of 1048576 draws are in it, 3 are needed; .* range from 0\.0"):
+        Window(graph, data.example(), 0.89, (0.5, 0.6)).draw(3, runtime.seed_generator(0))
