@@ -21,8 +21,10 @@ LOCATIONS = {  # what is there when a data set is, below $GRAPHPRUNE_DATA or dat
 DESELECTED = pytest.StashKey[list[str]]()
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("GRAPHPRUNE_DATA") or ROOT / "data").expanduser()
+def _is_here(name: str) -> bool:
+    named = os.environ.get("GRAPHPRUNE_DATA")
+    folders = [*([Path(named).expanduser()] if named else []), ROOT / "data"]
+    return any(all(any(folder.glob(place)) for place in LOCATIONS[name]) for folder in folders)
 
 
 def _missing(item: pytest.Item) -> list[str]:
@@ -31,7 +33,7 @@ def _missing(item: pytest.Item) -> list[str]:
     unknown = set(names) - set(LOCATIONS)
     if unknown:
         raise pytest.UsageError(f"{item.nodeid}: unknown data set {sorted(unknown)}, known are {sorted(LOCATIONS)}")
-    return [name for name in names if not all(any(_folder().glob(place)) for place in LOCATIONS[name])]
+    return [name for name in names if not _is_here(name)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,7 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in _missing(item):
-        pytest.fail(f"data set {name!r} is not under GRAPHPRUNE_DATA={os.environ['GRAPHPRUNE_DATA']}", pytrace=False)
+        pytest.fail(
+            f"data set {name!r} is neither in data/ nor under GRAPHPRUNE_DATA={os.environ['GRAPHPRUNE_DATA']}", pytrace=False
+        )
 
 
 @pytest.hookimpl(wrapper=True)

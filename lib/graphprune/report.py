@@ -110,9 +110,7 @@ def _nested(profile: str) -> dict[str, dict[str, Any]]:
     file = runtime.root() / "notebooks" / "profiles" / f"{profile}.yaml"
     nested = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(nested, dict) or not all(isinstance(entry, dict) for entry in nested.values()):
-        raise ValueError(
-            f"{file.name}: must map notebook names to mappings of parameters, as in '03_search: {{seeds: 5}}'"
-        )
+        raise ValueError(f"{file.name}: must map notebook names to mappings of parameters, as in '03_search: {{seeds: 5}}'")
     return nested
 
 
@@ -190,6 +188,7 @@ def _execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
             language="python",
             cwd=notebook.resolve().parent,
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # each kernel start would warn about its transport
         )
     except papermill.PapermillExecutionError:
         raise  # papermill has put the error on top
