@@ -124,6 +124,7 @@ def test_a_network_learns_real_digits(digits, net):
     assert history[-1]["accuracy_val"] == train.evaluate(net, digits.val).accuracy
     assert train.evaluate(net, digits.test).accuracy > 0.95
     assert not any(module.training for module in net.modules())
+    assert all(tensor.is_contiguous() for tensor in net.state_dict().values())
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_global_state(digits):
@@ -242,9 +243,7 @@ def test_a_student_follows_a_teacher_that_lies(digits):
 def test_evaluation_counts_and_averages_over_images_not_batches(digits):
     class Always(nn.Module):
         def forward(self, x):
-            return torch.tensor([math.log(11.0), *[0.0] * 9]).expand(
-                len(x), 10
-            )  # softmax: 11/20 for class 0, else 1/20
+            return torch.tensor([math.log(11.0), *[0.0] * 9]).expand(len(x), 10)  # softmax: 11/20 for class 0, else 1/20
 
     few = digits.val.take(torch.arange(50))
     zeros = (few.labels == 0).sum().item()
@@ -286,9 +285,7 @@ def test_re_estimation_leaves_weights_and_networks_without_bn_alone(digits, net)
     copies = {name: weight.clone() for name, weight in before.items()}
     train.reestimate_bn(net, digits, batches=1)
     assert all(torch.equal(copies[name], weight) for name, weight in net.named_parameters())
-    plain = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10), nn.BatchNorm1d(10, track_running_stats=False)
-    )
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10), nn.BatchNorm1d(10, track_running_stats=False))
     weights = bits(plain)
     train.reestimate_bn(plain, digits)
     assert equal(bits(plain), weights)
