@@ -170,8 +170,7 @@ class CostModel:
             entry[0] += round(products.get(name, 0.0)) * unit // batch
             entry[1] += unit
         return [
-            (macs, params, np.frombuffer(a, np.int64), np.frombuffer(b, np.int64))
-            for (a, b), (macs, params) in rows.items()
+            (macs, params, np.frombuffer(a, np.int64), np.frombuffer(b, np.int64)) for (a, b), (macs, params) in rows.items()
         ]
 
     def of_counts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,9 +192,7 @@ class CostModel:
         """
         groups = self.graph.groups
         if indices.ndim != 2 or indices.shape[1] != len(groups):
-            raise ValueError(
-                f"indices must have shape (B, {len(groups)}), one column a group, got {tuple(indices.shape)}"
-            )
+            raise ValueError(f"indices must have shape (B, {len(groups)}), one column a group, got {tuple(indices.shape)}")
         if len(indices) and (int(indices.min()) < 0 or int(indices.max()) > 9):
             raise ValueError(f"indices must lie in 0..9 (rate i / 10), got {int(indices.min())}..{int(indices.max())}")
         table = torch.stack([kept_counts(group.channels) for group in groups])  # (groups, 10)

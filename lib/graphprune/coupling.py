@@ -117,7 +117,7 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     raise ValueError("no set of groups was found that can be pruned safely: please report this network")
 
 
-# groups ------------------------------------------------------------------------------------------------------------------------
+# groups -----------------------------------------------------------------------------------------------------------
 
 
 def assemble(record: Record, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...]) -> ChannelGraph:
@@ -125,22 +125,36 @@ def assemble(record: Record, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...
     sites = {**record.sites, **element_sites(record)}
     classes = record.ledger.classes()
     count = int(classes.max()) + 1 if len(classes) else 0
-    why: dict[int, str] = {}
-    for labels, reason in record.ledger.reasons:
-        for found in np.unique(classes[labels]).tolist():
-            why.setdefault(found, reason)
+    why = np.full(count, -1)  # of each class the reason it is frozen, an index
+    reasons = [reason for _, reason in record.ledger.reasons]
+    for index in reversed(range(len(reasons))):  # the first reason found is the one told
+        why[classes[record.ledger.reasons[index][0]]] = index
     resolved = {key: np.where(labels.numpy() < 0, -1, classes[labels.numpy()]) for key, labels in sites.items()}
     members = group_classes(resolved, why, count)
-    for single in [group for group in members if len(group) == 1]:
-        why[int(single[0])] = "all its channels are tied together, so none of them can go"
+    reasons.append("all its channels are tied together, so none of them can go")
+    why[[int(group[0]) for group in members if len(group) == 1]] = len(reasons) - 1
     members = [group for group in members if len(group) > 1]
+    order = np.concatenate([*members, np.flatnonzero(why >= 0)])
     number = np.full(count + 1, -1)
-    order = (
-        np.concatenate([*members, np.array(sorted(why), dtype=np.int64)]) if members or why else np.zeros(0, np.int64)
-    )
     number[order] = np.arange(len(order))
     final = {key: torch.from_numpy(number[found]) for key, found in resolved.items()}
-    return _graph(record, final, members, number, classes, why, skeleton, inputs)
+    atoms, nodes, frozen = sum(len(group) for group in members), [], {}
+    for layer in record.layers:
+        found = np.where(layer.labels.numpy() < 0, -1, classes[layer.labels.numpy()])
+        numbered = np.where((found >= 0) & (number[found] < atoms), number[found], -1)
+        nodes.append(Node(layer.name, layer.kind, len(found), tuple(numbered.tolist())))
+        stuck = [why[c] for c in found.tolist() if c >= 0 and why[c] >= 0]
+        if stuck and layer.kind in {"conv", "fc"}:
+            frozen[layer.name] = reasons[stuck[0]]
+    return ChannelGraph(
+        nodes=tuple(nodes),
+        edge_index=torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous(),
+        groups=name_groups(nodes, members),
+        frozen=frozen,
+        sites=tuple(Site(tensor, dim, labels) for (tensor, dim), labels in final.items()),
+        skeleton=skeleton,
+        example=inputs,
+    )
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
@@ -148,7 +162,10 @@ def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
 
     Where they differ along several, or the parameter is read as a weight too, its elements are frozen.
     """
-    classes = record.ledger.classes()
+    for (name, _), labels in record.sites.items():
+        if name in record.opaque:
+            record.ledger.freeze(labels, f"the parameter '{name}' is also read by an operation that is not known")
+    classes = record.ledger.classes() if record.elements else np.zeros(0, np.int64)
     sites = {}
     for name, labels in record.elements.items():
         found = torch.from_numpy(classes[labels.numpy()])
@@ -161,9 +178,7 @@ def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
     return sites
 
 
-def group_classes(
-    resolved: Mapping[tuple[str, int], np.ndarray], why: Mapping[int, str], count: int
-) -> list[np.ndarray]:
+def group_classes(resolved: Mapping[tuple[str, int], np.ndarray], why: np.ndarray, count: int) -> list[np.ndarray]:
     """Unfrozen classes that lie in the same sites equally often, in order of first appearance."""
     rows, cols = [], []
     for site, found in enumerate(resolved.values()):
@@ -177,48 +192,14 @@ def group_classes(
     groups: dict[bytes, list[int]] = {}
     _, first = np.unique(row, return_index=True)
     for found in row[np.sort(first)].tolist():
-        if found not in why:
+        if why[found] < 0:
             span = slice(table.indptr[found], table.indptr[found + 1])
             signature = table.indices[span].tobytes() + b"|" + table.data[span].tobytes()
             groups.setdefault(signature, []).append(found)
     return [np.array(group) for group in groups.values()]
 
 
-def _graph(
-    record: Record,
-    sites: Mapping[tuple[str, int], Tensor],
-    members: list[np.ndarray],
-    number: np.ndarray,
-    classes: np.ndarray,
-    why: Mapping[int, str],
-    skeleton: fx.GraphModule,
-    inputs: tuple[Tensor, ...],
-) -> ChannelGraph:
-    atoms = sum(len(group) for group in members)
-    nodes, frozen = [], {}
-    for layer in record.layers:
-        labels = layer.labels.numpy()
-        found = np.where(labels < 0, -1, classes[labels])
-        numbered = np.where(found < 0, -1, number[found])
-        nodes.append(
-            Node(layer.name, layer.kind, len(labels), tuple(np.where(numbered < atoms, numbered, -1).tolist()))
-        )
-        stuck = [why[c] for c in found.tolist() if c in why]
-        if stuck and layer.kind in {"conv", "fc"}:
-            frozen[layer.name] = stuck[0]
-    edges = torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous()
-    return ChannelGraph(
-        nodes=tuple(nodes),
-        edge_index=edges,
-        groups=_groups(nodes, members),
-        frozen=frozen,
-        sites=tuple(Site(tensor, dim, labels) for (tensor, dim), labels in sites.items()),
-        skeleton=skeleton,
-        example=inputs,
-    )
-
-
-def _groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ...]:
+def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ...]:
     """Name the groups after their first producing layers."""
     owner = np.repeat(np.arange(len(members)), [len(group) for group in members])
     layers: list[dict[str, int]] = [{} for _ in members]
@@ -227,7 +208,8 @@ def _groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ..
         if node.kind in {"conv", "fc"} and len(atoms) and ":" not in node.name:
             for group, channels in zip(*np.unique(owner[atoms], return_counts=True), strict=True):
                 layers[group][node.name] = int(channels)
-    groups, taken = [], set()
+    groups: list[Group] = []
+    taken: set[str] = set()
     for group, produced in zip(members, layers, strict=True):
         base = name = next(iter(produced), "parameter")
         while name in taken:
@@ -237,28 +219,25 @@ def _groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ..
     return tuple(groups)
 
 
-# proof ---------------------------------------------------------------------------------------------------------------------------
+# proof ------------------------------------------------------------------------------------------------------------
 
 
-def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> None:
-    """Remove the pruned slices of every tensor, in place, and mend the modules' sizes. kept: (num_atoms,) bool."""
+def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
+    """A copy of a module without the pruned slices of its tensors, its modules' sizes mended. kept: (num_atoms,) bool."""
     stays = kept_classes(graph, kept)
     tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    swap: dict[int, Tensor] = {}
     dims: dict[str, dict[int, Tensor]] = {}
     for site in graph.sites:
         dims.setdefault(site.tensor, {})[site.dim] = stays[site.atoms]
+    memo: dict[int, Any] = {}  # deepcopy takes these in place of the full tensors
     for name, masks in dims.items():
         old = tensors[name]
         new = renumbered(old, masks) if 1 in masks and old.ndim == 1 else sliced(old, masks)
-        swap[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-    for owner in module.modules():
-        for table in (owner._parameters, owner._buffers):
-            for key, old in table.items():
-                if old is not None and id(old) in swap:
-                    table[key] = swap[id(old)]  # type: ignore[assignment]
-    for owner in module.modules():
+        memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    small = copy.deepcopy(module, memo)
+    for owner in small.modules():
         mend(owner)
+    return small
 
 
 def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
@@ -272,10 +251,10 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
 def sliced(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
     """The tensor without the masked-out slices, its memory its own."""
     data = tensor.detach()
-    for dim, mask in masks.items():
-        if not bool(mask.all()):
-            data = data.index_select(dim, mask.nonzero().flatten().to(data.device))
-    return data.clone(memory_format=torch.contiguous_format) if data.data_ptr() == tensor.data_ptr() else data
+    cuts = [(dim, mask.nonzero().flatten().to(data.device)) for dim, mask in masks.items() if not bool(mask.all())]
+    for dim, index in cuts:
+        data = data.index_select(dim, index)
+    return data if cuts else data.clone()
 
 
 def renumbered(index: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
@@ -328,9 +307,7 @@ def verify(
             if not torch.equal(labels, seeds.get(key, labels)):
                 return str(run.current), f"{key[0]} would read other channels than before"
     except Exception as error:  # whatever breaks here would break the pruned network
-        return str(run.current), f"{type(error).__name__}: {error}" if not isinstance(error, Disagreement) else str(
-            error
-        )
+        return str(run.current), f"{type(error).__name__}: {error}" if not isinstance(error, Disagreement) else str(error)
     return None
 
 
@@ -345,11 +322,6 @@ def probe(graph: ChannelGraph, skeleton: fx.GraphModule) -> tuple[str, str] | No
                 kept[span.start] = case == 0
             elif not kept[span].any():
                 kept[span.start] = True
-        small = copy.deepcopy(skeleton)
-        try:
-            cut(small, graph, kept)
-        except Exception as error:
-            raise RuntimeError(f"the groups of {type(skeleton).__name__} cannot be cut: {error}") from error
-        if trouble := verify(small, graph, kept):
+        if trouble := verify(cut(skeleton, graph, kept), graph, kept):
             return trouble
     return None

@@ -1,8 +1,8 @@
 """A network as a graph: its layers, its data flow, and the groups of channels that live or die together.
 
 The graph is the one of SACP (Liu et al., section 3.2): a node is a convolution, a batch normalisation, a pooling or a fully
-connected layer, an edge follows the data. The coupled groups come from `graphprune.coupling`: no line of any of these modules knows
-a model's name.
+connected layer, an edge follows the data. The coupled groups come from `graphprune.coupling`. No line of any of these modules
+knows a model's name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import BoolTensor, LongTensor, Tensor, nn
+from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -91,7 +91,7 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     frozen: Mapping[str, str] = field(default_factory=dict)
     sites: tuple[Site, ...] = ()
-    skeleton: nn.Module | None = field(default=None, repr=False)
+    skeleton: fx.GraphModule | None = field(default=None, repr=False)
     example: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @cached_property
@@ -108,7 +108,7 @@ class ChannelGraph:
         return ends
 
     @cached_property
-    def feature_index(self) -> LongTensor:
+    def feature_index(self) -> Tensor:
         """(nodes, d): where each node feature comes from in [atoms' signs ..., +1, 0] (SACP, section 3.2).
 
         A never-pruned channel is +1, the padding beyond a layer's channels 0. A fully connected layer without prunable
@@ -122,13 +122,13 @@ class ChannelGraph:
             row[: node.channels] = torch.where(atoms < 0, one, atoms)
             if node.kind == "fc" and bool((atoms < 0).all()):
                 row[:] = one
-        return index  # type: ignore[return-value]
+        return index
 
-    def full(self) -> dict[str, BoolTensor]:
+    def full(self) -> dict[str, Tensor]:
         """The `keep` that prunes nothing."""
         return self.unflatten(torch.ones(self.num_atoms, dtype=torch.bool))
 
-    def flatten(self, keep: Mapping[str, Tensor]) -> BoolTensor:
+    def flatten(self, keep: Mapping[str, Tensor]) -> Tensor:
         """`keep` as one mask over all atoms, (num_atoms,) bool, in group order.
 
         Raises:
@@ -147,13 +147,13 @@ class ChannelGraph:
             if not bool(mask.any()):
                 raise ValueError(f"keep[{group.name!r}] keeps no channel: at least one of {group.channels} must stay")
         masks = [keep[name].cpu() for name in names]
-        return torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)  # type: ignore[return-value]
+        return torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)
 
-    def unflatten(self, kept: Tensor) -> dict[str, BoolTensor]:
+    def unflatten(self, kept: Tensor) -> dict[str, Tensor]:
         """One mask over all atoms, (num_atoms,) bool, as `keep`."""
         if kept.shape != (self.num_atoms,):
             raise ValueError(f"kept must have shape ({self.num_atoms},), one entry an atom, got {tuple(kept.shape)}")
-        return {name: kept[span].bool().clone() for name, span in self.slices.items()}  # type: ignore[misc]
+        return {name: kept[span].bool().clone() for name, span in self.slices.items()}
 
     def features(self, kept: Tensor) -> Tensor:
         """Node features of many pruned networks at once: +1 kept, -1 pruned, 0 padding.
@@ -185,7 +185,7 @@ class ChannelGraph:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def kept_counts(channels: int, rates: Sequence[int] = range(10)) -> LongTensor:
+def kept_counts(channels: int, rates: Sequence[int] = range(10)) -> Tensor:
     """Channels kept at each rate index i (rate i / 10): max(1, floor((10 - i) C / 10)), in integers.
 
     Source: SACP eq. 2, floor((1 - r) C), which in floating point is one off at r = 0.8 and 0.9 for many C.
@@ -194,7 +194,7 @@ def kept_counts(channels: int, rates: Sequence[int] = range(10)) -> LongTensor:
     [16, 14, 12, 11, 9, 8, 6, 4, 3, 1]
     """
     counts = [max(1, (10 - i) * channels // 10) for i in rates]
-    return torch.tensor(counts)  # type: ignore[return-value]
+    return torch.tensor(counts)
 
 
 def trace(model: nn.Module, example_input: Any) -> ChannelGraph:

@@ -97,7 +97,9 @@ class Ledger:
             return
         self.freeze(pairs[:, ~both], reason)
         if bool(both.any()):
-            self.pairs.append(np.unique(pairs[:, both].numpy(), axis=1))
+            low, high = pairs[:, both].sort(0).values.numpy()
+            links = np.unique(low * self.count + high)
+            self.pairs.append(np.stack(np.divmod(links, self.count)))
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These labels must stay."""

@@ -95,7 +95,7 @@ def as_dims(dims: Any, ndim: int) -> list[int]:
     return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
 
 
-# unknown, elementwise ------------------------------------------------------------------------------------------------------
+# unknown, elementwise ---------------------------------------------------------------------------------------------
 
 
 def unknown(run: Propagation, call: Call) -> Any:
@@ -134,7 +134,7 @@ def elementwise(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-# producers and consumers ---------------------------------------------------------------------------------------------------
+# producers and consumers ------------------------------------------------------------------------------------------
 
 
 def unique_name(run: Propagation, name: str) -> str:
@@ -166,15 +166,17 @@ def convolution(run: Propagation, call: Call) -> Any:
     return along(outputs, 1, call.out.shape)
 
 
-def _conv_labels(
-    run: Propagation, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool
-) -> Tensor:
-    """Output labels of a convolution, its weight's sites noted. weight: (out, in / groups, ...), transposed (in, out / groups, ...)."""
+def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
+    """Output labels of a convolution, its weight's sites noted.
+
+    Shapes: weight (out, in / groups, ...); transposed (in, out / groups, ...).
+    """
     row, column = (1, 0) if transposed else (0, 1)
     if groups == 1:
         run.site(weight, column, inputs)
         return run.produce(weight, row, size[row])
-    if len(inputs) == groups:  # one input channel a group: depthwise, with or without a multiplier
+    ordinary = run.seeds is not None and (run.canonical[weight], 1) in run.seeds  # was not depthwise before it was pruned
+    if len(inputs) == groups and not ordinary:  # one input channel a group: depthwise, with or without a multiplier
         outputs = inputs.repeat_interleave(size[1] if transposed else size[0] // groups)
         run.site(weight, 0, inputs if transposed else outputs)
         return outputs
@@ -198,9 +200,7 @@ def linear(run: Propagation, call: Call) -> Any:
         weight, bias = call.tensor_name(1, "weight"), call.tensor_name(2, "bias")
     if weight is None or (bias is None and not isinstance(call.op, nn.Module) and call.get(2, "bias") is not None):
         return unknown(run, call)
-    inputs = run.ledger.collapse(call.x, others(call.x, -1), f"{call.what} mixes the dimension it lies along").reshape(
-        -1
-    )
+    inputs = run.ledger.collapse(call.x, others(call.x, -1), f"{call.what} mixes the dimension it lies along").reshape(-1)
     run.site(weight, 1, inputs)
     outputs = run.produce(weight, 0, call.out.shape[-1])
     if bias:
@@ -217,7 +217,7 @@ def channel_select(run: Propagation, call: Call) -> Tensor:
     return along(run.produce(index, 0, call.out.shape[1]), 1, call.out.shape)
 
 
-# normalisation ---------------------------------------------------------------------------------------------------------------
+# normalisation ----------------------------------------------------------------------------------------------------
 
 
 def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
@@ -310,7 +310,7 @@ def softmax(run: Propagation, call: Call) -> Tensor:
     return call.x
 
 
-# pooling, reduction ------------------------------------------------------------------------------------------------------------
+# pooling, reduction -----------------------------------------------------------------------------------------------
 
 
 def spatial(run: Propagation, call: Call) -> Any:
@@ -345,7 +345,7 @@ def reduction(run: Propagation, call: Call) -> Any:
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])
 
 
-# data movement -------------------------------------------------------------------------------------------------------------------
+# data movement ----------------------------------------------------------------------------------------------------
 
 
 def execute(run: Propagation, call: Call) -> Any:
@@ -533,7 +533,7 @@ def flatten(run: Propagation, call: Call) -> Tensor:
     return call.x.reshape(call.out.shape)
 
 
-# finding the rule ------------------------------------------------------------------------------------------------------------------
+# finding the rule -------------------------------------------------------------------------------------------------
 
 
 def _names(text: str, rule: Rule) -> dict[str, Rule]:

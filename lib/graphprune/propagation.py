@@ -40,10 +40,9 @@ class Record:
     edges: list[tuple[int, int]] = field(default_factory=list)
     sites: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
+    opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
     entering: dict[str, list[Tensor]] = field(default_factory=dict)  # the labels that enter each node
-    products: dict[str, float] = field(
-        default_factory=lambda: defaultdict(float)
-    )  # weight -> positions it is applied at
+    products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
 
 class Propagation(fx.Interpreter):
@@ -55,9 +54,7 @@ class Propagation(fx.Interpreter):
         atoms: with seeds, the number of prunable classes.
     """
 
-    def __init__(
-        self, module: fx.GraphModule, seeds: Mapping[tuple[str, int], Tensor] | None = None, atoms: int | None = None
-    ):
+    def __init__(self, module: fx.GraphModule, seeds: Mapping[tuple[str, int], Tensor] | None = None, atoms: int | None = None):
         super().__init__(module, garbage_collect_values=False)
         self.seeds = seeds
         self.record = Record(Ledger(atoms))
@@ -71,7 +68,7 @@ class Propagation(fx.Interpreter):
         first: dict[int, str] = {}  # a shared tensor goes by the first of its names
         self.canonical = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
 
-    # one node ----------------------------------------------------------------------------------------------------------
+    # one node ------------------------------------------------------------------------------------------------------
 
     def run_node(self, n: fx.Node) -> Any:
         self.current = n
@@ -83,17 +80,17 @@ class Propagation(fx.Interpreter):
 
     def _label(self, n: fx.Node, out: Any) -> Any:
         if n.op == "output":
-            map_aggregate(
-                self._labels_of(n.args), lambda leaf: self._freeze(leaf, "its channels are the network's output")
-            )
+            map_aggregate(self._labels_of(n.args), lambda leaf: self._freeze(leaf, "its channels are the network's output"))
             return None
         if not holds_tensor(out) and not str(n.target).endswith("setitem"):
             return None
         if n.op == "placeholder":
             return unlabelled_like(out)
         if n.op == "get_attr":
-            only_read = all(reads_weight(user, n) for user in n.users)
-            return unlabelled_like(out) if only_read else self._attribute(str(n.target), out)
+            opaque = [user for user in n.users if rule_of(user.target) is unknown]
+            self.record.opaque.update([self.canonical.get(str(n.target), "")] if opaque else [])
+            operand = any(user not in opaque and not reads_weight(user, n) for user in n.users)
+            return self._attribute(str(n.target), out) if operand else unlabelled_like(out)
         op = self.module.get_submodule(str(n.target)) if n.op == "call_module" else n.target
         values = self.fetch_args_kwargs_from_env(n)
         call = Call(n, op, self._labels_of(n.args), self._labels_of(n.kwargs), values[0], out)
@@ -126,7 +123,7 @@ class Propagation(fx.Interpreter):
             self.record.elements[name] = self.ledger.fresh(value.numel()).view(value.shape)
         return self.record.elements[name]
 
-    # bookkeeping -------------------------------------------------------------------------------------------------------
+    # bookkeeping ---------------------------------------------------------------------------------------------------
 
     def _freeze(self, leaf: Any, reason: str) -> Any:
         if isinstance(leaf, Tensor):
@@ -150,7 +147,7 @@ class Propagation(fx.Interpreter):
             self.record.sites[key] = self.ledger.fresh(channels) if self.seeds is None else torch.full((channels,), -1)
         return self.record.sites[key]
 
-    # data flow ---------------------------------------------------------------------------------------------------------
+    # data flow -----------------------------------------------------------------------------------------------------
 
     def layer(self, name: str, kind: str, labels: Tensor) -> None:
         """The current node is a layer of the graph; `labels` (C,) are its output channels'."""

@@ -48,8 +48,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     if bool(kept.all()):
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
-    small = copy.deepcopy(model)
-    cut(small, graph, kept)
+    small = cut(model, graph, kept)
     if trouble := verify(on_meta(small), graph, kept):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     return small
@@ -121,12 +120,10 @@ def check_same(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-# saving ----------------------------------------------------------------------------------------------------------------------
+# saving -----------------------------------------------------------------------------------------------------------
 
 
-def save_pruned(
-    path: str | os.PathLike[str], model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]
-) -> Path:
+def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) -> Path:
     """Save a pruned network: its weights and the channels kept, in one safetensors file without pickle.
 
     Args:
