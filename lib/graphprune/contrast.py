@@ -1,0 +1,225 @@
+"""Contrastive training of the graph encoder: triads of masks, the losses, the loop (SACP, section 3.4).
+
+With cosines scaled by a temperature, s_ij = cos(z1_i, z2_j) / temperature, the paper's eq. 6 is for row i
+
+    l_i = -log( exp(s_ii - max_j s_ij) / (sum_j exp(s_ij - max_j s_ij) + eps) ),
+
+averaged over the positives, averaged over the negatives, and added (eq. 7, 8). It never uses the label y_i, so the
+"negative" term attracts too: `loss_printed`. Two readings let negatives repel: `loss_repel_all` and `loss_repel_own`.
+
+The paper leaves the anchor open as well. If it is the unpruned network, one z1 for every row, then s_ij = s_j and
+
+    mean_i l_i = log sum_j exp(s_j) - mean_j s_j >= log N, with equality only where all s_j are equal (Jensen):
+
+as printed, the loss is least when the encoder tells no two configurations apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import BoolTensor, Tensor
+from torch.nn import functional as F
+
+from graphprune.encoder import GraphEncoder
+from graphprune.graph import RATES, ChannelGraph
+from graphprune.runtime import progress, seed_generator
+from graphprune.space import Scores, check_indices, check_scores, first_scores, kept_masks, random_masks
+
+Loss = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Triads:
+    """Masks over all atoms, (B, num_atoms) bool each, True = kept."""
+
+    anchor: BoolTensor
+    positive: BoolTensor
+    negative: BoolTensor
+
+
+Anchor = Callable[[ChannelGraph, Tensor, Scores, torch.Generator], Triads]
+
+
+def anchor_unpruned(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+    """Reading (a): every anchor is the unpruned network (SACP, introduction and section 2.3).
+
+    Positive: the configuration with the best channels by `scores`; negative: the same rates, random channels.
+
+    Args:
+        graph: the traced network.
+        indices: (B, groups) int64 rate indices.
+        scores: importance of each channel; L1 in the paper.
+        generator: for the random masks.
+    """
+    positive = kept_masks(graph, indices, scores)
+    return Triads(torch.ones_like(positive), positive, random_masks(graph, indices, generator))  # type: ignore[arg-type]
+
+
+def anchor_l1(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+    """Reading (b): the anchor is the configuration with the best channels by `scores` (L1 in the paper).
+
+    Positive: a neighbouring configuration with its best channels; the neighbour differs in one group, drawn uniformly, by
+    one rate step up or down (inwards at the ends). Negative: that neighbour's rates with random channels, so that positive
+    and negative differ only in which channels survive [our reading]. Arguments as `anchor_unpruned`.
+    """
+    near = neighbours(indices, generator)
+    return Triads(kept_masks(graph, indices, scores), kept_masks(graph, near, scores), random_masks(graph, near, generator))
+
+
+def anchor_first(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+    """Reading (c): the anchor is the configuration with an importance-free mask, each group's first channels.
+
+    Positive: the same rates with the best channels by `scores` (L1 in the paper); negative: the same rates with random
+    channels. The most literal reading of section 3.4. Arguments as `anchor_unpruned`.
+    """
+    return Triads(
+        kept_masks(graph, indices, first_scores(graph)),
+        kept_masks(graph, indices, scores),
+        random_masks(graph, indices, generator),
+    )
+
+
+def neighbours(indices: Tensor, generator: torch.Generator) -> Tensor:
+    """Configurations one rate step away in one group, (B, groups) -> (B, groups)."""
+    count, groups = indices.shape
+    at = torch.randint(groups, (count, 1), generator=generator)
+    step = torch.randint(2, (count, 1), generator=generator) * 2 - 1
+    now = indices.cpu().gather(1, at)
+    last = len(RATES) - 1
+    moved = torch.where((now + step < 0) | (now + step > last), now - step, now + step)
+    return indices.cpu().scatter(1, at, moved).to(indices.device)
+
+
+def loss_printed(z_anchor: Tensor, z_pos: Tensor, z_neg: Tensor, temperature: float, eps: float = EPS) -> Tensor:
+    """Eq. 6 to 8 to the letter: the positives' loss plus the negatives', each of the same attracting form.
+
+    Args:
+        z_anchor, z_pos, z_neg: (B, D) embeddings, row i of each from triad i.
+        temperature: > 0; the cosines are divided by it. Eq. 5 has no normalisation, the text says cosine: normalised.
+        eps: added to the denominator.
+
+    Returns:
+        The scalar loss, at least about 2 log B where all similarities of a row are equal.
+    """
+    positive, negative = similarity(z_anchor, z_pos, temperature), similarity(z_anchor, z_neg, temperature)
+    return _row_losses(positive.diagonal(), positive, eps).mean() + _row_losses(negative.diagonal(), negative, eps).mean()
+
+
+def loss_repel_all(z_anchor: Tensor, z_pos: Tensor, z_neg: Tensor, temperature: float, eps: float = EPS) -> Tensor:
+    """Eq. 6 over the positives, with all the batch's negatives in every row's denominator [our reading].
+
+    Arguments as `loss_printed`.
+    """
+    positive, negative = similarity(z_anchor, z_pos, temperature), similarity(z_anchor, z_neg, temperature)
+    return _row_losses(positive.diagonal(), torch.cat([positive, negative], 1), eps).mean()
+
+
+def loss_repel_own(z_anchor: Tensor, z_pos: Tensor, z_neg: Tensor, temperature: float, eps: float = EPS) -> Tensor:
+    """Eq. 6 over the positives, each row's denominator holding its own positive and negative only [our reading].
+
+    Arguments as `loss_printed`.
+    """
+    own = torch.stack([F.cosine_similarity(z_anchor, z, dim=1) for z in (z_pos, z_neg)], 1) / temperature
+    return _row_losses(own[:, 0], own, eps).mean()
+
+
+def similarity(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """Pairwise scaled cosines (eq. 5), (B, D) and (B', D) -> (B, B')."""
+    return F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
+
+
+def _row_losses(own: Tensor, row: Tensor, eps: float) -> Tensor:
+    """Eq. 6 for each row: own (B,) similarity against row (B, K), the largest subtracted from both."""
+    largest = row.max(1).values
+    return -(own - largest) + torch.log(torch.exp(row - largest[:, None]).sum(1) + eps)
+
+
+def fit(
+    encoder: GraphEncoder,
+    graph: ChannelGraph,
+    scores: Scores,
+    *,
+    indices: Tensor,
+    triads: Anchor = anchor_first,
+    loss: Loss = loss_printed,
+    temperature: float = 0.5,
+    epochs: int = 15,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    seed: int,
+) -> list[float]:
+    """Train the encoder in place with Adam on triads drawn afresh in every iteration (SACP, section 3.4).
+
+    Args:
+        encoder: the encoder; where it starts is its own affair (`GraphEncoder.seeded`).
+        graph: the traced network.
+        scores: the importance that picks the positives' channels.
+        indices: (N, groups) int64 training configurations, drawn without constraint in the paper.
+        triads: the reading of the anchor, `anchor_unpruned`, `anchor_l1` or `anchor_first`.
+        loss: the reading of the loss, `loss_printed`, `loss_repel_all` or `loss_repel_own`.
+        temperature: of the similarities; the paper gives no value.
+        epochs: passes over the configurations, 10 to 20 in the paper.
+        batch_size: triads a step, 32 in the paper.
+        lr: Adam's step size; the paper gives none.
+        seed: of the order of the configurations and the random masks.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        ValueError: an argument out of range, or `indices` or `scores` that do not fit the graph.
+        FloatingPointError: the loss is not finite.
+
+    >>> import torch, graphprune
+    >>> net = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
+    >>> scores, encoder = graphprune.importance.l1(net, graph), GraphEncoder(hidden=8)
+    >>> len(fit(encoder, graph, scores, indices=torch.randint(10, (64, len(graph.groups))), epochs=2, seed=0))
+    2
+    """
+    _check(graph, scores, indices, temperature, epochs, batch_size, lr)
+    encoder.materialise(graph.feature_index.shape[1])
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
+    generator = seed_generator(seed, "contrast")
+    history = []
+    for epoch in progress(range(epochs), "contrastive training"):
+        total = 0.0
+        for rows in torch.randperm(len(indices), generator=generator).split(batch_size):
+            z = embed_triads(encoder, graph, triads(graph, indices[rows], scores, generator))
+            value = loss(*z, temperature, EPS)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += value.item() * len(rows)
+        history.append(total / len(indices))
+        if not math.isfinite(history[-1]):
+            raise FloatingPointError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower lr={lr} or raise temperature")
+    return history
+
+
+def embed_triads(encoder: GraphEncoder, graph: ChannelGraph, triads: Triads) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings of anchors, positives and negatives, (B, D) each, in one pass."""
+    kept = torch.cat([triads.anchor, triads.positive, triads.negative])
+    device = next(encoder.parameters()).device
+    z_anchor, z_pos, z_neg = encoder.embed(graph.features(kept.to(device)), graph.edge_index).chunk(3)
+    return z_anchor, z_pos, z_neg
+
+
+def _check(
+    graph: ChannelGraph, scores: Scores, indices: Tensor, temperature: float, epochs: int, batch_size: int, lr: float
+) -> None:
+    check_scores(graph, scores)
+    check_indices(indices, len(graph.groups), len(RATES))
+    if len(indices) < 2:
+        raise ValueError(f"indices holds {len(indices)} configurations: a contrast needs at least 2, such as 2,000")
+    for name, value in (("temperature", temperature), ("lr", lr)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value}: must be a positive number")
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
+        if count < least:
+            raise ValueError(f"{name}={count}: must be at least {least}")
