@@ -1,0 +1,161 @@
+"""SACP, structure-aware automatic channel pruning: Algorithm 1 of Liu et al., entire.
+
+    1      the network as a graph                                     graphprune.trace
+    2-7    an encoder trained by contrast on pruned configurations    `trained_encoder`
+    8-13   candidates ranked by their likeness to the whole network   `sacp`, `funnel.top`
+    14     the m most alike lightly fine-tuned                        `funnel.tune`
+    15     the k best of them retrained                               `funnel.finish`
+    16     the best one                                               `funnel.choose`
+
+Each stage stores what it made and loads it when nothing it came from has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from graphprune import contrast, runtime
+from graphprune.data import Dataset
+from graphprune.encoder import GraphEncoder
+from graphprune.funnel import Funnel, SearchResult, by_ranking
+from graphprune.graph import ChannelGraph
+from graphprune.scorer import Scorer
+from graphprune.train import Recipe
+
+ENCODER_OPTIONS = ("kind", "hidden", "layers", "undirected")
+CONTRAST_OPTIONS = ("triads", "loss", "temperature", "batch_size", "lr")
+
+__all__ = ["SearchResult", "sacp", "trained_encoder"]
+
+
+def sacp(
+    model: nn.Module,
+    graph: ChannelGraph,
+    data: Dataset,
+    *,
+    min_ratio: float,
+    light: Recipe,
+    full: Recipe,
+    folder: Path,
+    n_train: int = 10_000,
+    n_candidates: int = 1_000_000,
+    m: int = 150,
+    k: int = 10,
+    epochs: int = 15,
+    encoder_options: Mapping[str, Any] | None = None,
+    contrast_options: Mapping[str, Any] | None = None,
+    constrained: bool = False,
+    macs_window: tuple[float, float] = (0.0, 1.0),
+    criterion: Literal["accuracy", "loss"] = "accuracy",
+    inherit: bool = True,
+    seed: int = 0,
+    n_jobs: int = 1,
+    threads: int = 1,
+) -> SearchResult:
+    """Prune a trained network by SACP's Algorithm 1 (Liu et al., sections 3.3-3.5); the defaults are the paper's sizes.
+
+    Training is on the train split and every choice on the validation split; the test split is read once, for the one
+    network chosen (the paper chooses by test accuracy).
+
+    Args:
+        model, graph, data: the trained base network, its trace, the data.
+        min_ratio: tau, candidates have R(r) >= tau (eq. 4).
+        light, full: recipes of the light fine-tuning of the m and of the retraining of the k.
+        folder: where everything is stored; a killed search called again goes on where it stopped.
+        n_train: N, configurations the encoder is trained on.
+        n_candidates: candidates ranked.
+        m, k: how many are fine-tuned, how many retrained.
+        epochs: of the encoder's training.
+        encoder_options: those of `GraphEncoder` named in `ENCODER_OPTIONS`.
+        contrast_options: those of `contrast.fit` named in `CONTRAST_OPTIONS`: the readings of anchor and loss among them.
+        constrained: train the encoder on configurations with R(r) >= tau too (Algorithm 1, line 2), not on the
+            whole space (section 3.3) [our reading].
+        macs_window, criterion, inherit, seed, n_jobs, threads: as in `Funnel`.
+
+    Raises:
+        ValueError, TypeError: an argument is out of its range or out of reach, before any work.
+
+    >>> import graphprune
+    >>> from graphprune.train import Recipe
+    >>> light, full = (Recipe(epochs=n, lr=0.02, batch_size=64) for n in (1, 20))
+    >>> result = graphprune.search.sacp(
+    ...     model, graph, data, min_ratio=0.5, light=light, full=full, folder=folder, n_train=64, n_candidates=1000, m=4, k=1
+    ... )
+    >>> len(result.trials)
+    5
+    """
+    funnel = Funnel(
+        model, graph, data, m, k, light, full, folder, min_ratio, macs_window, criterion, inherit, seed, n_jobs, threads
+    )
+    if n_train < 1 or epochs < 1:
+        raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")
+    _check_options("encoder_options", encoder_options or {}, ENCODER_OPTIONS)
+    _check_options("contrast_options", contrast_options or {}, CONTRAST_OPTIONS)
+    training: dict[str, Any] = {
+        "n_train": n_train,
+        "min_ratio": min_ratio if constrained else 0,
+        "epochs": epochs,
+        "encoder_options": dict(encoder_options or {}),
+        "contrast_options": dict(contrast_options or {}),
+    }
+
+    def similarity(indices: Tensor) -> Tensor:
+        encoder = trained_encoder(funnel, **training)
+        with runtime.threads(threads):
+            return Scorer(encoder, graph, funnel.scores)(indices)
+
+    return by_ranking(funnel, similarity, n_candidates=n_candidates, ranking=_plain(training), modules=("contrast", "scorer"))
+
+
+def trained_encoder(
+    funnel: Funnel,
+    *,
+    n_train: int,
+    min_ratio: float,
+    epochs: int,
+    encoder_options: Mapping[str, Any],
+    contrast_options: Mapping[str, Any],
+) -> GraphEncoder:
+    """The encoder of Algorithm 1, lines 2-7: trained by contrast on n_train configurations, without any accuracy."""
+    parameters = {"n_train": n_train, "min_ratio": min_ratio, "epochs": epochs}
+    parameters |= {"encoder_options": encoder_options, "contrast_options": contrast_options}
+    encoder_seed, width = (
+        runtime.seed_generator(funnel.seed, "encoder").initial_seed(),
+        funnel.graph.feature_index.shape[1],
+    )
+    encoder = GraphEncoder.seeded(encoder_seed, width, **encoder_options)
+
+    def fit() -> dict[str, Tensor]:
+        generator = runtime.seed_generator(funnel.seed, "training configurations")
+        indices = funnel.window.space.sample(n_train, min_ratio, generator)
+        options = {"epochs": epochs, "seed": funnel.seed, **contrast_options}
+        with runtime.threads(funnel.threads):
+            contrast.fit(encoder, funnel.graph, funnel.scores, indices=indices, **options)
+        return encoder.state_dict()
+
+    encoder.load_state_dict(funnel.stage("encoder.safetensors", fit, ("contrast", "space"), **_plain(parameters)))
+    return encoder
+
+
+def _check_options(argument: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [name for name in options if name not in known]:
+        raise ValueError(f"{argument}: {unknown[0]!r} is unknown; choose from {', '.join(known)}")
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with functions replaced by their names, which results are stored under."""
+    return {
+        name: _plain(value) if isinstance(value, Mapping) else _name(name, value) if callable(value) else value
+        for name, value in options.items()
+    }
+
+
+def _name(option: str, function: Any) -> str:
+    name = getattr(function, "__qualname__", "<no name>")
+    if "<" in name:
+        raise ValueError(f"{option}={function!r}: results are stored under its name, so give a plain function")
+    return f"{function.__module__}.{name}"

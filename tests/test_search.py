@@ -1,0 +1,110 @@
+import pandas as pd
+import pytest
+import torch
+from digits_task import setting, task
+
+from graphprune import contrast, runtime, trial
+from graphprune.contrast import fit, loss_repel_own
+from graphprune.encoder import GraphEncoder
+from graphprune.funnel import Funnel
+from graphprune.scorer import Scorer
+from graphprune.search import SearchResult, sacp, trained_encoder
+
+SIZES = {"n_train": 64, "n_candidates": 2000, "epochs": 2}
+
+
+def search(folder, **changes):
+    return sacp(*task(), **({"min_ratio": 0.3} | SIZES | setting(folder) | changes))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sacp")
+    return folder, search(folder)
+
+
+def test_algorithm_1_step_by_step(done):
+    """The same by hand, from the parts: draws, encoder, cosines, top m."""
+    _, result = done
+    model, graph, data = task()
+    asked = Funnel(model, graph, data, **setting("unused", min_ratio=0.3))
+    training = asked.window.space.sample(64, 0, runtime.seed_generator(0, "training configurations"))
+    start = runtime.seed_generator(0, "encoder").initial_seed()
+    encoder = GraphEncoder.seeded(start, graph.feature_index.shape[1])
+    fit(encoder, graph, asked.scores, indices=training, epochs=2, seed=0)
+    candidates = asked.window.draw(2000, runtime.seed_generator(0, "candidates"))
+    scores = Scorer(encoder, graph, asked.scores)(candidates)
+    light = result.trials[result.trials["stage"] == "light"]
+    assert light["score"].tolist() == scores.unique().flip(0)[:4].tolist()
+    assert light["indices"].tolist() == [candidates[int((scores == s).nonzero()[0])].tolist() for s in light["score"]]
+
+
+def test_the_result_says_all_a_table_needs(done):
+    _, result = done
+    assert isinstance(result, SearchResult)
+    assert len(result.trials) == 6
+    assert (result.trials["ratio"] >= 0.3).all()
+    assert result.trials["accuracy_test"].notna().sum() == 1
+    assert result.epochs == pytest.approx(4 * 0.3 + 2 * 0.6)
+    assert result.best["accuracy_test"] == result.trials["accuracy_test"].max()
+    assert result.trials.notna().drop(columns="accuracy_test").all().all()
+
+
+def test_a_second_call_trains_and_ranks_nothing(done, monkeypatch):
+    folder, result = done
+    monkeypatch.setattr(trial, "_fit", None)
+    monkeypatch.setattr(contrast, "fit", None)
+    monkeypatch.setattr(Scorer, "__call__", None)
+    pd.testing.assert_frame_equal(search(folder).trials, result.trials)
+
+
+def test_the_encoder_is_trained_once_for_many_searches(done, monkeypatch):
+    folder, result = done
+    monkeypatch.setattr(contrast, "fit", None)
+    wider = search(folder, m=5)
+    first = wider.trials[wider.trials["stage"] == "light"].head(4)
+    pd.testing.assert_frame_equal(first, result.trials[result.trials["stage"] == "light"])
+
+
+def test_training_configurations_are_unconstrained_unless_asked(done, monkeypatch, tmp_path):
+    seen = []
+
+    def spy(encoder, graph, scores, *, indices, **options):
+        seen.append((indices, options))
+
+    monkeypatch.setattr(contrast, "fit", spy)
+    for constrained in (False, True):
+        search(tmp_path, min_ratio=0.6, macs_window=(0, 1), constrained=constrained, contrast_options={"loss": loss_repel_own})
+    space = Funnel(*task(), **setting(tmp_path)).window.space
+    free, bound = (space.ratio(indices) for indices, _ in seen)
+    assert free.min() < 0.5
+    assert bound.min() >= 0.6 - 1e-6
+    assert seen[0][1] == {"epochs": 2, "seed": 0, "loss": loss_repel_own}
+
+
+def test_options_reach_the_encoder(tmp_path):
+    asked = Funnel(*task(), **setting(tmp_path))
+    parameters = {"n_train": 32, "min_ratio": 0, "epochs": 1, "contrast_options": {}}
+    gat = trained_encoder(asked, encoder_options={"kind": "gat", "hidden": 8}, **parameters)
+    assert (gat.kind, gat.hidden) == ("gat", 8)
+    again = trained_encoder(asked, encoder_options={"kind": "gat", "hidden": 8}, **parameters)
+    assert all(torch.equal(a, b) for a, b in zip(gat.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"n_train": 0}, ValueError, "n_train=0, epochs=2: the encoder needs at least 1"),
+        ({"epochs": 0}, ValueError, "epochs=0"),
+        ({"n_candidates": 2}, ValueError, "n_candidates=2: must be at least m=4"),
+        ({"min_ratio": 0.91}, ValueError, r"min_ratio=0.91: must lie in \[0, 0.9\]"),
+        ({"contrast_options": {"loss": lambda *z: 0}}, ValueError, "results are stored under its name"),
+        ({"encoder_options": {"kinds": "gat"}}, ValueError, "encoder_options: 'kinds' is unknown; choose from kind, hidden"),
+        ({"contrast_options": {"tau": 1}}, ValueError, "contrast_options: 'tau' is unknown; choose from triads, loss"),
+        ({"encoder_options": {"kind": "mlp"}}, ValueError, "kind='mlp'"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        search(tmp_path / "new", **changes)
+    assert not list((tmp_path / "new").rglob("[!.]*"))
