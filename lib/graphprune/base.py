@@ -1,0 +1,49 @@
+"""The unpruned network an experiment starts from: trained once and stored, or loaded with its public weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from graphprune import artifacts, models, train
+from graphprune.data import Dataset
+from graphprune.train import Recipe
+
+
+def network(name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folder: Path) -> nn.Module:
+    """A trained network, in evaluation mode: the same arguments give the same weights, and train only once.
+
+    Args:
+        name: as `models.build` takes it.
+        data: what it is trained on (its `.train` alone).
+        recipe: how. None = load the public CIFAR-10 weights instead; these have seen all 50,000 training images, so `data`
+            must be `load("cifar10").for_public_weights()`.
+        seed: of the initial weights, the order of the images and the augmentation.
+        folder: where the weights are stored, "base-<data>-<name>-seed<seed>.safetensors".
+
+    Raises:
+        ValueError: an unknown name, or public weights that do not exist or would leak (validation images they were trained on).
+
+    >>> data = graphprune.data.load("digits")
+    >>> net = network("resnet20", data, Recipe(epochs=30, lr=0.1, batch_size=64), seed=0, folder=Path("artifacts"))
+    """
+    if recipe is None:
+        if len(data.train) != 50_000 or data.name != "cifar10":
+            raise ValueError(
+                f"data={data.name!r} with {len(data.train)} training images: public weights have seen all 50,000 of "
+                'CIFAR-10, so use data.load("cifar10").for_public_weights(), or give a recipe to train by'
+            )
+        return models.load_public(name)
+    model = models.seeded(name, seed, num_classes=data.num_classes, in_channels=data.input_shape[0])
+
+    def trained() -> dict[str, Tensor]:
+        train.fit(model, data, recipe, seed=seed, desc=f"training {name}, seed {seed}")
+        return model.state_dict()
+
+    path = (
+        Path(folder) / f"base-{data.name.replace(':', '-').replace('/', '-')}-{name.replace(':', '-')}-seed{seed}.safetensors"
+    )
+    parameters = {"name": name, "data": data.fingerprint(), "recipe": recipe, "seed": seed}
+    model.load_state_dict(artifacts.stage(path, trained, parameters=parameters, modules=("train", "models")))
+    return model.eval()
