@@ -12,9 +12,7 @@ from graphprune import report
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # An address of a package index, or the home or work folder of whoever ran the notebook.
-TELLTALE = re.compile(
-    r"\S*(?:/simple/|/packages/|pypi|index-url)\S*|(?<![\w.])/(?:home|root|Users|tmp|work|mnt|opt|var)/\S+"
-)
+TELLTALE = re.compile(r"\S*(?:/simple/|/packages/|pypi|index-url)\S*|(?<![\w.])/(?:home|root|Users|tmp|work|mnt|opt|var)/\S+")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -53,9 +51,7 @@ def test_notebook_stores_no_error_and_no_stderr(path: Path) -> None:
 @each_notebook
 def test_notebook_tells_nothing_of_the_machine(path: Path) -> None:
     texts = [output.get("text", "") for output in outputs(path)]
-    texts += [
-        str(text) for output in outputs(path) for kind, text in output.get("data", {}).items() if "image" not in kind
-    ]
+    texts += [str(text) for output in outputs(path) for kind, text in output.get("data", {}).items() if "image" not in kind]
     assert [found for text in texts for found in TELLTALE.findall(text)] == []
 
 
@@ -78,6 +74,6 @@ def test_notebook_takes_the_profile_as_parameter(path: Path) -> None:
 def test_profile_fits_the_notebooks_it_names(profile: str) -> None:
     named = report.notebooks(profile)
     assert set(named) <= {path.stem for path in NOTEBOOKS}
-    assert [report.settings(ROOT / "notebooks" / f"{stem}.ipynb", profile)["profile"] for stem in named] == [
-        profile
-    ] * len(named)
+    assert [report.settings(ROOT / "notebooks" / f"{stem}.ipynb", profile)["profile"] for stem in named] == [profile] * len(
+        named
+    )

@@ -68,9 +68,7 @@ def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
     assert phony is not None
-    listed = dict(
-        re.findall(r"^  make (\w+) +(\S.*)$", run("make", "--no-print-directory", "help"), flags=re.MULTILINE)
-    )
+    listed = dict(re.findall(r"^  make (\w+) +(\S.*)$", run("make", "--no-print-directory", "help"), flags=re.MULTILINE))
     assert set(phony[1].split()) - {"runs"} == set(listed)
     assert {"report", "test", "lab", "publish", "lint", "help"} <= set(listed)
 
@@ -82,17 +80,13 @@ def test_make_names_the_profiles_when_one_is_unknown() -> None:
 
 
 def ignored(*paths: str) -> set[str]:
-    got = subprocess.run(
-        ["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    got = subprocess.run(["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True, check=False)
     return set(got.stdout.split())
 
 
 def test_gitignore_leaves_the_sources_alone() -> None:
     sources = [
-        str(file.relative_to(ROOT))
-        for folder in ("lib", "tests", "notebooks")
-        for file in (ROOT / folder).rglob("*.py")
+        str(file.relative_to(ROOT)) for folder in ("lib", "tests", "notebooks") for file in (ROOT / folder).rglob("*.py")
     ]
     sources += ["lib/graphprune/data.py", "lib/graphprune/build.py", "data/README.md", "reports/laptop/results.csv"]
     assert ignored(*sources) == set()

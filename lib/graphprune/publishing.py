@@ -124,10 +124,7 @@ def _labels(table: pd.DataFrame) -> pd.DataFrame:
 
 def _equal(new: pd.DataFrame, old: pd.DataFrame | None) -> bool:
     return (
-        old is not None
-        and list(new) == list(old)
-        and _stable(new).equals(_stable(old))
-        and _labels(new).equals(_labels(old))
+        old is not None and list(new) == list(old) and _stable(new).equals(_stable(old)) and _labels(new).equals(_labels(old))
     )
 
 
