@@ -82,9 +82,11 @@ $(STAMP): requirements.lock pyproject.toml
 	fi; \
 	echo "Installing requirements.lock into $(VENV)"; \
 	if command -v uv >/dev/null; then uv=uv; \
+	elif $(BIN)/uv --version >/dev/null 2>&1; then uv=$(BIN)/uv; \
 	else \
+	  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
 	  awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock; \
-	  $(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock && uv=$(BIN)/uv || uv=; \
+	  if $(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock; then uv=$(BIN)/uv; else uv=; fi; \
 	fi; \
 	if [ -n "$$uv" ]; then \
 	  VIRTUAL_ENV=$(CURDIR)/$(VENV) "$$uv" pip install --quiet --require-hashes -r requirements.lock; \
