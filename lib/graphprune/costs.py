@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from graphprune.coupling import as_inputs, on_meta, propagate
+from graphprune.coupling import as_inputs, propagate
+from graphprune.cutting import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
 
 
@@ -72,7 +73,7 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
     269722
     """
     inputs = as_inputs(example_input)
-    params = sum(parameter.numel() for parameter in model.parameters())
+    params = sum(int(parameter.numel()) for parameter in model.parameters())
     return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs[0])), params)
 
 
@@ -139,7 +140,8 @@ class CostModel:
         self._rest = Cost(self.full.macs - int(macs), self.full.params - int(params))
 
     def _all_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.graph.skeleton.parameters())  # type: ignore[union-attr]
+        assert self.graph.skeleton is not None
+        return sum(int(parameter.numel()) for parameter in self.graph.skeleton.parameters())
 
     def _sizes(self, products: dict[str, float], batch: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
         """For each cut parameter: multiply-adds and parameters a unit, and its two sizes as (groups + 1,) linear forms.

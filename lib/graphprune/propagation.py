@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
+from graphprune.call import Call, unknown
 from graphprune.labels import Ledger, along, tidy, unlabelled
-from graphprune.operations import Call, is_merge, reads_weight, rule_of, unknown
+from graphprune.rules import is_merge, reads_weight, rule_of
 
 
 @dataclass

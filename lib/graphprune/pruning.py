@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graphprune.coupling import cut, kept_classes, on_meta, verify
+from graphprune.coupling import verify
+from graphprune.cutting import cut, kept_classes, on_meta
 from graphprune.graph import ChannelGraph
 
 
