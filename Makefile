@@ -86,7 +86,7 @@ $(STAMP): requirements.lock pyproject.toml
 	else \
 	  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
 	  awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock; \
-	  if $(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock; then uv=$(BIN)/uv; else uv=; fi; \
+	  if $(BIN)/python -m pip install --quiet --force-reinstall --require-hashes -r $(VENV)/uv.lock; then uv=$(BIN)/uv; else uv=; fi; \
 	fi; \
 	if [ -n "$$uv" ]; then \
 	  VIRTUAL_ENV=$(CURDIR)/$(VENV) "$$uv" pip install --quiet --require-hashes -r requirements.lock; \
