@@ -137,6 +137,18 @@ def test_anchors_by_hand():
     assert torch.equal(b.positive, space.kept_masks(GRAPH, near, SCORES))
 
 
+def test_triads_are_embedded_as_whole_graphs():
+    twice = ChannelGraph(  # a BN behind each convolution repeats its features
+        tuple(node for node in GRAPH.nodes for _ in range(2)), torch.stack([torch.arange(7), torch.arange(1, 8)]), GRAPH.groups
+    )
+    encoder = GraphEncoder.seeded(0, 12, hidden=8)
+    triads = contrast.anchor_first(twice, draw(9), SCORES, generator())
+    for z, kept in zip(
+        contrast.embed_triads(encoder, twice, triads), (triads.anchor, triads.positive, triads.negative), strict=True
+    ):
+        torch.testing.assert_close(z, encoder.embed(twice.features(kept), twice.edge_index))
+
+
 @pytest.mark.parametrize("make", ANCHORS)
 def test_positive_and_negative_keep_equally_many_channels(make):
     triads = make(GRAPH, draw(50), SCORES, generator())

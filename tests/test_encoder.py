@@ -54,6 +54,14 @@ def test_embed_equals_a_call_on_the_batch(kind, layers, undirected):
     torch.testing.assert_close(encoder(Data(x=x[2], edge_index=SKIP)), expected[2:3])
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nodes_may_share_feature_rows(kind, layers):
+    encoder = GraphEncoder.seeded(1, 6, kind=kind, hidden=16, layers=layers)
+    x, carries = torch.randn(7, 3, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 0, 1, 2])
+    torch.testing.assert_close(encoder.embed(x, SKIP, carries), encoder(batch(x[:, carries], SKIP)), atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_embed_has_the_gradients_of_the_call(kind):
     encoder = GraphEncoder.seeded(1, 6, kind=kind, hidden=4)

@@ -32,9 +32,7 @@ def network() -> tuple[TwoBranches, ChannelGraph]:
     net.a.weight.data = torch.tensor([1.0, -2.0, 3.0]).view(3, 1, 1, 1)
     net.b.weight.data = torch.tensor([-10.0, 20.0, 0.0]).view(3, 1, 1, 1)
     net.bn.weight.data = torch.tensor([0.5, -4.0, 1.0])
-    net.c.weight.data = torch.stack(
-        [torch.full((3, 2, 2), 1.0), torch.tensor([3.0, -4.0, 0.0]).view(3, 1, 1).expand(3, 2, 2)]
-    )
+    net.c.weight.data = torch.stack([torch.full((3, 2, 2), 1.0), torch.tensor([3.0, -4.0, 0.0]).view(3, 1, 1).expand(3, 2, 2)])
     nodes = (
         Node("a", "conv", 3, (0, 1, 2)),
         Node("bn", "bn", 3, (0, 1, 2)),
@@ -147,9 +145,7 @@ def test_data_driven_scores_leave_the_model_alone_and_repeat(score):
 
 def test_a_transposed_convolution_is_scored_by_its_output_filters():
     net = nn.Sequential(nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False))
-    graph = ChannelGraph(
-        (Node("0", "conv", 6, tuple(range(6))),), torch.zeros(2, 0).long(), (Group("0", 6, ("0",), 6),)
-    )
+    graph = ChannelGraph((Node("0", "conv", 6, tuple(range(6))),), torch.zeros(2, 0).long(), (Group("0", 6, ("0",), 6),))
     response = [net(F.one_hot(torch.tensor(i), 4).float().view(1, 4, 1, 1)).abs().sum((0, 2, 3)) for i in range(4)]
     torch.testing.assert_close(importance.l1(net, graph)["0"], sum(response))
 

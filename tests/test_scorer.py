@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from graphprune import importance, models, space
 from graphprune import scorer as scorer_module
-from graphprune import space
 from graphprune.encoder import KINDS, GraphEncoder
-from graphprune.graph import ChannelGraph, Group, Node
+from graphprune.graph import ChannelGraph, Group, Node, trace
 from graphprune.scorer import Scorer
 
 
@@ -71,6 +71,22 @@ def test_embeddings_and_cosines_equal_pyg(kind, layers, undirected):
         whole = by_pyg(encoder, GRAPH, torch.ones(1, GRAPH.num_atoms, dtype=torch.bool))
     torch.testing.assert_close(score.embed(indices), z, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(score(indices), F.cosine_similarity(z, whole), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet20a", "resnet18"])
+@pytest.mark.parametrize("kind", ["gcn", "sage"])
+def test_the_tables_of_a_real_network_equal_pyg(name, kind):
+    net = models.seeded(name, 0)
+    graph = trace(net, torch.zeros(1, 3, 32, 32))
+    scores = importance.l1(net, graph)
+    encoder = with_biases(GraphEncoder.seeded(0, graph.feature_index.shape[1], kind=kind))
+    score = Scorer(encoder, graph, scores)
+    assert "merged tables" in score.plan
+    indices = torch.randint(10, (50, len(graph.groups)), generator=torch.Generator().manual_seed(0))
+    whole = torch.ones(1, graph.num_atoms, dtype=torch.bool)
+    with torch.no_grad():
+        z, z0 = by_pyg(encoder, graph, space.kept_masks(graph, indices, scores)), by_pyg(encoder, graph, whole)
+    torch.testing.assert_close(score(indices), F.cosine_similarity(z, z0), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [2, 3])

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import BoolTensor, Tensor
@@ -205,9 +206,19 @@ def fit(
 def embed_triads(encoder: GraphEncoder, graph: ChannelGraph, triads: Triads) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings of anchors, positives and negatives, (B, D) each, in one pass."""
     kept = torch.cat([triads.anchor, triads.positive, triads.negative])
+    carriers, carries = _distinct(graph)
     device = next(encoder.parameters()).device
-    z_anchor, z_pos, z_neg = encoder.embed(graph.features(kept.to(device)), graph.edge_index).chunk(3)
+    x = carriers.features(kept.to(device))
+    z_anchor, z_pos, z_neg = encoder.embed(x, graph.edge_index, carries.to(device)).chunk(3)
     return z_anchor, z_pos, z_neg
+
+
+@lru_cache(maxsize=8)
+def _distinct(graph: ChannelGraph) -> tuple[ChannelGraph, Tensor]:
+    """The nodes that differ in features (a BN carries its convolution's), and which of them each node carries."""
+    rows, carries = graph.feature_index.unique(dim=0, return_inverse=True)
+    nodes = tuple(graph.nodes[int((carries == row).nonzero()[0])] for row in range(len(rows)))
+    return replace(graph, nodes=nodes), carries
 
 
 def _check(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-import graphprune.runtime  # noqa: F401  # silences the deprecation warning that importing PyG prints
+from graphprune.runtime import import_pyg
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
@@ -34,7 +34,8 @@ class LinearConv:
     """A graph convolution over a fixed topology as h -> sum_t mix[t] @ h @ weight[t].T + bias.
 
     Attributes:
-        mix: (T, nodes, nodes), target by source; GCN has T = 1, SAGE 2 (mean of the neighbours, the node itself).
+        mix: (T, nodes, sources), target by source; sources = nodes unless nodes share rows. GCN has T = 1, SAGE 2: the
+            mean of the neighbours, and the node itself.
         weight: (T, out, in).
         bias: (out,).
     """
@@ -44,15 +45,20 @@ class LinearConv:
     bias: Tensor
 
     def __call__(self, h: Tensor) -> Tensor:
-        """(B, nodes, in) -> (B, nodes, out)."""
+        """(B, sources, in) -> (B, nodes, out)."""
         terms, out, _ = self.weight.shape
-        sent = (h @ self.weight.flatten(0, 1).T).unflatten(2, (terms, out))  # (B, nodes, T, out)
+        sent = (h @ self.weight.flatten(0, 1).T).unflatten(2, (terms, out))  # (B, sources, T, out)
         return self.mix.transpose(0, 1).flatten(1) @ sent.transpose(1, 2).flatten(1, 2) + self.bias
 
     def mean(self, h: Tensor) -> Tensor:
-        """(B, nodes, in) -> (B, out), the mean over nodes of the call; it commutes with the linear map."""
+        """(B, sources, in) -> (B, out), the mean over nodes of the call; it commutes with the linear map."""
         pooled = self.mix.mean(1) @ h  # (B, T, in)
         return pooled.flatten(1) @ self.weight.transpose(1, 2).flatten(0, 1) + self.bias
+
+    def carried(self, carries: Tensor, sources: int) -> LinearConv:
+        """The same map from `sources` distinct rows, of which node v carries number carries[v]."""
+        mix = self.mix.new_zeros(*self.mix.shape[:2], sources).index_add_(2, carries, self.mix)
+        return LinearConv(mix, self.weight, self.bias)
 
 
 class GraphEncoder(nn.Module):
@@ -84,6 +90,7 @@ class GraphEncoder(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
         super().__init__()
+        import_pyg()
         from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv
 
         conv: Any = {"gcn": GCNConv, "gat": GATv2Conv, "sage": SAGEConv}[kind]
@@ -121,12 +128,13 @@ class GraphEncoder(nn.Module):
             edge_index = to_undirected(edge_index, num_nodes=data.num_nodes)
         return global_mean_pool(self._nodes(data.x, edge_index), data.batch)
 
-    def embed(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def embed(self, x: Tensor, edge_index: Tensor, carries: Tensor | None = None) -> Tensor:
         """Many graphs of one topology at once; the same numbers as a call on their `Batch`.
 
         Args:
-            x: (B, nodes, d) node features.
+            x: (B, nodes, d) node features, or (B, distinct, d) with `carries`.
             edge_index: (2, E) of a single graph.
+            carries: (nodes,) which row of x each node carries (a BN carries its convolution's); by default its own.
 
         Returns:
             (B, D) embeddings.
@@ -134,12 +142,16 @@ class GraphEncoder(nn.Module):
         Raises:
             ValueError: `x` or `edge_index` of the wrong shape, or an edge to a node that is not there.
         """
-        edges = _edges(x, edge_index)
+        edges, nodes = _checked(x, edge_index, carries)
         self.materialise(x.shape[2])
         if self.kind == "gat":
-            big = block_diagonal(edges, x.shape[1], len(x), self.undirected).to(x.device)
+            x = x if carries is None else x[:, carries]
+            big = block_diagonal(edges, nodes, len(x), self.undirected).to(x.device)
             return self._nodes(x.flatten(0, 1), big).unflatten(0, x.shape[:2]).mean(1)
-        *inner, last = self.linear(edge_index, x.shape[1])
+        first, *rest = self.linear(edge_index, nodes)
+        if carries is not None:
+            first = first.carried(carries, x.shape[1])
+        *inner, last = first, *rest
         for conv in inner:
             x = conv(x).relu()
         return last.mean(x)
@@ -169,15 +181,16 @@ def _pairs(edge_index: Tensor) -> Edges:
     return tuple(zip(*edge_index.tolist(), strict=True))
 
 
-def _edges(x: Tensor, edge_index: Tensor) -> Edges:
+def _checked(x: Tensor, edge_index: Tensor, carries: Tensor | None) -> tuple[Edges, int]:
+    """The edges and the number of nodes of a single graph."""
     if x.ndim != 3:
         raise ValueError(f"x must have shape (B, nodes, d), got {tuple(x.shape)}; graph.features makes it")
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
-    edges = _pairs(edge_index)
-    if any(not 0 <= node < x.shape[1] for edge in edges for node in edge):
-        raise ValueError(f"edge_index names a node outside 0 .. {x.shape[1] - 1}: pass the graph that x was made from")
-    return edges
+    edges, nodes = _pairs(edge_index), x.shape[1] if carries is None else len(carries)
+    if any(not 0 <= node < nodes for edge in edges for node in edge):
+        raise ValueError(f"edge_index names a node outside 0 .. {nodes - 1}: pass the graph that x was made from")
+    return edges, nodes
 
 
 @lru_cache(maxsize=32)

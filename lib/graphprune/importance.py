@@ -171,9 +171,7 @@ def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> 
             continue
         atoms, score = torch.tensor(node.atoms, device=device), parts[node.name].to(device, torch.float32)
         if score.shape != atoms.shape:
-            raise ValueError(
-                f"model does not fit graph: layer {node.name!r} has {len(score)} channels, not {len(atoms)}"
-            )
+            raise ValueError(f"model does not fit graph: layer {node.name!r} has {len(score)} channels, not {len(atoms)}")
         ours = atoms >= 0
         total.index_add_(0, atoms[ours], score[ours])
         hits.index_add_(0, atoms[ours], torch.ones_like(score[ours]))
@@ -183,9 +181,7 @@ def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> 
     return {name: total[span].clone() for name, span in graph.slices.items()}
 
 
-def _batches(
-    model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     for name, value in (("batches", batches), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import gcd, lcm
 
@@ -152,9 +152,7 @@ class RateSpace:
         for t, units in enumerate(self._units):
             states, row = np.unique(rest, return_inverse=True)
             ways = self._branches(t, states)
-            edges = np.minimum(np.cumsum(np.hstack([np.zeros((len(ways), 1), object), ways]), 1), count).astype(
-                np.int64
-            )
+            edges = np.minimum(np.cumsum(np.hstack([np.zeros((len(ways), 1), object), ways]), 1), count).astype(np.int64)
             choice = (left[:, None] >= edges[row, 1:-1]).sum(1)
             left = left - edges[row, choice]
             rest = np.maximum(rest - np.asarray(units)[choice], 0)
@@ -219,9 +217,7 @@ class RateSpace:
 
     def _draw_distinct(self, n: int, count: int, need: int, generator: torch.Generator) -> LongTensor:
         if n > count:
-            raise ValueError(
-                f"n={n}: only {count} distinct configurations have this min_ratio; ask for at most {count}"
-            )
+            raise ValueError(f"n={n}: only {count} distinct configurations have this min_ratio; ask for at most {count}")
         if 2 * n > count:  # repeats would be the rule: draw ranks without replacement
             ranks = torch.randperm(count, generator=generator)[:n]
             return self.unrank(ranks, Fraction(need) / self._total)
@@ -244,12 +240,7 @@ def _first_seen(rows: np.ndarray) -> np.ndarray:
 
 def check_indices(indices: Tensor, groups: int, rates: int) -> None:
     """Raise ValueError unless `indices` is (B, groups) int64 with entries in [0, rates)."""
-    if (
-        not isinstance(indices, Tensor)
-        or indices.dtype != torch.int64
-        or indices.ndim != 2
-        or indices.shape[1] != groups
-    ):
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.ndim != 2 or indices.shape[1] != groups:
         got = f"{indices.dtype} {tuple(indices.shape)}" if isinstance(indices, Tensor) else type(indices).__name__
         raise ValueError(f"indices must be int64 of shape (B, {groups}), one rate index a group, got {got}")
     if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < rates):
@@ -258,10 +249,13 @@ def check_indices(indices: Tensor, groups: int, rates: int) -> None:
 
 def kept_table(graph: ChannelGraph, rates: Sequence[Rate] = RATES) -> LongTensor:
     """Channels kept in each group at each rate, (groups, rates): max(1, floor((1 - r) C)), exactly (SACP, eq. 2)."""
+    return _kept_table(tuple(group.channels for group in graph.groups), tuple(rates)).clone()  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=32)
+def _kept_table(channels: tuple[int, ...], rates: tuple[Rate, ...]) -> Tensor:
     exact = exact_rates(rates)
-    return torch.tensor(  # type: ignore[return-value]
-        [[max(1, int((1 - rate) * group.channels // 1)) for rate in exact] for group in graph.groups]
-    )
+    return torch.tensor([[max(1, int((1 - rate) * count // 1)) for rate in exact] for count in channels])
 
 
 def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequence[Rate] = RATES) -> BoolTensor:
@@ -282,8 +276,8 @@ def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequ
     >>> import torch, graphprune
     >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
     >>> kept = kept_masks(graph, torch.full((1, len(graph.groups)), 5), first_scores(graph))
-    >>> bool(kept[0, 0]), kept.float().mean().item()
-    (True, 0.5)
+    >>> kept.shape == (1, graph.num_atoms), bool(kept[0, 0]), bool(kept.all())
+    (True, True, False)
     """
     check_indices(indices, len(graph.groups), len(rates))
     group, place = _ranks(graph, scores)
@@ -339,9 +333,7 @@ def keep_from_rates(
     return graph.unflatten(kept_masks(graph, row, scores, rates)[0])
 
 
-def random_masks(
-    graph: ChannelGraph, indices: Tensor, generator: torch.Generator, rates: Sequence[Rate] = RATES
-) -> BoolTensor:
+def random_masks(graph: ChannelGraph, indices: Tensor, generator: torch.Generator, rates: Sequence[Rate] = RATES) -> BoolTensor:
     """Masks of the given configurations that keep uniformly random channels, (B, groups) -> (B, num_atoms) bool.
 
     Raises:
