@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -101,7 +102,7 @@ def test_searches_in_one_folder_share_trials_and_overwrite_nothing(done):
     wider = search(folder, m=5)
     after = files(folder)
     assert {path: after[path] for path in before} == before
-    assert len(list((folder / "light").glob("*[0-9a-f].json"))) == 5
+    assert len([path for path in after if path.parent.name == "light" and path.stem.isalnum()]) == 5
     assert wider.trials["stage"].tolist() == ["light"] * 5 + ["full"] * 2
 
 
@@ -188,7 +189,8 @@ def test_a_search_killed_at_three_moments_ends_as_if_it_had_not_been(done, tmp_p
     _, result = done
     waits = [("top*.parquet", 1), ("light/*.json", 2), ("full/*.safetensors", 1)]
     code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), waits=waits)
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # a forked child must not wait for its parent's threads
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr
     stored, repeated, trials = json.loads(run.stdout.splitlines()[-1])
     assert stored >= 8  # four rows and their provenance

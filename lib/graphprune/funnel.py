@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import BoolTensor, Tensor, nn
+from torch import Tensor, nn
 
 from graphprune import artifacts, importance, runtime, train
 from graphprune.data import Dataset
@@ -50,7 +50,7 @@ class SearchResult:
         model: the chosen network, pruned and retrained.
     """
 
-    keep: dict[str, BoolTensor]
+    keep: Mapping[str, Tensor]
     best: dict[str, Any]
     trials: pd.DataFrame
     model: nn.Module
@@ -90,7 +90,7 @@ class Funnel:
     k: int
     light: Recipe
     full: Recipe
-    folder: Path
+    folder: str | Path
     min_ratio: float = 0.0
     macs_window: tuple[float, float] = (0.0, 1.0)
     criterion: Literal["accuracy", "loss"] = "accuracy"
@@ -136,9 +136,7 @@ def _check(funnel: Funnel) -> None:
     if isinstance(funnel.seed, bool) or not isinstance(funnel.seed, int) or funnel.seed < 0:
         raise ValueError(f"seed={funnel.seed!r}: must be an integer >= 0")
     if funnel.n_jobs == 0 or funnel.threads < 1:
-        raise ValueError(
-            f"n_jobs={funnel.n_jobs}, threads={funnel.threads}: at least 1 of each (n_jobs=-1: every core)"
-        )
+        raise ValueError(f"n_jobs={funnel.n_jobs}, threads={funnel.threads}: at least 1 of each (n_jobs=-1: every core)")
     _ = funnel.window  # checks the rest
 
 
@@ -156,9 +154,7 @@ def top(funnel: Funnel, ranker: Ranker, n_candidates: int) -> pd.DataFrame:
     indices = funnel.window.draw(n_candidates, runtime.seed_generator(funnel.seed, "candidates"))
     scores = ranker(indices).detach().cpu()
     if scores.shape != (n_candidates,) or not scores.isfinite().all():
-        raise ValueError(
-            f"ranker: must give one finite score for each of {n_candidates} rows, got {tuple(scores.shape)}"
-        )
+        raise ValueError(f"ranker: must give one finite score for each of {n_candidates} rows, got {tuple(scores.shape)}")
     order = _distinct(funnel, indices, scores.argsort(descending=True, stable=True).tolist())
     if len(order) < funnel.m:
         raise ValueError(

@@ -40,7 +40,7 @@ def sacp(
     min_ratio: float,
     light: Recipe,
     full: Recipe,
-    folder: Path,
+    folder: str | Path,
     n_train: int = 10_000,
     n_candidates: int = 1_000_000,
     m: int = 150,
@@ -79,14 +79,16 @@ def sacp(
     Raises:
         ValueError, TypeError: an argument is out of its range or out of reach, before any work.
 
-    >>> import graphprune
-    >>> from graphprune.train import Recipe
-    >>> light, full = (Recipe(epochs=n, lr=0.02, batch_size=64) for n in (1, 20))
-    >>> result = graphprune.search.sacp(
-    ...     model, graph, data, min_ratio=0.5, light=light, full=full, folder=folder, n_train=64, n_candidates=1000, m=4, k=1
-    ... )
-    >>> len(result.trials)
-    5
+    >>> import tempfile, graphprune
+    >>> from graphprune import data, models
+    >>> digits, model = data.load("digits", device="cpu"), models.seeded("tiny_cnn", 0, in_channels=1)
+    >>> light, full = (Recipe(epochs=epochs, lr=0.05, batch_size=64) for epochs in (0.5, 1))
+    >>> sizes = {"n_train": 64, "epochs": 1, "n_candidates": 100, "m": 3, "k": 1}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     graph = graphprune.trace(model, digits.example())
+    ...     result = sacp(model, graph, digits, min_ratio=0.3, light=light, full=full, folder=folder, **sizes)
+    >>> len(result.trials), bool(result.best["ratio"] >= 0.3)
+    (4, True)
     """
     funnel = Funnel(
         model, graph, data, m, k, light, full, folder, min_ratio, macs_window, criterion, inherit, seed, n_jobs, threads
@@ -121,7 +123,7 @@ def trained_encoder(
     contrast_options: Mapping[str, Any],
 ) -> GraphEncoder:
     """The encoder of Algorithm 1, lines 2-7: trained by contrast on n_train configurations, without any accuracy."""
-    parameters = {"n_train": n_train, "min_ratio": min_ratio, "epochs": epochs}
+    parameters: dict[str, Any] = {"n_train": n_train, "min_ratio": min_ratio, "epochs": epochs}
     parameters |= {"encoder_options": encoder_options, "contrast_options": contrast_options}
     encoder_seed, width = (
         runtime.seed_generator(funnel.seed, "encoder").initial_seed(),

@@ -60,11 +60,7 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     """The rows of many trials, in their order and the same for any n_jobs; what is stored is not done again."""
     rows = [_stored(trial) for trial in trials]
     left = [trial for trial, row in zip(trials, rows, strict=True) if row is None]
-    jobs = (
-        Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_job)(trial, os.getpid()) for trial in left)
-        if left
-        else []
-    )
+    jobs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_job)(trial, os.getpid()) for trial in left) if left else []
     made = iter(runtime.progress(jobs, desc, total=len(left)))
     return [row if row is not None else next(made) for row in rows]
 
