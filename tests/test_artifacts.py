@@ -359,9 +359,7 @@ def test_a_digest_is_the_same_in_every_process():
     assert artifacts.digest(value) == "069b5cff6a301a0adc49d03260ccb999b6947a641cda2736422ccb8302d7cc71"
 
 
-@pytest.mark.parametrize(
-    "value", [Path("x"), object(), len, [Path("x")], {"a": object()}, Setting, np.array([object()])]
-)
+@pytest.mark.parametrize("value", [Path("x"), object(), len, [Path("x")], {"a": object()}, Setting, np.array([object()])])
 def test_what_has_no_stable_hash_is_refused(value):
     with pytest.raises(TypeError, match="digest: "):
         artifacts.digest(value)

@@ -294,15 +294,11 @@ def test_bad_image_folders_are_refused(tmp_path: Path) -> None:
 def test_unknown_names_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown data set name 'cifar'; choose from digits, mnist"):
         data.load("cifar")
-    with pytest.raises(
-        ValueError, match="size must be at least 8, for imagefolder:PATH only; got size=32, name='digits'"
-    ):
+    with pytest.raises(ValueError, match="size must be at least 8, for imagefolder:PATH only; got size=32, name='digits'"):
         data.load("digits", size=32)
 
 
-def test_missing_data_says_where_it_was_looked_for_and_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_data_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHPRUNE_DATA", str(tmp_path / "named"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as raised:

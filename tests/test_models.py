@@ -151,9 +151,7 @@ def test_public_resnet20_classifies_91_73_percent_of_cifar10s_test_images() -> N
     model = models.load_public("resnet20a")
     assert not model.training
     with torch.inference_mode():
-        right = sum(
-            int((model(x).argmax(1) == y).sum()) for x, y in data.load("cifar10", device="cpu").test.batches(500)
-        )
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in data.load("cifar10", device="cpu").test.batches(500))
     assert abs(right / 100 - 91.73) <= 0.01
 
 

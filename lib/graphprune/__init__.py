@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         arms,
         artifacts,
         base,
+        bees,
         contrast,
         costs,
         data,
         encoder,
         figures,
+        funnel,
         graph,
         importance,
         models,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
         search,
         space,
         train,
+        trial,
+        window,
     )
     from graphprune.costs import Cost, CostModel, cost, latency
     from graphprune.encoder import GraphEncoder
@@ -59,11 +63,13 @@ _MODULES = {
     "arms",
     "artifacts",
     "base",
+    "bees",
     "contrast",
     "costs",
     "data",
     "encoder",
     "figures",
+    "funnel",
     "graph",
     "importance",
     "models",
@@ -73,6 +79,8 @@ _MODULES = {
     "search",
     "space",
     "train",
+    "trial",
+    "window",
 }
 
 __all__ = [
@@ -85,12 +93,14 @@ __all__ = [
     "arms",
     "artifacts",
     "base",
+    "bees",
     "contrast",
     "cost",
     "costs",
     "data",
     "encoder",
     "figures",
+    "funnel",
     "graph",
     "importance",
     "keep_from_rates",
@@ -107,6 +117,8 @@ __all__ = [
     "space",
     "trace",
     "train",
+    "trial",
+    "window",
 ]
 
 

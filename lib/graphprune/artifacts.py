@@ -78,9 +78,7 @@ def stage(
         return cast(T, load(path))
 
 
-def provenance(
-    parameters: Mapping[str, Any], modules: Sequence[str] = (), inputs: Sequence[Path] = ()
-) -> dict[str, Any]:
+def provenance(parameters: Mapping[str, Any], modules: Sequence[str] = (), inputs: Sequence[Path] = ()) -> dict[str, Any]:
     """What an artefact comes from, as plain data: a hash for every source module, parameter and input file."""
     missing = [str(file) for file in inputs if not Path(file).is_file()]
     if missing:
@@ -226,9 +224,7 @@ def _json_bytes(value: Any) -> bytes:
     try:
         return (json.dumps(value, indent=1) + "\n").encode()
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"value: {error}; a .json artefact holds dicts, lists, text, numbers, bools and None"
-        ) from error
+        raise TypeError(f"value: {error}; a .json artefact holds dicts, lists, text, numbers, bools and None") from error
 
 
 def _parquet_bytes(value: Any) -> bytes:

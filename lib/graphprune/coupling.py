@@ -17,7 +17,7 @@ import torch
 from scipy.sparse import coo_array
 from torch import Tensor, fx, nn
 
-from graphprune.cutting import cut, kept_classes, on_meta
+from graphprune.cutting import cut, kept_classes, on_meta, without_data
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import Disagreement, varying
 from graphprune.networks import ChannelSelect
@@ -60,7 +60,7 @@ def as_inputs(example_input: Any) -> tuple[Tensor, ...]:
     if not given or not all(isinstance(tensor, Tensor) for tensor in given):
         kinds = ", ".join(type(tensor).__name__ for tensor in given)
         raise TypeError(f"example_input must be a tensor or a tuple of the forward's tensors, got ({kinds})")
-    return tuple(torch.empty_like(tensor, device="meta") for tensor in given)
+    return tuple(without_data(tensor) for tensor in given)
 
 
 def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:

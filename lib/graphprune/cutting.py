@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from graphprune.graph import ChannelGraph
 
 
+def without_data(tensor: Tensor) -> Tensor:
+    """Its shape on the meta device; floating point as single precision, so that a model and an input always agree."""
+    return torch.empty_like(tensor, device="meta", dtype=torch.float32 if tensor.is_floating_point() else tensor.dtype)
+
+
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy without weights: the same modules, every tensor on the meta device. Costs no memory."""
+    """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
+        empty = without_data(tensor)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     return copy.deepcopy(model, memo)
 

@@ -16,9 +16,7 @@ from graphprune import runtime
 from graphprune.splits import Augment, FolderSplit, Split, TensorSplit, stratified
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Arrays = tuple[
-    Tensor, Tensor, Tensor, Tensor
-]  # train images uint8 (N, C, H, W), train labels (N,), test images, labels
+Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train images uint8 (N, C, H, W), train labels (N,), test images, labels
 
 
 @dataclass(frozen=True)
@@ -210,9 +208,7 @@ def _image_folder(name: str, folders: list[Path], device: torch.device, size: in
     root = next((path for path in candidates if (path / "train").is_dir() and (path / "val").is_dir()), None)
     if root is None:
         looked = ", ".join(dict.fromkeys(map(str, candidates)))
-        raise FileNotFoundError(
-            f"name={name!r}: no folder with train/CLASS/* and val/CLASS/* images; looked for {looked}"
-        )
+        raise FileNotFoundError(f"name={name!r}: no folder with train/CLASS/* and val/CLASS/* images; looked for {looked}")
     try:
         train, test = ImageFolder(str(root / "train")), ImageFolder(str(root / "val"))
     except FileNotFoundError as error:

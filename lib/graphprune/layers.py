@@ -48,7 +48,7 @@ def convolution(run: Propagation, call: Call) -> Any:
         run.site(bias, 0, outputs)
     per_position = size[0] if transposed else outputs.numel()
     run.record.products[run.canonical[weight]] += (call.values[0] if transposed else call.out).numel() / per_position
-    run.layer(unique_name(run, weight.rpartition(".")[0] or weight), "conv", outputs)
+    run.layer(unique_name(run, weight.removesuffix(".weight")), "conv", outputs)
     return along(outputs, 1, call.out.shape)
 
 
@@ -88,7 +88,7 @@ def linear(run: Propagation, call: Call) -> Any:
     if bias:
         run.site(bias, 0, outputs)
     run.record.products[run.canonical[weight]] += call.out.numel() / call.out.shape[-1]
-    run.layer(unique_name(run, weight.rpartition(".")[0] or weight), "fc", outputs)
+    run.layer(unique_name(run, weight.removesuffix(".weight")), "fc", outputs)
     return along(outputs, -1, call.out.shape)
 
 

@@ -115,12 +115,8 @@ def _replace_stem(model: nn.Module, in_channels: int) -> None:
     """Swap the first convolution for a fresh one that reads `in_channels` channels."""
     path, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if old.in_channels != 3 or old.groups != 1:
-        raise ValueError(
-            f"in_channels={in_channels}: the first convolution {path!r} reads {old.in_channels} channels, not 3"
-        )
-    same: dict[str, Any] = {
-        n: getattr(old, n) for n in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    }
+        raise ValueError(f"in_channels={in_channels}: the first convolution {path!r} reads {old.in_channels} channels, not 3")
+    same: dict[str, Any] = {n: getattr(old, n) for n in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     model.set_submodule(path, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **same))
 
 

@@ -53,9 +53,7 @@ def _parsed(file: Path, name: str, modified_ns: int) -> tuple[str, tuple[str, ..
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = tuple(sorted(set(_imports(tree, name if file.name != "__init__.py" else f"{name}.__init__"))))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return sha256(ast.unparse(tree).encode()), imported
 
@@ -66,9 +64,7 @@ def _imports(tree: ast.AST, importer: str) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             here = ["graphprune", *importer.strip(".").split(".")]
-            base = (
-                ".".join([*here[: len(here) - node.level], *filter(None, [node.module])]) if node.level else node.module
-            )
+            base = ".".join([*here[: len(here) - node.level], *filter(None, [node.module])]) if node.level else node.module
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:
             continue

@@ -107,7 +107,7 @@ class RateSpace:
         self._check(indices)
         units = torch.tensor(self._units, device=indices.device)
         total = units[torch.arange(self.groups, device=indices.device), indices].sum(1)
-        return total * self._total.denominator / self._total.numerator
+        return total.double() * self._total.denominator / self._total.numerator
 
     def sample(self, n: int, min_ratio: Rate, generator: torch.Generator, distinct: bool = False) -> LongTensor:
         """Draw n configurations uniformly from { r : R(r) >= min_ratio }.
@@ -311,7 +311,7 @@ def check_scores(graph: ChannelGraph, scores: Scores) -> None:
 
 def keep_from_rates(
     graph: ChannelGraph, indices_row: Sequence[int] | Tensor, scores: Scores, rates: Sequence[Rate] = RATES
-) -> dict[str, BoolTensor]:
+) -> dict[str, Tensor]:
     """One configuration as a `keep`: in each group the highest scores survive, never none.
 
     Args:

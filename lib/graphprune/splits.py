@@ -78,9 +78,7 @@ class Split(ABC):
                 raise ValueError(f"{argument} must be at least 1; got {value}")
         settings = self.augment if augment is True else augment or None
         if (shuffle or settings) and (generator is None or generator.device.type != "cpu"):
-            raise ValueError(
-                "generator must be a CPU torch.Generator to shuffle or augment: runtime.seed_generator(seed)"
-            )
+            raise ValueError("generator must be a CPU torch.Generator to shuffle or augment: runtime.seed_generator(seed)")
         order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
         return self._prepare(order[:limit], batch_size, settings, generator)
 

@@ -1,0 +1,89 @@
+"""Costs against the paper's figures, torch's counter and the really pruned network."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import graphprune
+from graphprune import costs
+from graphprune.graph import kept_counts
+
+CIFAR = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "params"),
+    [
+        ("vgg16", 314.31, 14_728_266),
+        ("resnet18", 557.89, 11_173_962),
+        ("resnet56", 127.93, 855_770),
+        ("resnet56a", 127.62, 853_018),
+    ],
+)
+def test_base_figures_are_the_papers(name: str, millions: float, params: int) -> None:
+    model = graphprune.models.build(name)
+    assert round(costs.paper_flops(model, CIFAR) / 1e6, 2) == millions
+    assert graphprune.cost(model, CIFAR).params == params
+
+
+def test_a_hand_counted_network() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    cost = graphprune.cost(model, torch.zeros(2, 3, 8, 8))
+    assert cost == costs.Cost(macs=3 * 4 * 9 * 64 + 4 * 5, params=3 * 4 * 9 + 4 + 8 + 4 * 5 + 5)
+    assert costs.paper_flops(model, torch.zeros(2, 3, 8, 8)) == cost.macs + 4 * 4 * 64 + 4 * 64
+
+
+def test_attention_is_counted_by_its_products() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    tokens = torch.zeros(1, 5, 16)
+    projections, products, mlp = 4 * 5 * 16 * 16, 2 * 5 * 5 * 16, 2 * 5 * 16 * 32
+    assert graphprune.cost(model, tokens).macs == projections + products + mlp
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("name", ["tiny_cnn", "resnet8", "resnet20a", "vgg16", "torchvision:mobilenet_v3_small"])
+def test_cost_model_equals_the_pruned_network(name: str) -> None:
+    channels = 1 if name == "tiny_cnn" else 3
+    model, image = graphprune.models.build(name, in_channels=channels), torch.zeros(2, channels, 32, 32)
+    graph = graphprune.trace(model, image)
+    indices = torch.randint(1, 10, (4, len(graph.groups)), generator=torch.Generator().manual_seed(0))
+    macs, params = costs.CostModel(graph, image).of_rates(indices)
+    for row, expected in zip(indices.tolist(), zip(macs.tolist(), params.tolist(), strict=True), strict=True):
+        counts = [int(kept_counts(group.channels)[i]) for group, i in zip(graph.groups, row, strict=True)]
+        keep = {group.name: torch.arange(group.channels) < n for group, n in zip(graph.groups, counts, strict=True)}
+        small = graphprune.prune(model, graph, keep).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            small(image)
+        assert expected == (counter.get_total_flops() // 4, sum(p.numel() for p in small.parameters()))
+
+
+def test_cost_model_counts_for_another_input_size() -> None:
+    model = graphprune.models.build("resnet8")
+    graph = graphprune.trace(model, torch.zeros(1, 3, 8, 8))
+    assert costs.CostModel(graph, CIFAR).full == graphprune.cost(model, CIFAR)
+    none = torch.zeros(1, len(graph.groups), dtype=torch.long)
+    assert costs.CostModel(graph, CIFAR).of_rates(none)[0].item() == graphprune.cost(model, CIFAR).macs
+
+
+def test_wrong_indices_are_named() -> None:
+    graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    model = costs.CostModel(graph, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"indices must have shape \(B, 2\), one column a group, got \(1, 3\)"):
+        model.of_rates(torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"indices must lie in 0..9 \(rate i / 10\), got 0..10"):
+        model.of_rates(torch.tensor([[0, 10]]))
+
+
+def test_latency_is_ordered_and_restores_what_it_sets() -> None:
+    model = graphprune.models.tiny_cnn().train()
+    threads = torch.get_num_threads()
+    found = costs.latency(model, torch.zeros(4, 1, 8, 8), repeats=10, threads=1)
+    assert 0 < found.low_ms <= found.median_ms <= found.high_ms
+    assert (found.batch, found.threads, found.device) == (4, 1, "cpu")
+    assert model.training
+    assert torch.get_num_threads() == threads
+    with pytest.raises(ValueError, match="repeats must be a whole number of at least 1, got 0"):
+        costs.latency(model, torch.zeros(4, 1, 8, 8), repeats=0)
