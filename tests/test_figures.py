@@ -105,6 +105,26 @@ def test_a_network_without_groups_is_grey():
     assert [matplotlib.colors.to_hex(patch.get_facecolor()) for patch in axes.patches] == [figures.FROZEN]
 
 
+class ReadTwice(nn.Module):
+    """conv `a` is read before and after an addition, which the graph merges into `a`: an edge goes back to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.c = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        first = self.a(x)
+        return first + self.b(x) + self.c(first)
+
+
+def test_edges_that_go_back_are_drawn_too():
+    graph = trace(ReadTwice(), torch.zeros(1, 1, 8, 8))
+    axes = draw_graph(graph).axes[0]
+    assert len(set(layout(graph))) == 3
+    assert sum(isinstance(patch, FancyArrowPatch) for patch in axes.patches) == graph.edge_index.shape[1]
+
+
 def test_equal_figures_are_equal_files(tiny, tmp_path):
     figures.style()
     for name in ("a", "b"):

@@ -69,8 +69,11 @@ def layout(graph: ChannelGraph, columns: int = 20) -> list[Place]:
 
     if not isinstance(columns, int) or columns < 2:
         raise ValueError(f"columns={columns!r}: a row needs at least 2")
-    flow = networkx.DiGraph(graph.edge_index.T.tolist())
+    flow = networkx.DiGraph()
     flow.add_nodes_from(range(len(graph.nodes)))
+    for source, target in sorted(graph.edge_index.T.tolist(), key=lambda edge: edge[0] > edge[1]):
+        if source < target or not networkx.has_path(flow, target, source):  # merging an addition may close a cycle
+            flow.add_edge(source, target)
     levels = [sorted(level) for level in networkx.topological_generations(flow)]
     height = {node: i for i, level in enumerate(networkx.topological_generations(flow.reverse())) for node in level}
     places: dict[int, Place] = {}
