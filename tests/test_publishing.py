@@ -6,11 +6,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from graphprune import publishing
+from graphprune import artifacts, publishing
 from graphprune.__main__ import main
 
 HEADER = "name,value,unit,n,low,high,seeds,hardware,volatile,note\n"
-RESULTS = HEADER + "accuracy,0.98,share,5,,,0-4,{cpu},False,\nspeed,{ms},ms,1,,,,{cpu},True,\n"
+RESULTS = HEADER + "accuracy,0.98,share,5,,,0-4,{cpu},no,\nspeed,{ms},ms,1,,,,{cpu},yes,\n"
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def published(project: Path) -> dict[str, str]:
 
 
 def test_results_are_merged_with_a_row_a_number(project: Path) -> None:
-    finish(project, "02_b", {"results.csv": HEADER + "rho,0.10,,1,,,0,2 cores,False,\n"})
+    finish(project, "02_b", {"results.csv": HEADER + "rho,0.10,,1,,,0,2 cores,no,\n"})
     changed = [path.as_posix() for path in publishing.publish()]
     assert changed == ["reports/laptop/01_a/t.csv", "reports/laptop/results.csv"]
     assert published(project) == {
         "01_a/t.csv": "rate,macs\n0.1,90\n",
         "results.csv": f"notebook,{HEADER}"
-        "01_a,accuracy,0.98,share,5,,,0-4,2 cores,False,\n"
-        "01_a,speed,3.1,ms,1,,,,2 cores,True,\n"
-        "02_b,rho,0.10,,1,,,0,2 cores,False,\n",
+        "01_a,accuracy,0.98,share,5,,,0-4,2 cores,no,\n"
+        "01_a,speed,3.1,ms,1,,,,2 cores,yes,\n"
+        "02_b,rho,0.10,,1,,,0,2 cores,no,\n",
     }
     assert not list((project / "reports/laptop").rglob("*.ipynb"))
 
@@ -151,3 +151,14 @@ def test_nothing_to_publish_and_unknown_profile_are_errors(project: Path, capsys
     assert main(["compare", "--profile", "cifra"]) == 2
     assert "profile='cifra' is unknown: use one of laptop, cifar" in capsys.readouterr().err
     assert publishing.compare("cifar") == ["cifar: no notebook has finished, nothing to compare"]
+
+
+def test_volatile_rows_are_those_that_results_marks(project: Path) -> None:
+    folder = finish(project, "02_b", {})
+    for seconds in (1.0, 2.0):
+        results = artifacts.Results(folder / "results.csv")
+        results.add("accuracy", 0.98, "share")
+        results.add("run time", seconds, "s", volatile=True)
+        results.save()
+        publishing.publish()
+    assert "02_b,run time,1," in published(project)["results.csv"]

@@ -113,7 +113,7 @@ def _read(file: Path) -> pd.DataFrame | None:
 
 def _stable(table: pd.DataFrame) -> pd.DataFrame:
     if "volatile" in table:
-        table = table[table["volatile"].str.lower() != "true"]
+        table = table[table["volatile"] != "yes"]
     return table[[name for name in table.columns if not VOLATILE.search(str(name))]].reset_index(drop=True)
 
 
