@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
+import graphprune
 from graphprune import contrast, space
 from graphprune.encoder import KINDS, GraphEncoder
 from graphprune.graph import ChannelGraph, Group, Node
@@ -26,6 +28,7 @@ def chain(*channels: int) -> ChannelGraph:
 
 
 GRAPH = chain(8, 10, 12)
+NET = nn.Identity()  # not looked at where scores are given
 SCORES = {g.name: torch.rand(g.channels, generator=torch.Generator().manual_seed(i)) for i, g in enumerate(GRAPH.groups)}
 
 
@@ -116,7 +119,7 @@ def test_training_as_printed_with_a_constant_anchor_makes_configurations_alike()
 
     before = spread()
     options = {"triads": contrast.anchor_unpruned, "loss": contrast.loss_printed, "lr": 5e-3, "epochs": 20}
-    losses = contrast.fit(encoder, GRAPH, SCORES, indices=indices, seed=0, **options)
+    losses = contrast.fit(encoder, GRAPH, NET, scores=SCORES, indices=indices, seed=0, **options)
     assert losses[-1] == pytest.approx(2 * math.log(32), abs=0.05)
     assert spread() < before / 3
 
@@ -172,7 +175,7 @@ def test_the_same_seed_trains_the_same_bits(kind):
     runs = []
     for seed in (1, 1, 2):
         encoder = GraphEncoder.seeded(0, 12, kind=kind, hidden=8)
-        losses = contrast.fit(encoder, GRAPH, SCORES, indices=draw(70), epochs=2, seed=seed)
+        losses = contrast.fit(encoder, GRAPH, NET, scores=SCORES, indices=draw(70), epochs=2, seed=seed)
         runs.append((losses, encoder.state_dict()))
     (losses, state), (same_losses, same), (other_losses, _) = runs
     assert losses == same_losses != other_losses
@@ -183,7 +186,9 @@ def test_the_same_seed_trains_the_same_bits(kind):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_training_lowers_the_loss(make, loss):
     encoder = GraphEncoder.seeded(0, 12, hidden=16)
-    losses = contrast.fit(encoder, GRAPH, SCORES, indices=draw(128), triads=make, loss=loss, lr=3e-3, epochs=8, seed=0)
+    losses = contrast.fit(
+        encoder, GRAPH, NET, scores=SCORES, indices=draw(128), triads=make, loss=loss, lr=3e-3, epochs=8, seed=0
+    )
     assert len(losses) == 8
     assert losses[-1] < losses[0]
 
@@ -191,7 +196,7 @@ def test_training_lowers_the_loss(make, loss):
 def test_training_to_repel_tells_important_channels_from_random_ones():
     encoder = GraphEncoder.seeded(0, 12, hidden=16)
     options = {"triads": contrast.anchor_l1, "loss": contrast.loss_repel_own, "temperature": 0.2, "lr": 5e-3}
-    contrast.fit(encoder, GRAPH, SCORES, indices=draw(512), epochs=20, seed=0, **options)
+    contrast.fit(encoder, GRAPH, NET, scores=SCORES, indices=draw(512), epochs=20, seed=0, **options)
     triads = contrast.anchor_l1(GRAPH, draw(300, seed=9), SCORES, generator(9))
     with torch.no_grad():
         z, pos, neg = contrast.embed_triads(encoder, GRAPH, triads)
@@ -203,7 +208,7 @@ def test_bad_arguments_are_named():
     encoder = GraphEncoder(hidden=4)
 
     def fit(**changes):
-        contrast.fit(encoder, GRAPH, SCORES, **{"indices": draw(8), "seed": 0, **changes})
+        contrast.fit(encoder, GRAPH, NET, **{"scores": SCORES, "indices": draw(8), "seed": 0, **changes})
 
     with pytest.raises(ValueError, match="temperature=0"):
         fit(temperature=0)
@@ -218,6 +223,22 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"indices must be int64 of shape \(B, 3\)"):
         fit(indices=torch.zeros(4, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="no entry for group 'conv0'"):
-        contrast.fit(encoder, GRAPH, {}, indices=draw(8), seed=0)
+        fit(scores={})
     with pytest.raises(FloatingPointError, match="lower lr="):
         fit(loss=lambda *z: (z[0] * math.nan).sum())
+
+
+def test_the_models_l1_norms_and_the_papers_sample_are_the_defaults(monkeypatch):
+    net = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
+    monkeypatch.setattr(contrast, "PAPER_N", 64)
+    seen = []
+
+    def triads(graph, indices, scores, generator):
+        seen.append((indices, scores))
+        return contrast.anchor_first(graph, indices, scores, generator)
+
+    contrast.fit(GraphEncoder(hidden=4), graph, net, triads=triads, epochs=1, batch_size=64)
+    [(indices, scores)] = seen
+    assert indices.shape == (64, 2)
+    assert all(torch.equal(scores[name], value) for name, value in graphprune.importance.l1(net, graph).items())

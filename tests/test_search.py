@@ -31,7 +31,7 @@ def test_algorithm_1_step_by_step(done):
     training = asked.window.space.sample(64, 0, runtime.seed_generator(0, "training configurations"))
     start = runtime.seed_generator(0, "encoder").initial_seed()
     encoder = GraphEncoder.seeded(start, graph.feature_index.shape[1])
-    fit(encoder, graph, asked.scores, indices=training, epochs=2, seed=0)
+    fit(encoder, graph, model, indices=training, epochs=2, seed=0)
     candidates = asked.window.draw(2000, runtime.seed_generator(0, "candidates"))
     scores = Scorer(encoder, graph, asked.scores)(candidates)
     light = result.trials[result.trials["stage"] == "light"]

@@ -22,16 +22,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-from torch import BoolTensor, Tensor
+from torch import BoolTensor, Tensor, nn
 from torch.nn import functional as F
 
 from graphprune.encoder import GraphEncoder
 from graphprune.graph import RATES, ChannelGraph
+from graphprune.importance import l1
 from graphprune.runtime import progress, seed_generator
-from graphprune.space import Scores, check_indices, check_scores, first_scores, kept_masks, random_masks
+from graphprune.space import RateSpace, Scores, check_indices, check_scores, first_scores, kept_masks, random_masks
 
 Loss = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
 EPS = 1e-8
+PAPER_N = 10_000  # training configurations of VGG-16 and ResNet-18 (SACP, section 4.3)
 
 
 @dataclass(frozen=True)
@@ -143,31 +145,33 @@ def _row_losses(own: Tensor, row: Tensor, eps: float) -> Tensor:
 def fit(
     encoder: GraphEncoder,
     graph: ChannelGraph,
-    scores: Scores,
+    model: nn.Module,
     *,
-    indices: Tensor,
+    indices: Tensor | None = None,
+    scores: Scores | None = None,
     triads: Anchor = anchor_first,
     loss: Loss = loss_printed,
     temperature: float = 0.5,
     epochs: int = 15,
     batch_size: int = 32,
     lr: float = 1e-3,
-    seed: int,
+    seed: int = 0,
 ) -> list[float]:
     """Train the encoder in place with Adam on triads drawn afresh in every iteration (SACP, section 3.4).
 
     Args:
         encoder: the encoder; where it starts is its own affair (`GraphEncoder.seeded`).
         graph: the traced network.
-        scores: the importance that picks the positives' channels.
-        indices: (N, groups) int64 training configurations, drawn without constraint in the paper.
+        model: the network the graph is of; its L1 norms pick the positives' channels, as in the paper.
+        indices: (N, groups) int64 training configurations; N = 10,000 drawn without constraint, as in the paper, if not given.
+        scores: another importance in place of L1, group name -> (C,).
         triads: the reading of the anchor, `anchor_unpruned`, `anchor_l1` or `anchor_first`.
         loss: the reading of the loss, `loss_printed`, `loss_repel_all` or `loss_repel_own`.
         temperature: of the similarities; the paper gives no value.
         epochs: passes over the configurations, 10 to 20 in the paper.
         batch_size: triads a step, 32 in the paper.
         lr: Adam's step size; the paper gives none.
-        seed: of the order of the configurations and the random masks.
+        seed: of the configurations drawn, their order and the random masks.
 
     Returns:
         The mean loss of each epoch.
@@ -179,10 +183,12 @@ def fit(
     >>> import torch, graphprune
     >>> net = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
-    >>> scores, encoder = graphprune.importance.l1(net, graph), GraphEncoder(hidden=8)
-    >>> len(fit(encoder, graph, scores, indices=torch.randint(10, (64, len(graph.groups))), epochs=2, seed=0))
+    >>> len(fit(GraphEncoder(hidden=8), graph, net, indices=torch.randint(10, (64, len(graph.groups))), epochs=2))
     2
     """
+    scores = l1(model, graph) if scores is None else scores
+    if indices is None:
+        indices = RateSpace(graph).sample(PAPER_N, 0, seed_generator(seed, "training configurations"))
     _check(graph, scores, indices, temperature, epochs, batch_size, lr)
     encoder.materialise(graph.feature_index.shape[1])
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)

@@ -73,8 +73,12 @@ def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
     return _collect(graph, parts, "no batch normalisation with a scale; use importance.l1 for this network")
 
 
-def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator) -> Scores:
-    """Uniform scores in [0, 1): the baseline every criterion must beat. `model` is not looked at."""
+def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator | None = None) -> Scores:
+    """Uniform scores in [0, 1): the baseline every criterion must beat. `model` is not looked at.
+
+    Args:
+        generator: where the scores come from; torch's global generator if not given.
+    """
     return {group.name: torch.rand(group.channels, generator=generator) for group in graph.groups}
 
 

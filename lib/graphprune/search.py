@@ -136,7 +136,7 @@ def trained_encoder(
         indices = funnel.window.space.sample(n_train, min_ratio, generator)
         options = {"epochs": epochs, "seed": funnel.seed, **contrast_options}
         with runtime.threads(funnel.threads):
-            contrast.fit(encoder, funnel.graph, funnel.scores, indices=indices, **options)
+            contrast.fit(encoder, funnel.graph, funnel.model, indices=indices, **options)
         return encoder.state_dict()
 
     encoder.load_state_dict(funnel.stage("encoder.safetensors", fit, ("contrast", "space"), **_plain(parameters)))
