@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees"},
+    {"provenance", "labels", "networks", "bees", "recipe"},
     {"runtime"},
     {"artifacts", "call", "figures"},
     {"splits", "models"},
@@ -20,6 +20,8 @@ FLOORS = [
     {"propagation"},
     {"graph", "ranking"},
     {"cutting"},
+    {"tracing"},
+    {"proving"},
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
     {"space", "encoder", "base"},

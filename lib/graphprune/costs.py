@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from graphprune.coupling import as_inputs, propagate
 from graphprune.cutting import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.tracing import as_inputs, propagate
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class CostModel:
             raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
         self.graph = graph
         inputs = as_inputs(example_input)
-        record = propagate(graph.skeleton, inputs).record  # type: ignore[arg-type]
+        assert graph.shell is not None
+        record = propagate(graph.shell, graph.skeleton.graph, inputs)
         self._weights = self._sizes(record.products, len(inputs[0]))
         self._rest = Cost(0, 0)
         self.full = Cost(_flops(graph.skeleton, inputs) // (2 * len(inputs[0])), self._all_parameters())
@@ -140,15 +141,15 @@ class CostModel:
         self._rest = Cost(self.full.macs - int(macs), self.full.params - int(params))
 
     def _all_parameters(self) -> int:
-        assert self.graph.skeleton is not None
-        return sum(int(parameter.numel()) for parameter in self.graph.skeleton.parameters())
+        assert self.graph.shell is not None
+        return sum(int(parameter.numel()) for parameter in self.graph.shell.parameters())
 
     def _sizes(self, products: dict[str, float], batch: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
         """For each cut parameter: multiply-adds and parameters a unit, and its two sizes as (groups + 1,) linear forms.
 
         The last coefficient is the constant: channels that are always kept.
         """
-        tensors = dict(self.graph.skeleton.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
+        tensors = dict(self.graph.shell.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
         owner = np.repeat(np.arange(len(self.graph.groups)), [group.channels for group in self.graph.groups])
         share = np.array([group.channels for group in self.graph.groups])
         forms: dict[str, dict[int, np.ndarray]] = {}

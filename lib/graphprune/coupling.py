@@ -7,7 +7,6 @@ over the graph's groups can be honoured.
 
 from __future__ import annotations
 
-import traceback
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,76 +16,12 @@ import torch
 from scipy.sparse import coo_array
 from torch import Tensor, fx, nn
 
-from graphprune.cutting import cut, kept_classes, on_meta, without_data
+from graphprune.cutting import on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
-from graphprune.labels import Disagreement, varying
-from graphprune.networks import ChannelSelect
-from graphprune.propagation import Propagation, Record
-from graphprune.rules import module_base
-
-
-class _Tracer(fx.Tracer):
-    """Stops at every module whose forward is torch's own, subclasses included."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, ChannelSelect) or module_base(m) is not None:
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
-
-
-def symbolic(model: nn.Module) -> fx.GraphModule:
-    """Trace a (weightless) model by torch.fx, in evaluation mode.
-
-    Raises:
-        ValueError: it has control flow that depends on data; the message names the line.
-    """
-    model.eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-        where = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"model cannot be traced: {type(error).__name__} at {where.filename}:{where.lineno} ({where.line}): {error}. "
-            "Its forward decides by the values of tensors; move that out of the forward, or wrap it with torch.fx.wrap"
-        ) from error
-
-
-def as_inputs(example_input: Any) -> tuple[Tensor, ...]:
-    """The example input as a tuple of meta tensors."""
-    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
-    if not given or not all(isinstance(tensor, Tensor) for tensor in given):
-        kinds = ", ".join(type(tensor).__name__ for tensor in given)
-        raise TypeError(f"example_input must be a tensor or a tuple of the forward's tensors, got ({kinds})")
-    return tuple(without_data(tensor) for tensor in given)
-
-
-def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            skeleton(*inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise ValueError(
-            f"model rejects example_input of shape {shapes}: {error}; give a tensor (or a tuple of tensors) its forward accepts"
-        ) from error
-
-
-def propagate(
-    module: fx.GraphModule,
-    inputs: tuple[Tensor, ...],
-    seeds: Mapping[tuple[str, int], Tensor] | None = None,
-    atoms: int | None = None,
-) -> Propagation:
-    """Carry labels through a traced network; with `seeds`, the labels a pruned network's producers must have."""
-    run = Propagation(module, seeds, atoms)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run.run(*inputs, enable_io_processing=False)
-    return run
+from graphprune.labels import varying
+from graphprune.propagation import Record
+from graphprune.proving import probe
+from graphprune.tracing import as_inputs, propagate, symbolic
 
 
 def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
@@ -94,12 +29,13 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     inputs = as_inputs(example_input)
-    skeleton = symbolic(on_meta(model))
-    reject_bad_input(skeleton, inputs)
-    record = propagate(skeleton, inputs).record
+    shell = on_meta(model)
+    skeleton = symbolic(shell)
+    record = propagate(shell, skeleton.graph, inputs)
+    training = training_heads(shell, skeleton, inputs, record)
     for _ in range(100):
-        graph = assemble(record, skeleton, inputs)
-        trouble = probe(graph, skeleton)
+        graph = assemble(record, shell, skeleton, training, inputs)
+        trouble = probe(graph)
         if trouble is None:
             return graph
         node, reason = trouble
@@ -108,10 +44,52 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     raise ValueError("no set of groups was found that can be pruned safely: please report this network")
 
 
+def training_heads(
+    shell: nn.Module, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...], record: Record
+) -> fx.GraphModule | None:
+    """Layers that only training mode reaches (auxiliary classifiers): traced in that mode, and added to the record.
+
+    Returns:
+        The network traced in training mode, or None if it reaches no other parameters.
+
+    Warns:
+        UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
+    """
+    idle = {name for name, _ in shell.named_parameters()} - {name for name, _ in skeleton.named_parameters()}
+    if not idle:
+        return None
+    try:
+        training = symbolic(shell, training=True)
+        if idle.isdisjoint(name for name, _ in training.named_parameters()):
+            return None
+        extra = propagate(shell, training.graph, inputs, record.continued())
+    except Exception as error:
+        found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
+        message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {error}"
+        warnings.warn(message, stacklevel=4)
+        return None
+    place = {layer.name: index for index, layer in enumerate(record.layers)}
+    new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
+    for layer in extra.layers:
+        if layer.name in new:
+            place[layer.name] = len(record.layers)
+            record.layers.append(layer)
+    names = [(extra.layers[source].name, extra.layers[target].name) for source, target in extra.edges]
+    record.edges += [(place[source], place[target]) for source, target in names if target in new and source in place]
+    record.entering.update(extra.entering)
+    return training
+
+
 # groups -----------------------------------------------------------------------------------------------------------
 
 
-def assemble(record: Record, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...]) -> ChannelGraph:
+def assemble(
+    record: Record,
+    shell: nn.Module,
+    skeleton: fx.GraphModule,
+    training: fx.GraphModule | None,
+    inputs: tuple[Tensor, ...],
+) -> ChannelGraph:
     """Resolve ties and freezes into atoms and groups, and number everything."""
     sites = {**record.sites, **element_sites(record)}
     classes = record.ledger.classes()
@@ -143,7 +121,9 @@ def assemble(record: Record, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...
         groups=name_groups(nodes, members),
         frozen=frozen,
         sites=tuple(Site(tensor, dim, labels) for (tensor, dim), labels in final.items()),
+        shell=shell,
         skeleton=skeleton,
+        training=training,
         example=inputs,
     )
 
@@ -208,45 +188,3 @@ def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group
         taken.add(name)
         groups.append(Group(name, len(group), tuple(produced), sum(produced.values())))
     return tuple(groups)
-
-
-# proof ------------------------------------------------------------------------------------------------------------
-
-
-def verify(
-    module: nn.Module, graph: ChannelGraph, kept: Tensor, inputs: tuple[Tensor, ...] | None = None
-) -> tuple[str, str] | None:
-    """Carry the kept classes through a pruned (weightless) network and compare what every consumer reads.
-
-    Returns:
-        None if all is well, else the node at which it is not, and why.
-    """
-    stays = kept_classes(graph, kept)
-    seeds = {(site.tensor, site.dim): site.atoms[stays[site.atoms]] for site in graph.sites}
-    run = Propagation(fx.GraphModule(module, graph.skeleton.graph), seeds, graph.num_atoms)  # type: ignore[union-attr]
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            run.run(*(inputs or graph.example), enable_io_processing=False)
-        for key, labels in run.record.sites.items():
-            if not torch.equal(labels, seeds.get(key, labels)):
-                return str(run.current), f"{key[0]} would read other channels than before"
-    except Exception as error:  # whatever breaks here would break the pruned network
-        return str(run.current), f"{type(error).__name__}: {error}" if not isinstance(error, Disagreement) else str(error)
-    return None
-
-
-def probe(graph: ChannelGraph, skeleton: fx.GraphModule) -> tuple[str, str] | None:
-    """Try hard cases before anything is offered: one channel a group, all but one, and random halves."""
-    draw = torch.Generator().manual_seed(0)
-    for case in range(4):
-        kept = torch.rand(graph.num_atoms, generator=draw) < 0.5
-        for span in graph.slices.values():
-            if case < 2:
-                kept[span] = case == 1
-                kept[span.start] = case == 0
-            elif not kept[span].any():
-                kept[span.start] = True
-        if trouble := verify(cut(skeleton, graph, kept), graph, kept):
-            return trouble
-    return None

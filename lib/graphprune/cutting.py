@@ -20,7 +20,8 @@ def without_data(tensor: Tensor) -> Tensor:
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
     memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
+    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    for tensor in (*model.parameters(), *model.buffers(), *plain):
         empty = without_data(tensor)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     return copy.deepcopy(model, memo)
@@ -28,20 +29,53 @@ def on_meta(model: nn.Module) -> nn.Module:
 
 def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
     """A copy of a module without the pruned slices of its tensors, its modules' sizes mended. kept: (num_atoms,) bool."""
+    small = copy.deepcopy(module, smaller_tensors(module, graph, kept))
+    for owner in small.modules():
+        mend(owner)
+    return small
+
+
+def cut_shell(shell: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
+    """As `cut`, of a weightless network and for shapes only: what is neither a module nor a tensor is shared."""
+    small = light_copy(shell, smaller_tensors(shell, graph, kept))
+    for owner in small.modules():
+        mend(owner)
+    return small
+
+
+def light_shell(model: nn.Module) -> nn.Module:
+    """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
+    return light_copy(model, {id(tensor): without_data(tensor) for tensor in (*model.parameters(), *model.buffers())})
+
+
+def light_copy(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
+    """A copy of the tree of modules, its tensors exchanged by identity."""
+    if id(module) in swap:
+        return swap[id(module)]
+    twin = module.__class__.__new__(module.__class__)
+    swap[id(module)] = twin
+    twin.__dict__.update(module.__dict__)
+    for kind in ("_parameters", "_buffers"):
+        twin.__dict__[kind] = {name: swap.get(id(tensor), tensor) for name, tensor in module.__dict__[kind].items()}
+    twin.__dict__["_modules"] = {
+        name: None if child is None else light_copy(child, swap) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def smaller_tensors(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> dict[int, Any]:
+    """id of each tensor to cut -> the cut one: what a copy takes in place of the full tensors."""
     stays = kept_classes(graph, kept)
     tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     dims: dict[str, dict[int, Tensor]] = {}
     for site in graph.sites:
         dims.setdefault(site.tensor, {})[site.dim] = stays[site.atoms]
-    memo: dict[int, Any] = {}  # deepcopy takes these in place of the full tensors
+    memo: dict[int, Any] = {}
     for name, masks in dims.items():
         old = tensors[name]
         new = renumbered(old, masks) if 1 in masks and old.ndim == 1 else sliced(old, masks)
         memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-    small = copy.deepcopy(module, memo)
-    for owner in small.modules():
-        mend(owner)
-    return small
+    return memo
 
 
 def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
@@ -55,6 +89,8 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
 def sliced(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
     """The tensor without the masked-out slices, its memory its own."""
     data = tensor.detach()
+    if data.is_meta:
+        return data.new_empty([int(masks[dim].sum()) if dim in masks else size for dim, size in enumerate(data.shape)])
     cuts = [(dim, mask.nonzero().flatten().to(data.device)) for dim, mask in masks.items() if not bool(mask.all())]
     for dim, index in cuts:
         data = data.index_select(dim, index)

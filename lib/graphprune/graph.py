@@ -82,7 +82,9 @@ class ChannelGraph:
         groups: the prunable groups, in the order of their first producing layers.
         frozen: layer -> why its channels (all or some of them) cannot be pruned.
         sites: where the atoms lie in the model's tensors; what `prune` cuts.
-        skeleton: the traced network on the meta device (no weights), for shapes.
+        shell: the network itself on the meta device (no weights), for shapes.
+        skeleton: its trace in evaluation mode.
+        training: its trace in training mode, where that reaches more layers (auxiliary classifiers).
         example: the shapes of the inputs it was traced with, on the meta device.
     """
 
@@ -91,7 +93,9 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     frozen: Mapping[str, str] = field(default_factory=dict)
     sites: tuple[Site, ...] = ()
+    shell: nn.Module | None = field(default=None, repr=False)
     skeleton: fx.GraphModule | None = field(default=None, repr=False)
+    training: fx.GraphModule | None = field(default=None, repr=False)
     example: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @cached_property

@@ -158,7 +158,7 @@ def layer_norm(run: Propagation, call: Call) -> Tensor:
     """Its statistics run over the last dimensions: removing a channel there would change the others."""
     shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
     dims = range(call.x.ndim - len(shape), call.x.ndim)
-    freeze_along(run, call, dims, "normalises over it")
+    run.ledger.collapse(call.x, dims, f"{call.what} normalises over it")
     last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
     run.layer(unique_name(run, _path(call)), "norm", last.expand(call.x.shape[-1]))
     return call.x
@@ -178,12 +178,13 @@ def prelu(run: Propagation, call: Call) -> Any:
 
 
 def softmax(run: Propagation, call: Call) -> Tensor:
-    """Normalises along a dimension: nothing there can go."""
+    """Normalises along a dimension: what lies there goes as a whole, or not at all."""
     dim = call.op.dim if call.is_module else call.get(1, "dim")
     if str(getattr(call.op, "__name__", "")) == "normalize":
         dim = call.get(2, "dim", 1)
-    freeze_along(run, call, as_dims(dim, call.x.ndim), "normalises over it")
-    return call.x
+    if not isinstance(dim, int | tuple):
+        return unknown(run, call)
+    return run.ledger.collapse(call.x, as_dims(dim, call.x.ndim), f"{call.what} normalises over it").expand(call.x.shape)
 
 
 # pooling, reduction ---------------------------------------------------------------------------------------------------

@@ -26,20 +26,30 @@ def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
     """Labels of an elementwise operation on two operands: what is aligned is tied.
 
     A dimension along which one operand's labels vary and the other one has a size but no varying labels is a constant of
-    that size (a literal mask, padding): it cannot follow, so the labels stay.
+    that size (a literal mask, padding): it cannot follow, so that size stays.
     """
     ndim = max(a.ndim, b.ndim)
     a, b = (t.reshape((1,) * (ndim - t.ndim) + tuple(t.shape)) if t.ndim < ndim else t for t in (a, b))
+    reason = f"{what} combines it with a tensor of fixed size"
     vary_a, vary_b = set(varying(a)), set(varying(b))
-    for mine, theirs, t, other in ((vary_a, vary_b, a, b), (vary_b, vary_a, b, a)):
-        if any(other.shape[dim] > 1 for dim in mine - theirs):
-            run.ledger.freeze(t, f"{what} combines it with a tensor of fixed size")
+    for dim in vary_a - vary_b:
+        a = hold_size(run, a, b, dim, reason)
+    for dim in vary_b - vary_a:
+        b = hold_size(run, b, a, dim, reason)
     full_a, full_b = torch.broadcast_tensors(a, b)
     if vary_a & vary_b:
-        run.ledger.tie(full_a, full_b, f"{what} combines it with a tensor of fixed size")
+        run.ledger.tie(full_a, full_b, reason)
     lead, rest = (full_a, full_b) if vary_a or not vary_b else (full_b, full_a)
     small_lead, small_rest = torch.broadcast_tensors(compact(lead), compact(rest))
     return torch.where(small_lead >= 0, small_lead, small_rest).expand(full_a.shape)
+
+
+def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
+    """Labels that meet a tensor which has a size along `dim`, but no labels that vary."""
+    if other.shape[dim] == 1:
+        return labels
+    first = run.ledger.collapse(labels, [dim], reason)
+    return first.expand(labels.shape) if varying(first) else labels
 
 
 def elementwise(run: Propagation, call: Call) -> Tensor:
@@ -219,6 +229,11 @@ def pad(run: Propagation, call: Call) -> Tensor:
         else:
             labels = F.pad(labels, [0, 0] * step + [before, after], value=-1)
     return labels
+
+
+def collection(run: Propagation, call: Call) -> Any:
+    """A named tuple is built of what it is given."""
+    return call.op(*call.args, **call.kwargs)
 
 
 def channel_shuffle(run: Propagation, call: Call) -> Any:

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from graphprune.call import Call, unknown
 from graphprune.labels import Ledger, along, tidy, unlabelled
-from graphprune.rules import is_merge, reads_weight, rule_of
+from graphprune.rules import is_merge, keeps_shape, reads_weight, rule_of
+
+LARGE = 1 << 16
+"""Parameters of more elements than this are fixed where they are operands: a standardised weight, say."""
 
 
 @dataclass
@@ -45,20 +49,33 @@ class Record:
     entering: dict[str, list[Tensor]] = field(default_factory=dict)  # the labels that enter each node
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
+    def continued(self) -> Record:
+        """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
+        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque)
+
 
 class Propagation(fx.Interpreter):
     """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
 
     Args:
-        module: the traced network, on the meta device.
+        module: the network, on the meta device.
+        graph: its trace.
         seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes.
         atoms: with seeds, the number of prunable classes.
+        record: one to go on with; else a new one.
     """
 
-    def __init__(self, module: fx.GraphModule, seeds: Mapping[tuple[str, int], Tensor] | None = None, atoms: int | None = None):
-        super().__init__(module, garbage_collect_values=False)
+    def __init__(
+        self,
+        module: nn.Module,
+        graph: fx.Graph,
+        seeds: Mapping[tuple[str, int], Tensor] | None = None,
+        atoms: int | None = None,
+        record: Record | None = None,
+    ):
+        super().__init__(module, garbage_collect_values=False, graph=graph)
         self.seeds = seeds
-        self.record = Record(Ledger(atoms))
+        self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
         self.labels: dict[fx.Node, Any] = {}
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
@@ -73,11 +90,29 @@ class Propagation(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         self.current = n
-        out = super().run_node(n)
+        out = self._execute(n)
         self.labels[n] = self._label(n, out)
         if n not in self.sources:
             self.sources[n] = self._flow(n)
         return out
+
+    def _execute(self, n: fx.Node) -> Any:
+        """The result on the meta device; not computed where only its shape matters (torch decomposes such calls, slowly)."""
+        found = [self.env[arg] for arg in n.all_input_nodes]
+        operands = [value for value in found if isinstance(value, Tensor)]
+        op = self._operation(n)
+        if operands and all(t.is_floating_point() for t in operands) and op is not None and keeps_shape(op):
+            shape = operands[0].shape if len(operands) == 1 else torch.broadcast_shapes(*(t.shape for t in operands))
+            same = [t for t in operands if t.shape == shape]
+            return same[0] if same else operands[0].new_empty(shape)
+        with torch.device("meta") if n.op == "call_function" and not operands else nullcontext():
+            return super().run_node(n)
+
+    def _operation(self, n: fx.Node) -> Any:
+        """The function, the method's name or the module that a node calls."""
+        if n.op == "call_module":
+            return self.module.get_submodule(str(n.target))
+        return n.target if n.op in {"call_function", "call_method"} else None
 
     def _label(self, n: fx.Node, out: Any) -> Any:
         if n.op == "output":
@@ -92,7 +127,7 @@ class Propagation(fx.Interpreter):
             self.record.opaque.update([self.canonical.get(str(n.target), "")] if opaque else [])
             operand = any(user not in opaque and not reads_weight(user, n) for user in n.users)
             return self._attribute(str(n.target), out) if operand else unlabelled_like(out)
-        op = self.module.get_submodule(str(n.target)) if n.op == "call_module" else n.target
+        op = self._operation(n)
         values = self.fetch_args_kwargs_from_env(n)
         call = Call(n, op, self._labels_of(n.args), self._labels_of(n.kwargs), values[0], out)
         entering = [leaf for leaf in flat((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
@@ -114,7 +149,7 @@ class Propagation(fx.Interpreter):
         """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
         if not isinstance(value, Tensor):
             return unlabelled_like(value)
-        if name not in self.canonical or value.numel() == 1 or not value.is_floating_point():
+        if name not in self.canonical or value.numel() == 1 or not value.is_floating_point() or value.numel() > LARGE:
             return unlabelled(value.shape)
         name = self.canonical[name]
         if self.seeds is not None:
@@ -133,7 +168,9 @@ class Propagation(fx.Interpreter):
 
     def site(self, tensor: str, dim: int, labels: Tensor) -> None:
         """These labels lie along this dimension of this parameter or buffer."""
-        key = (self.canonical[tensor], dim)
+        key, size = (self.canonical[tensor], dim), self.tensors[tensor].shape
+        if dim < len(size) and labels.numel() != size[dim]:
+            raise ValueError(f"{tensor} has {size[dim]} slices along dimension {dim}, what it is applied to {labels.numel()}")
         if key in self.record.sites:
             self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
         else:

@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graphprune.coupling import verify
-from graphprune.cutting import cut, kept_classes, on_meta
+from graphprune.cutting import cut, kept_classes, light_shell
 from graphprune.graph import ChannelGraph
+from graphprune.proving import verify
 
 
 def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1) -> nn.Module:
     """A smaller copy of the network, without the channels that are not kept. The input model is untouched.
 
     Before it is returned, the kept channels are carried through the small network and what every layer reads is compared
-    with what it should read (see `graphprune.coupling.verify`).
+    with what it should read (see `graphprune.proving.verify`).
 
     Args:
         model: the traced network (any weights, any device).
@@ -50,7 +50,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     small = cut(model, graph, kept)
-    if trouble := verify(on_meta(small), graph, kept):
+    if trouble := verify(light_shell(small), graph, kept):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     return small
 

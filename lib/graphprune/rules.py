@@ -33,6 +33,7 @@ from graphprune.layers import (
 from graphprune.movement import (
     channel_shuffle,
     chunk,
+    collection,
     concatenate,
     elementwise,
     execute,
@@ -56,15 +57,22 @@ def _names(text: str, rule: Rule) -> dict[str, Rule]:
     return {name: rule for base in text.split() for name in (base, f"{base}_", f"i{base}", f"__{base}__")}
 
 
+ARITHMETIC = _names(
+    "add sub mul div truediv true_divide divide multiply subtract rsub maximum minimum pow lerp clamp clip "
+    "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sign round floor ceil erf sin cos tanh sigmoid relu relu6 "
+    "gelu silu mish elu selu celu leaky_relu hardtanh hardswish hardsigmoid softplus softsign logsigmoid logit "
+    "threshold dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout "
+    "stochastic_depth drop_path detach requires_grad zeros_like ones_like bernoulli nan_to_num "
+    "rrelu hardshrink softshrink tanhshrink",
+    elementwise,
+)
+"""Elementwise operations that keep a floating dtype: the result's shape is their operands' common one."""
+
 BY_NAME: dict[str, Rule] = {
+    **ARITHMETIC,
     **_names(
-        "add sub mul div truediv floordiv true_divide divide multiply subtract rsub maximum minimum pow where lerp clamp clip "
-        "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sign round floor ceil erf sin cos tanh sigmoid relu relu6 "
-        "gelu silu mish elu selu celu leaky_relu hardtanh hardswish hardsigmoid softplus softsign logsigmoid logit "
-        "threshold dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout "
-        "stochastic_depth drop_path float half double bfloat16 to type type_as detach clone contiguous requires_grad "
-        "zeros_like ones_like empty_like rand_like randn_like full_like bernoulli nan_to_num gt lt ge le eq ne "
-        "masked_fill logical_not logical_and logical_or mod fmod remainder rrelu hardshrink softshrink tanhshrink",
+        "floordiv clone contiguous where float half double bfloat16 to type type_as empty_like rand_like randn_like "
+        "full_like gt lt ge le eq ne masked_fill logical_not logical_and logical_or mod fmod remainder",
         elementwise,
     ),
     **_names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", convolution),
@@ -153,6 +161,8 @@ def rule_of(op: Any) -> Rule:
         return BY_MODULE[base] if base else unknown
     if isinstance(op, str):
         return BY_NAME.get(op, unknown)
+    if isinstance(op, type) and issubclass(op, tuple):
+        return collection
     home = (getattr(op, "__module__", None) or "torch").partition(".")[0]
     name = getattr(op, "__name__", "")
     return BY_NAME.get(name, unknown) if home in {"torch", "_operator", "builtins", "torchvision"} else unknown
@@ -161,6 +171,17 @@ def rule_of(op: Any) -> Rule:
 def is_merge(op: Any) -> bool:
     """Whether an operation joins two branches into one of the same shape."""
     return rule_of(op) is elementwise if not isinstance(op, nn.Module) else False
+
+
+SAME_SHAPE = (elementwise, batch_norm, instance_norm, group_norm, layer_norm, local_response_norm, prelu, softmax)
+
+
+def keeps_shape(op: Any) -> bool:
+    """Whether the shape of the result follows from the operands' without running the operation."""
+    if isinstance(op, nn.Module):
+        return rule_of(op) in SAME_SHAPE
+    name = op if isinstance(op, str) else getattr(op, "__name__", "")
+    return rule_of(op) is elementwise and name in ARITHMETIC
 
 
 WEIGHT_READERS = (convolution, linear, batch_norm, instance_norm, group_norm, layer_norm, prelu)

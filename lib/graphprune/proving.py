@@ -1,0 +1,59 @@
+"""Proof that a `keep` can be honoured: kept classes carried through the pruned network, without its weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.cutting import cut_shell, kept_classes
+from graphprune.graph import ChannelGraph
+from graphprune.labels import Disagreement
+from graphprune.propagation import Propagation
+from graphprune.tracing import constants, shapes_only
+
+
+def verify(
+    shell: nn.Module, graph: ChannelGraph, kept: Tensor, inputs: tuple[Tensor, ...] | None = None
+) -> tuple[str, str] | None:
+    """Carry the kept classes through a pruned, weightless network and compare what every consumer reads.
+
+    Returns:
+        None if all is well, else the node at which it is not, and why.
+    """
+    assert graph.shell is not None
+    stays = kept_classes(graph, kept)
+    seeds = {(site.tensor, site.dim): site.atoms[stays[site.atoms]] for site in graph.sites}
+    for name in constants(graph.shell):
+        setattr(shell, name, getattr(graph.shell, name))
+    shell.eval()
+    for skeleton in (graph.skeleton, graph.training):
+        if skeleton is None:
+            continue
+        run = Propagation(shell, skeleton.graph, seeds, graph.num_atoms)
+        try:
+            with shapes_only():
+                run.run(*(inputs or graph.example), enable_io_processing=False)
+            for key, labels in run.record.sites.items():
+                if not torch.equal(labels, seeds.get(key, labels)):
+                    return str(run.current), f"{key[0]} would read other channels than before"
+        except Exception as error:  # whatever breaks here would break the pruned network
+            known = isinstance(error, Disagreement)
+            return str(run.current), str(error) if known else f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return None
+
+
+def probe(graph: ChannelGraph) -> tuple[str, str] | None:
+    """Try hard cases before anything is offered: one channel a group, all but one, and random halves."""
+    assert graph.shell is not None
+    draw = torch.Generator().manual_seed(0)
+    for case in range(4):
+        kept = torch.rand(graph.num_atoms, generator=draw) < 0.5
+        for span in graph.slices.values():
+            if case < 2:
+                kept[span] = case == 1
+                kept[span.start] = case == 0
+            elif not kept[span].any():
+                kept[span.start] = True
+        if trouble := verify(cut_shell(graph.shell, graph, kept), graph, kept):
+            return trouble
+    return None

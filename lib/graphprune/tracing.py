@@ -1,0 +1,100 @@
+"""From a model to a traced, weightless network, and labels carried through it."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from graphprune.cutting import without_data
+from graphprune.networks import ChannelSelect
+from graphprune.propagation import Propagation, Record
+from graphprune.rules import module_base
+
+
+class _Tracer(fx.Tracer):
+    """Stops at every module whose forward is torch's own, subclasses included."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, ChannelSelect) or module_base(m) is not None:
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def symbolic(shell: nn.Module, training: bool = False) -> fx.GraphModule:
+    """Trace a weightless model by torch.fx, in evaluation or training mode; its modules end in evaluation mode.
+
+    Raises:
+        ValueError: it has control flow that depends on data; the message names the line.
+    """
+    shell.train(training)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = _Tracer().trace(shell)
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+        where = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"model cannot be traced: {type(error).__name__} at {where.filename}:{where.lineno} ({where.line}): {error}. "
+            "Its forward decides by the values of tensors; move that out of the forward, or wrap it with torch.fx.wrap"
+        ) from error
+    finally:
+        shell.eval()
+    for name in constants(shell):
+        setattr(shell, name, without_data(getattr(shell, name)))
+    return fx.GraphModule(shell, graph)
+
+
+def constants(shell: nn.Module) -> list[str]:
+    """The tensors that a forward makes itself; tracing stores them as attributes of the root."""
+    return [name for name in vars(shell) if name.startswith("_tensor_constant")]
+
+
+def as_inputs(example_input: Any) -> tuple[Tensor, ...]:
+    """The example input as a tuple of meta tensors."""
+    given = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    if not given or not all(isinstance(tensor, Tensor) for tensor in given):
+        kinds = ", ".join(type(tensor).__name__ for tensor in given)
+        raise TypeError(f"example_input must be a tensor or a tuple of the forward's tensors, got ({kinds})")
+    return tuple(without_data(tensor) for tensor in given)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Runs weightless networks: no gradients, no warnings."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    try:
+        with shapes_only(), torch.device("meta"):
+            skeleton(*inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ValueError(
+            f"model rejects example_input of shape {shapes}: {error}; give a tensor (or a tuple of tensors) its forward accepts"
+        ) from error
+
+
+def propagate(shell: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...], record: Record | None = None) -> Record:
+    """Carry labels through a traced network.
+
+    Raises:
+        ValueError: the network rejects the input.
+    """
+    run = Propagation(shell, graph, record=record)
+    try:
+        with shapes_only():
+            run.run(*inputs, enable_io_processing=False)
+    except Exception:
+        reject_bad_input(fx.GraphModule(shell, graph), inputs)
+        raise
+    return run.record
