@@ -132,3 +132,22 @@ def test_a_hand_made_graph_works_without_a_network() -> None:
     nodes = (Node("a", "conv", 2, (0, 1)), Node("b", "fc", 3, (-1, -1, -1)))
     graph = ChannelGraph(nodes, torch.tensor([[0], [1]]), (Group("a", 2, ("a",), 2),))
     assert graph.features(torch.tensor([[True, False]])).tolist() == [[[1, -1, 0], [1, 1, 1]]]
+
+
+class ReadBeforeAndAfter(nn.Module):
+    """c reads a's output before b is added to it: the addition must not lead back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        p = self.a(x)
+        q = self.c(p)
+        return self.fc((p + self.b(x) + q).mean((2, 3)))
+
+
+def test_merged_additions_close_no_circle() -> None:
+    graph = graphprune.trace(ReadBeforeAndAfter(), torch.zeros(1, 3, 4, 4))
+    assert [node.name for node in graph.nodes] == ["a", "c", "b", "mean", "fc"]
+    assert graph.edge_index.T.tolist() == [[0, 1], [1, 3], [2, 0], [3, 4]]

@@ -211,10 +211,17 @@ class Propagation(fx.Interpreter):
             for source in sorted({s for branch in branches for s in branch} - set(main)):
                 if (source, end) not in self.record.edges:
                     self.record.edges.append((source, end))
-                layer = self.record.layers[end]
-                layer.depth = max(layer.depth, self.record.layers[source].depth + 1)
+                self._deepen(end, self.record.layers[source].depth + 1)
             return main
         return tuple(sorted({source for branch in branches for source in branch}))
+
+    def _deepen(self, index: int, depth: int) -> None:
+        """A layer is at least this deep, and what it feeds deeper still: else a later merge could close a circle."""
+        if depth > self.record.layers[index].depth:
+            self.record.layers[index].depth = depth
+            for source, target in self.record.edges:
+                if source == index:
+                    self._deepen(target, depth + 1)
 
 
 def flat(tree: Any) -> list[Any]:

@@ -71,15 +71,19 @@ def _job(trial: Trial, driver: int) -> dict[str, Any]:
     return run(trial)
 
 
-def run(trial: Trial, fit: Callable[[Trial], dict[str, Tensor]] | None = None) -> dict[str, Any]:
+Fitted = tuple[nn.Module, float]
+"""A trained network, and the seconds its training took."""
+
+
+def run(trial: Trial, fit: Callable[[Trial], Fitted] | None = None) -> dict[str, Any]:
     """Do one trial, or load it where it was done before: what it is, how it went, how long it took."""
     fit = fit or _fit
     known: dict[str, Any] = {"parameters": trial.parameters, "modules": ("trial",)}
     with runtime.threads(trial.threads):
         if not trial.store_weights:
-            return artifacts.stage(trial.path, lambda: _measured(trial, fit(trial)), **known)
-        state = artifacts.stage(trial.weights, lambda: fit(trial), **known)
-        return artifacts.stage(trial.path, lambda: _measured(trial, state), inputs=[trial.weights], **known)
+            return artifacts.stage(trial.path, lambda: _measured(trial, *fit(trial)), **known)
+        state = artifacts.stage(trial.weights, lambda: _packed(*fit(trial)), **known)
+        return artifacts.stage(trial.path, lambda: _measured(trial, *_unpacked(trial, state)), inputs=[trial.weights], **known)
 
 
 class _NotDone(Exception):
@@ -87,7 +91,7 @@ class _NotDone(Exception):
 
 
 def _stored(trial: Trial) -> dict[str, Any] | None:
-    def refuse(trial: Trial) -> dict[str, Tensor]:
+    def refuse(trial: Trial) -> Fitted:
         raise _NotDone
 
     try:
@@ -96,14 +100,24 @@ def _stored(trial: Trial) -> dict[str, Any] | None:
         return None
 
 
-def _fit(trial: Trial) -> dict[str, Tensor]:
-    """The trained weights of the pruned network, and the seconds it took; one file, so that neither lacks the other."""
+def _fit(trial: Trial) -> Fitted:
     started = time.perf_counter()
     small = prune(trial.model, trial.graph, trial.graph.unflatten(trial.kept))
     if not trial.inherit:
         _renew(small, trial.seed)
     small = train.finetune(small, trial.data, trial.recipe, seed=trial.seed)
-    return {**small.state_dict(), "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64)}
+    return small, time.perf_counter() - started
+
+
+def _packed(small: nn.Module, seconds: float) -> dict[str, Tensor]:
+    """Weights and seconds in one file, so that neither lacks the other."""
+    return {**small.state_dict(), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+
+
+def _unpacked(trial: Trial, state: Mapping[str, Tensor]) -> Fitted:
+    small = prune(trial.model, trial.graph, trial.graph.unflatten(trial.kept))
+    small.load_state_dict(weights_of(state))
+    return small, state["seconds"].item()
 
 
 def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,16 +133,13 @@ def _renew(model: nn.Module, seed: int) -> None:
                 reset()
 
 
-def _measured(trial: Trial, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    keep = trial.graph.unflatten(trial.kept)
-    small = prune(trial.model, trial.graph, keep)
-    small.load_state_dict(weights_of(state))
+def _measured(trial: Trial, small: nn.Module, seconds: float) -> dict[str, Any]:
     found = train.evaluate(small, trial.data.val)
     return {
-        "kept": {name: mask.nonzero().flatten().tolist() for name, mask in keep.items()},
+        "kept": {name: mask.nonzero().flatten().tolist() for name, mask in trial.graph.unflatten(trial.kept).items()},
         "recipe": dataclasses.asdict(trial.recipe),
         "seed": trial.seed,
         "accuracy_val": found.accuracy,
         "loss_val": found.loss,
-        "seconds": state["seconds"].item(),
+        "seconds": seconds,
     }
