@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from graphprune.costs import Cost, CostModel, cost, latency
     from graphprune.encoder import GraphEncoder
     from graphprune.graph import ChannelGraph, trace
-    from graphprune.pruning import load_pruned, masked, prune, save_pruned
+    from graphprune.pruning import load_pruned, masked, prune, round_keep, save_pruned
     from graphprune.scorer import Scorer
     from graphprune.space import RateSpace, keep_from_rates
 
@@ -47,6 +47,7 @@ _HOME = {
     "trace": "graph",
     "ChannelGraph": "graph",
     "prune": "pruning",
+    "round_keep": "pruning",
     "masked": "pruning",
     "save_pruned": "pruning",
     "load_pruned": "pruning",
@@ -110,6 +111,7 @@ __all__ = [
     "models",
     "prune",
     "pruning",
+    "round_keep",
     "runtime",
     "save_pruned",
     "scorer",

@@ -41,11 +41,9 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     >>> small = graphprune.prune(model, graph, keep)
     """
     kept = graph.flatten(keep)
-    if not isinstance(round_to, int) or round_to < 1:
-        raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
     check_same(model, graph)
-    if round_to > 1:
-        kept = rounded(model, graph, kept, round_to)
+    if round_to != 1:
+        kept = graph.flatten(round_keep(model, graph, keep, round_to))
     if bool(kept.all()):
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
@@ -81,16 +79,24 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
     return twin
 
 
-def rounded(model: nn.Module, graph: ChannelGraph, kept: Tensor, multiple: int) -> Tensor:
-    """`kept` with the strongest pruned atoms of each group given back until its count is a multiple (or all are kept)."""
-    strength = atom_norms(model, graph)
-    kept = kept.clone()
+def round_keep(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int) -> dict[str, Tensor]:
+    """`keep` with the strongest pruned channels of each group given back until it keeps a multiple of `round_to`, or all.
+
+    What `prune(..., round_to=8)` prunes by; save the pruned network with this `keep`.
+
+    Args, Raises: as `prune`.
+
+    >>> keep = round_keep(model, graph, keep, 8)
+    """
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
+    kept, strength = graph.flatten(keep).clone(), atom_norms(model, graph)
     for span in graph.slices.values():
         count, channels = int(kept[span].sum()), span.stop - span.start
-        missing = min(-(-count // multiple) * multiple, channels) - count
+        missing = min(-(-count // round_to) * round_to, channels) - count
         order = torch.where(kept[span], -torch.inf, strength[span]).argsort(descending=True, stable=True)
         kept[span.start + order[:missing]] = True
-    return kept
+    return graph.unflatten(kept)
 
 
 def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
@@ -146,7 +152,7 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
         if tensor is None or (site.dim < tensor.ndim and tensor.shape[site.dim] != size):
             raise ValueError(
                 f"model does not fit keep: {site.tensor} should have {size} slices along dimension {site.dim}; "
-                "save the network that prune(model, graph, keep) returned, with the same keep"
+                "save the network that prune(model, graph, keep) returned, with the same keep (after round_to: round_keep's)"
             )
     shapes = [list(tensor.shape) for tensor in graph.example]
     record = {
