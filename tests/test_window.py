@@ -75,3 +75,15 @@ def test_an_empty_window_says_what_there_is():
     _, graph, data = task()
     with pytest.raises(ValueError, match=r"0 of 1048576 draws are in it, 3 are needed; .* range from 0\.0"):
         Window(graph, data.example(), 0.89, (0.5, 0.6)).draw(3, runtime.seed_generator(0))
+
+
+def test_an_empty_window_is_given_up_early(monkeypatch):
+    drawn = []
+    sample = RateSpace.sample
+    monkeypatch.setattr(RateSpace, "sample", lambda self, n, *rest: drawn.append(n) or sample(self, n, *rest))
+    net = models.tiny_cnn()
+    example = torch.zeros(1, 1, 8, 8)
+    window = Window(trace(net, example), example, min_ratio=0.5, macs=(0.9, 0.95))
+    with pytest.raises(ValueError, match=r"0 of \d+ draws are in it, 1000000 are needed; the shares of MACs drawn range"):
+        window.draw(1_000_000, torch.Generator())
+    assert sum(drawn) < 2_000_000

@@ -17,6 +17,8 @@ from graphprune.costs import CostModel
 from graphprune.graph import ChannelGraph
 from graphprune.space import RateSpace, kept_table
 
+PATIENCE = 1 << 20  # draws before a window is given up as empty
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -90,8 +92,8 @@ class Window:
         Raises:
             ValueError: hardly any configuration lies in the window.
         """
-        allowed, found, low, high = [], 0, 1.0, 0.0
-        batch, limit = min(max(n, 4096), 1 << 18), max(1 << 20, 100 * n)
+        allowed, found, drawn, low, high = [], 0, 0, 1.0, 0.0
+        batch, limit = min(max(n, 4096), 1 << 18), max(PATIENCE, 100 * n)
         for _ in runtime.progress(range(0, limit, batch), "drawing candidates"):
             indices = self.space.sample(batch, self.min_ratio, generator)
             shares = self.shares(self.counts(indices))
@@ -99,9 +101,12 @@ class Window:
             allowed.append(indices[inside])
             found += len(allowed[-1])
             low, high = min(low, shares.min().item()), max(high, shares.max().item())
+            drawn += batch
             if found >= n:
                 return torch.cat(allowed)[:n]  # type: ignore[return-value]
+            if drawn >= PATIENCE and found * limit < n * drawn:
+                break  # at this rate they will not come together
         raise ValueError(
-            f"macs_window={self.macs}, min_ratio={self.min_ratio}: {found} of {limit} draws are in it, {n} are needed; "
+            f"macs_window={self.macs}, min_ratio={self.min_ratio}: {found} of {drawn} draws are in it, {n} are needed; "
             f"the shares of MACs drawn range from {low:.3f} to {high:.3f}: move or widen the window"
         )
