@@ -24,7 +24,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv report runs publish test lint lab notebooks lock clean
+.PHONY: help venv report runs publish test lint lab notebooks lock clean conformance
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ publish: report  ## copy figures, tables and results of PROFILE into reports/, t
 
 test: $(STAMP)  ## run the tests and the notebooks against their stored outputs
 	GRAPHPRUNE_QUIET=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+conformance: $(STAMP)  ## prune every network of the zoo and prove it (resumable); writes reports/conformance.{csv,md}
+	$(BIN)/python benchmarks/conformance.py
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -23,33 +23,39 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import graphprune
-from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.graph import ChannelGraph
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "reports" / "conformance.csv"
 REPORT = ROOT / "reports" / "conformance.md"
 
-TIMM = (
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+TIMM = words(
     "resnet26d resnext26ts seresnet50 resnest14d skresnet18 ecaresnet50t res2net50_26w_4s dla34 hrnet_w18_small "
     "densenetblur121d mobilenetv3_small_050 efficientnet_lite0 mixnet_s ghostnet_100 fbnetc_100 mobilenetv4_conv_small "
     "repvgg_a0 convnext_atto regnety_002 regnetx_002 xception41 inception_v4 inception_resnet_v2 vovnet39a "
     "ese_vovnet19b_dw cspresnet50 cspdarknet53 dpn68 selecsls42 rexnet_100 tinynet_e lcnet_050 hardcorenas_a "
     "mobileone_s0 hgnet_tiny repghostnet_050 gernet_s starnet_s1 resnet51q mnasnet_small"
-).split()
-FIXED = "nfnet_l0 convnextv2_atto".split()  # standardised weights, means over channels: nothing, or little, can go
-MATRIX = (
+)
+FIXED = ["nfnet_l0", "convnextv2_atto"]  # standardised weights, means over channels: nothing, or little, can go
+MATRIX = words(
     "alexnet vgg11 resnet18 resnet50 resnext50_32x4d densenet121 googlenet mobilenet_v2 mobilenet_v3_small mnasnet0_5 "
     "shufflenet_v2_x0_5 squeezenet1_1 efficientnet_b0 regnet_y_400mf convnext_tiny swin_t vit_b_16 timm:dla34 "
     "timm:hrnet_w18_small timm:ghostnet_100"
-).split()
+)
 GIANTS = {"vit_h_14", "regnet_y_128gf"}  # their weights are left out: traced and pruned on the meta device
 SIZES = (32, 64, 96, 128, 224, 299)
-COLUMNS = (
-    "network ratio scores input params groups frozen prunable lost realised error trained step_s trace_s prune_s peak_gib status "
-    "reasons"
-).split()
+COLUMNS = words(
+    "network ratio scores input params groups frozen prunable lost realised error trained step_s trace_s prune_s peak_gib "
+    "cost status reasons"
+)
 
 
 def names() -> list[str]:
@@ -65,15 +71,14 @@ def build(name: str, meta: bool = False) -> nn.Module:
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """Normalisation statistics that hide nothing."""
+    """Normalisation statistics that hide nothing; no parameter is left at one value (ones, zeros, a layer scale of 1e-6)."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm) and module.weight is not None:
-            module.weight.data.uniform_(0.5, 2)
-            if module.bias is not None:
-                module.bias.data.normal_()
+    for parameter in model.parameters():
+        if bool((parameter == parameter.flatten()[0]).all()):
+            parameter.data.uniform_(0.5, 1.5) if bool(parameter.flatten()[0] > 0) else parameter.data.normal_(0, 0.5)
     return model
 
 
@@ -135,6 +140,20 @@ def train_step(small: nn.Module, size: int) -> str:
     bad = [name for name, p in small.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
     optimizer.step()
     return f"gradient of {bad[0]} is not finite" if bad else ""
+
+
+def costs_agree(small: nn.Module, graph: ChannelGraph, keep: dict[str, Tensor], x: Tensor) -> str:
+    """cost and CostModel against torch's counter on the running network, attention's fast path off; "equal" or what differs."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        small(x)
+    torch.backends.mha.set_fastpath_enabled(True)
+    counted = (counter.get_total_flops() // 2, sum(p.numel() for p in small.parameters()))
+    cost = graphprune.cost(small, x)
+    macs, params = graphprune.CostModel(graph, x).of_counts(torch.tensor([[int(m.sum()) for m in keep.values()]]))
+    found = {"cost": (cost.macs, cost.params), "CostModel": (int(macs), int(params))}
+    wrong = [f"{name} {value}" for name, value in found.items() if value != counted]
+    return f"counted {counted}, {', '.join(wrong)}" if wrong else "equal"
 
 
 def widths_hold(small: nn.Module, graph: ChannelGraph, keep: dict[str, Tensor]) -> str:
@@ -206,14 +225,15 @@ def compare(row: dict[str, Any], model: nn.Module, graph: ChannelGraph, keep: di
         twin = graphprune.masked(model, graph, keep).eval()
         wanted = outputs(twin(x))
     del twin
+    row["cost"] = costs_agree(small, graph, keep, x)
     row["error"] = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(wanted, found, strict=True))
     if [out.shape for out in found] != [out.shape for out in wanted] or not row["error"] <= 1e-10:
         row["status"] = "masked and pruned disagree"
     start = time.process_time()
     wrong = train_step(small, size)
     row |= {"trained": wrong or "yes", "step_s": time.process_time() - start}
-    if wrong:
-        row["status"] = wrong
+    if wrong or row["cost"] != "equal":
+        row["status"] = wrong or f"cost: {row['cost']}"
 
 
 def reasons(graph: ChannelGraph) -> str:
@@ -240,7 +260,9 @@ def wanted() -> list[tuple[str, float, str]]:
 
 
 def read() -> list[dict[str, Any]]:
-    return list(csv.DictReader(TABLE.open())) if TABLE.is_file() else []
+    if not TABLE.is_file():
+        return []
+    return [dict.fromkeys(COLUMNS, "") | row for row in csv.DictReader(TABLE.open())]
 
 
 def append(row: dict[str, Any]) -> None:
@@ -278,13 +300,14 @@ def report() -> None:
         "# Conformance: every network traced, pruned and compared with its masked twin",
         "",
         "`make conformance` runs what is missing and writes this. Float64, random normalisation statistics, random weights;",
-        "one optimizer step on a batch of two; the smallest square input the network takes. Seconds are processor seconds of one",
-        f"thread, memory is the process's peak. {graphprune.runtime.hardware()}; torch {torch.__version__}.",
+        "one optimizer step on a batch of two; the smallest square input the network takes. Seconds are processor seconds of",
+        f"one thread, memory is the process's peak. {graphprune.runtime.hardware()}; torch {torch.__version__}.",
         "",
         *summary(rows, zoo, missing),
         "",
-        "| network | input | parameters | groups | frozen | prunable | lost at 0.5 | error | trained | trace s | prune s | GiB | status |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *heading(
+            "network, input, parameters, groups, frozen, prunable, lost, error, trained, cost, trace s, prune s, GiB, holds"
+        ),
         *(table_row(row) for row in zoo),
         "",
         "## Why layers are frozen",
@@ -293,30 +316,29 @@ def report() -> None:
     ]
     spread = [row for row in rows if row["network"] in MATRIX]
     if spread:
-        lines += [
-            "",
-            "## Ratios and scores",
-            "",
-            "| network | scores | ratio | realised | lost | error | status |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {r['network']} | {r['scores']} | {r['ratio']} | {number(r['realised'])} | {number(r['lost'])} | {r['error']} | {r['status']} |"
-            for r in spread
-        ]
+        shown = [{**r, "realised": number(r["realised"]), "lost": number(r["lost"])} for r in spread]
+        lines += ["", "## Ratios and scores", "", *heading("network, scores, ratio, realised, lost, error, status")]
+        lines += [f"| {' | '.join(r[c] for c in words('network scores ratio realised lost error status'))} |" for r in shown]
     if missing:
         lines += ["", "## Not run", "", *(f"- {name} at {ratio}, {scores}" for name, ratio, scores in missing)]
     REPORT.write_text("\n".join(lines) + "\n")
 
 
+def heading(columns: str) -> list[str]:
+    names = columns.split(", ")
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+
+
 def summary(rows: list[dict[str, Any]], zoo: list[dict[str, Any]], missing: list[Any]) -> Iterable[str]:
     fine = [row for row in rows if row["status"] == "ok"]
+    yield f"- {len(fine)} of {len(rows)} cases hold; {len(missing)} of the matrix's {len(wanted())} were not run (below)."
     errors = [float(row["error"]) for row in rows if row["error"] not in {"", "not run"}]
-    yield f"- {len(fine)} of {len(rows)} cases hold; {len(missing)} of the matrix's {len(wanted())} were not run (listed below)."
-    yield f"- max |masked - pruned| / max |masked|: {max(errors, default=0):.1e} at worst, over {len(errors)} cases (limit 1e-10)."
+    worst = max(errors, default=0)
+    yield f"- max abs(masked - pruned) / max abs(masked): {worst:.1e} at worst, over {len(errors)} cases (limit 1e-10)."
     below = [row["network"] for row in zoo if row["prunable"] and float(row["prunable"]) < family_goal(row["network"])[1]]
+    yield "- Goals for the prunable share: 95 % VGG, ResNet, DenseNet, Inception; 55 % transformers, ConvNeXt; 85 % the rest."
+    yield f"  Below its family's: {', '.join(below) or 'none'}."
     little = [row["network"] for row in zoo if not row["lost"] or float(row["lost"]) < 0.3]
-    yield f"- Prunable share below its family's goal (95 % VGG, ResNet, DenseNet, Inception; 55 % transformers and ConvNeXt; 85 % the rest): {', '.join(below) or 'none'}."
     yield f"- Fewer than 30 % of the parameters lost at ratio 0.5: {', '.join(little) or 'none'}."
     slow = [row["network"] for row in zoo if float(row["trace_s"] or 0) + float(row["prune_s"] or 0) > 10]
     yield f"- Trace plus prune over 10 s: {', '.join(slow) or 'none'}."
@@ -329,8 +351,17 @@ def number(text: str) -> str:
 def table_row(row: dict[str, Any]) -> str:
     error = row["error"] if row["error"] in {"", "not run"} else f"{float(row['error']):.0e}"
     millions = f"{int(row['params']) / 1e6:.1f} M" if row["params"] else ""
-    cells = [row["network"], row["input"], millions, row["groups"], row["frozen"], number(row["prunable"]), number(row["lost"])]
-    cells += [error, row["trained"], number(row["trace_s"]), number(row["prune_s"]), number(row["peak_gib"]), row["status"]]
+    cells = [row["network"], row["input"], millions, row["groups"], row["frozen"]]
+    cells += [number(row["prunable"]), number(row["lost"])]
+    cells += [
+        error,
+        row["trained"],
+        row["cost"],
+        number(row["trace_s"]),
+        number(row["prune_s"]),
+        number(row["peak_gib"]),
+        row["status"],
+    ]
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,5 +1,7 @@
 """Costs against the paper's figures, torch's counter and the really pruned network."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,11 @@ from graphprune import costs
 from graphprune.graph import kept_counts
 
 CIFAR = torch.zeros(1, 3, 32, 32)
+CONFIGURATIONS = int(os.environ.get("GRAPHPRUNE_COST_CONFIGURATIONS", "3"))  # 100 in the full run
+ARCHITECTURES = [
+    *("tiny_cnn", "resnet8", "resnet20a", "vgg16", "torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5"),
+    *("torchvision:squeezenet1_1", "torchvision:regnet_y_400mf", "torchvision:googlenet", "timm:dla34"),
+]
 
 
 @pytest.mark.parametrize(
@@ -44,12 +51,12 @@ def test_attention_is_counted_by_its_products() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-@pytest.mark.parametrize("name", ["tiny_cnn", "resnet8", "resnet20a", "vgg16", "torchvision:mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_cost_model_equals_the_pruned_network(name: str) -> None:
     channels = 1 if name == "tiny_cnn" else 3
     model, image = graphprune.models.build(name, in_channels=channels), torch.zeros(2, channels, 32, 32)
     graph = graphprune.trace(model, image)
-    indices = torch.randint(1, 10, (4, len(graph.groups)), generator=torch.Generator().manual_seed(0))
+    indices = torch.randint(1, 10, (CONFIGURATIONS, len(graph.groups)), generator=torch.Generator().manual_seed(0))
     macs, params = costs.CostModel(graph, image).of_rates(indices)
     for row, expected in zip(indices.tolist(), zip(macs.tolist(), params.tolist(), strict=True), strict=True):
         counts = [int(kept_counts(group.channels)[i]) for group, i in zip(graph.groups, row, strict=True)]

@@ -1,6 +1,7 @@
 """Coupled groups of networks small enough to write the answer down, and proof that they can be pruned."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -287,6 +288,78 @@ def test_an_input_of_the_wrong_shape_is_named() -> None:
         graphprune.trace(nn.Sequential(conv(3, 4), head(4)), [1, 2])
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module"):
         graphprune.trace("resnet20", IMAGE)  # type: ignore[arg-type]
+
+
+def test_a_split_by_a_computed_size_ties_its_parts() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        first, second = y.split(y.shape[1] // 2, 1)
+        return m.head(first * second)
+
+    assert groups(Net(forward, a=conv(3, 8), head=head(4))) == {"a": (4, ("a",))}
+
+
+def test_a_softmax_over_branches_ties_the_branches() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = torch.stack([m.a(x), m.b(x)], 1)
+        gate = m.select(y.sum(1).mean((2, 3), keepdim=True)).view(x.shape[0], 2, -1, 1, 1)
+        return m.head((y * gate.softmax(1)).sum(1))
+
+    net = Net(forward, a=conv(3, 4), b=conv(3, 4), select=conv(4, 8, 1), head=head(4))
+    assert groups(net) == {"a": (4, ("a", "b", "select"))}
+
+
+class Outputs(NamedTuple):
+    main: Tensor
+    extra: Tensor
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier in training mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head, self.aux = conv(3, 6), head(6), nn.Sequential(conv(6, 4), head(4))
+
+    def forward(self, x: Tensor) -> Tensor | Outputs:
+        y = self.a(x)
+        return Outputs(self.head(y), self.aux(y)) if self.training else self.head(y)
+
+
+def test_layers_that_only_training_reaches_are_cut_too() -> None:
+    net = AuxiliaryHead()
+    assert groups(net) == {"a": (6, ("a",)), "aux.0": (4, ("aux.0",))}
+    graph = graphprune.trace(net, IMAGE.double())
+    keep = {"a": torch.tensor([True, False] * 3), "aux.0": torch.tensor([True, False, False, False])}
+    small = graphprune.prune(net, graph, keep).train()
+    assert small.aux[0].weight.shape == (1, 3, 3, 3)
+    assert [out.shape for out in small(torch.randn(2, 3, 8, 8, dtype=torch.double))] == [(2, 5), (2, 5)]
+    assert graphprune.CostModel(graph, IMAGE).full == graphprune.cost(net, IMAGE)
+
+
+def test_layers_of_training_that_cannot_be_traced_are_told() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(y) + m.aux(y) if m.training and y.sum() > 0 else m.head(y)
+
+    net = Net(forward, a=conv(3, 4), head=head(4), aux=head(4)).eval()
+    with pytest.warns(UserWarning, match=r"layers that evaluation does not reach \(aux.2, ...\) stay as they are"):
+        graphprune.trace(net, IMAGE)
+
+
+class Tables(nn.Module):
+    """A tensor that is neither parameter nor buffer, and one that the forward makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head, self.shift = conv(3, 4), head(4), torch.full((1, 1, 8, 8), 0.5, dtype=torch.double)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.a(x) + self.shift + torch.arange(8, dtype=torch.double))
+
+
+def test_tensors_that_the_network_makes_itself_are_constants() -> None:
+    assert groups(Tables()) == {"a": (4, ("a",))}
 
 
 FAMILIES = ("densenet121", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "resnext50_32x4d")

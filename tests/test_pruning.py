@@ -93,7 +93,7 @@ def test_nothing_to_remove_is_said() -> None:
 
 
 def test_round_to_gives_back_the_strongest() -> None:
-    model, graph, _ = network("resnet20a")
+    model, graph, x = network("resnet20a")
     keep = random_keep(graph, 0.4)
     small = graphprune.prune(model, graph, keep, round_to=8)
     widths = {name: module.out_channels for name, module in small.named_modules() if isinstance(module, nn.Conv2d)}
@@ -102,8 +102,36 @@ def test_round_to_gives_back_the_strongest() -> None:
     first = keep["conv1"]
     kept = (model.conv1.weight[:, None] == small.conv1.weight[None]).flatten(2).all(-1).any(1)
     assert bool(kept[first].all())  # all that was asked for, and more
+    same = graphprune.prune(model, graph, graphprune.round_keep(model, graph, keep, 8))
+    assert torch.equal(small(x), same(x))
     with pytest.raises(ValueError, match="round_to must be a whole number of at least 1, got 0"):
         graphprune.prune(model, graph, keep, round_to=0)
+
+
+def test_rounding_that_undoes_the_request_is_said() -> None:
+    model, graph, _ = network("tiny_cnn")
+    with pytest.warns(UserWarning, match=r"prune removes nothing: keep \(round_to=4\) keeps every channel"):
+        graphprune.prune(model, graph, random_keep(graph, 0.5), round_to=4)
+
+
+def test_a_network_without_a_group_is_said() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    graph = graphprune.trace(model, torch.zeros(1, 1, 2, 2))
+    with pytest.warns(UserWarning, match="prune removes nothing: the graph offers no group; graph.frozen says"):
+        graphprune.prune(model, graph, {})
+
+
+def test_round_to_holds_for_grouped_convolutions() -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3, groups=2), nn.Conv2d(32, 32, 3, groups=32)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)),
+    )
+    graph = graphprune.trace(model, torch.zeros(1, 3, 8, 8))
+    keep = {group.name: torch.arange(group.channels) < 3 for group in graph.groups}
+    small = graphprune.prune(model, graph, keep, round_to=4)
+    assert {name: len(mask) for name, mask in keep.items()} == {"0": 8, "1": 16}
+    assert [small[i].out_channels for i in range(3)] == [8, 8, 8]  # 4 positions in each of 2 groups
+    assert (small[1].groups, small[2].groups) == (2, 8)
 
 
 def test_another_model_is_refused() -> None:

@@ -20,11 +20,16 @@ def without_data(tensor: Tensor) -> Tensor:
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
     memo: dict[int, Any] = {}
-    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    for tensor in (*model.parameters(), *model.buffers(), *plain):
+    for tensor in every_tensor(model):
         empty = without_data(tensor)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     return copy.deepcopy(model, memo)
+
+
+def every_tensor(model: nn.Module) -> list[Tensor]:
+    """Parameters, buffers, and tensors that are plain attributes of a module."""
+    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return [*model.parameters(), *model.buffers(), *plain]
 
 
 def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
@@ -45,7 +50,7 @@ def cut_shell(shell: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
 
 def light_shell(model: nn.Module) -> nn.Module:
     """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
-    return light_copy(model, {id(tensor): without_data(tensor) for tensor in (*model.parameters(), *model.buffers())})
+    return light_copy(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})
 
 
 def light_copy(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
@@ -54,7 +59,7 @@ def light_copy(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
         return swap[id(module)]
     twin = module.__class__.__new__(module.__class__)
     swap[id(module)] = twin
-    twin.__dict__.update(module.__dict__)
+    twin.__dict__.update({name: swap.get(id(value), value) for name, value in module.__dict__.items()})
     for kind in ("_parameters", "_buffers"):
         twin.__dict__[kind] = {name: swap.get(id(tensor), tensor) for name, tensor in module.__dict__[kind].items()}
     twin.__dict__["_modules"] = {
