@@ -13,7 +13,7 @@ TORCHVISION = (
     "alexnet vgg11_bn resnet18 resnext50_32x4d densenet121 googlenet mobilenet_v2 mobilenet_v3_small mnasnet0_5 "
     "shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_1 efficientnet_b0 regnet_y_400mf convnext_tiny swin_t swin_v2_t"
 )
-TIMM = "dla34 hrnet_w18_small skresnet18 resnest14d repvgg_a0 mobileone_s0 xception41 lcnet_050 ghostnet_100 dpn68"
+TIMM = "dla34 hrnet_w18_small seresnet50 resnest14d repvgg_a0 mobileone_s0 xception41 lcnet_050 fbnetc_100 dpn68"
 
 
 @pytest.fixture(scope="module")
