@@ -7,8 +7,6 @@ normalisation, activations, pooling and biases.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.cutting import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.runtime import evaluating
 from graphprune.tracing import as_inputs, propagate
 
 
@@ -47,18 +46,6 @@ class Latency:
     device: str
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, for the time of a block, with each module's own mode restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def cost(model: nn.Module, example_input: Any) -> Cost:
     """Multiply-adds and parameters of a network, counted by torch's FlopCounterMode on a weightless copy.
 
@@ -82,7 +69,7 @@ def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), _evaluating(meta):
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta):
             meta(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -229,7 +216,7 @@ def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: in
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with _evaluating(model), torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             times = sorted(_once(model, inputs) for _ in range(repeats + repeats // 5 + 1))  # the slowest: warm-up
     finally:
         torch.set_num_threads(before)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph import ChannelGraph
+from graphprune.propagation import named_tensors
 
 
 def without_data(tensor: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def light_copy(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
 def smaller_tensors(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> dict[int, Any]:
     """id of each tensor to cut -> the cut one: what a copy takes in place of the full tensors."""
     stays = kept_classes(graph, kept)
-    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    tensors = named_tensors(module)
     dims: dict[str, dict[int, Tensor]] = {}
     for site in graph.sites:
         dims.setdefault(site.tensor, {})[site.dim] = stays[site.atoms]

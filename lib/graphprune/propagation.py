@@ -80,9 +80,7 @@ class Propagation(fx.Interpreter):
         self.labels: dict[fx.Node, Any] = {}
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
-        self.tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(
-            module.named_buffers(remove_duplicate=False)
-        )
+        self.tensors = named_tensors(module)
         first: dict[int, str] = {}  # a shared tensor goes by the first of its names
         self.canonical = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
 
@@ -222,6 +220,11 @@ class Propagation(fx.Interpreter):
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Path -> parameter or buffer; a shared one under each of its paths."""
+    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def flat(tree: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from graphprune.cutting import cut, kept_classes, light_shell
 from graphprune.graph import ChannelGraph
+from graphprune.propagation import named_tensors
 from graphprune.proving import verify
 
 
@@ -65,7 +66,7 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
     check_same(model, graph)
     twin = copy.deepcopy(model)
     stays = kept_classes(graph, kept)
-    tensors = dict(twin.named_parameters(remove_duplicate=False)) | dict(twin.named_buffers(remove_duplicate=False))
+    tensors = named_tensors(twin)
     with torch.no_grad():
         for site in graph.sites:
             tensor, gone = tensors[site.tensor], (~stays[site.atoms]).nonzero().flatten()
@@ -115,7 +116,7 @@ def check_same(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise unless every tensor the graph would cut is in the model, with the size it was traced with."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    tensors = named_tensors(model)
     for site in graph.sites:
         tensor = tensors.get(site.tensor)
         size = None if tensor is None else tensor.shape[site.dim] if site.dim < tensor.ndim else len(site.atoms)
@@ -146,7 +147,7 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
 
     kept = graph.flatten(keep)
     stays = kept_classes(graph, kept)
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    tensors = named_tensors(model)
     for site in graph.sites:
         tensor, size = tensors.get(site.tensor), int(stays[site.atoms].sum())
         if tensor is None or (site.dim < tensor.ndim and tensor.shape[site.dim] != size):

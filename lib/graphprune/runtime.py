@@ -156,6 +156,18 @@ def _version(package: str) -> str:
 
 
 @contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of a block; each module's own mode is restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let torch use `count` CPU threads inside the `with` block, and as many as before after it.
 

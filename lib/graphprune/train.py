@@ -137,8 +137,7 @@ def evaluate(
     model.to(place)
     _check_fits(model, part, place)
     loss, correct = torch.zeros((), device=place, dtype=torch.float64), torch.zeros((), device=place, dtype=torch.int64)
-    with _mode(model), torch.inference_mode():
-        model.eval()
+    with runtime.evaluating(model), torch.inference_mode():
         for x, y in part.batches(batch_size):
             logits, y = model(x.to(place)), y.to(place)
             loss += F.cross_entropy(logits, y, reduction="sum")
@@ -168,8 +167,7 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
         return
     limit = min(batches, max(1, len(data.train) // batch_size)) * batch_size
     generator = runtime.seed_generator(seed, "reestimate_bn")
-    with _mode(model), torch.no_grad():
-        model.eval()
+    with runtime.evaluating(model), torch.no_grad():
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's name for the cumulative mean
@@ -259,8 +257,7 @@ def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
 
 def _check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
     x, _ = next(iter(split.batches(1)))
-    with _mode(model), torch.inference_mode():
-        model.eval()
+    with runtime.evaluating(model), torch.inference_mode():
         try:
             logits = model(x.to(device))
         except (RuntimeError, ValueError, IndexError) as error:
@@ -271,16 +268,6 @@ def _check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
             f"model: outputs of shape {tuple(logits.shape)} for one image; the data needs (1, {classes}): "
             f"build it with num_classes={classes}"
         )
-
-
-@contextmanager
-def _mode(model: nn.Module) -> Iterator[None]:
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 @contextmanager
