@@ -21,7 +21,9 @@ endif
 
 # One thread a process: notebooks run side by side, and the same seed then gives the same bits.
 export OMP_NUM_THREADS ?= 1
-export PYTHONDONTWRITEBYTECODE ?= 1
+# Bytecode is kept inside .venv: each notebook and each process it starts would else spend ten seconds compiling imports.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
 .DEFAULT_GOAL := help
 .PHONY: help venv report runs publish test lint lab notebooks lock clean conformance
