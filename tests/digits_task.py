@@ -20,4 +20,4 @@ def task():
 
 def setting(folder, **changes):
     """Keyword arguments that every arm takes."""
-    return {"macs_window": (0.3, 0.4), "m": 4, "k": 2, "light": LIGHT, "full": FULL, "folder": folder} | changes
+    return {"macs_window": (0.3, 0.4), "m": 4, "k": 2, "n_jobs": 1, "light": LIGHT, "full": FULL, "folder": folder} | changes

@@ -6,12 +6,17 @@ import sys
 import textwrap
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pytest
 import torch
+from dask_cluster import cluster
 from digits_task import FULL, LIGHT, setting, task
+from filelock import FileLock
 
+import graphprune
 from graphprune import artifacts, funnel, runtime, train, trial
+from graphprune.costs import CostModel
 from graphprune.funnel import Funnel, by_ranking, ordered, top
 from graphprune.pruning import prune
 
@@ -96,6 +101,87 @@ def test_two_processes_give_the_table_of_one(done, tmp_path):
     pd.testing.assert_frame_equal(table(search(tmp_path, n_jobs=2)), table(result))
 
 
+def test_a_dask_cluster_gives_the_table_of_one(done, tmp_path):
+    _, result = done
+    with cluster(tmp_path), joblib.parallel_config("dask"):
+        assert table(search(tmp_path / "search", n_jobs=-1)).equals(table(result))
+
+
+def test_a_candidate_that_diverges_is_recorded_and_the_search_goes_on(tmp_path, monkeypatch):
+    finite = train.fit
+
+    def fit(model, data, recipe, **options):
+        if recipe == LIGHT and len(runs) == 1:
+            runs.append("diverged")
+            raise FloatingPointError("the loss is nan")
+        runs.append("fine")
+        return finite(model, data, recipe, **options)
+
+    runs = []
+    monkeypatch.setattr(train, "fit", fit)
+    with pytest.warns(UserWarning, match="1 of 4 trainings failed and are ranked nowhere.*FloatingPointError: the loss is nan"):
+        result = search(tmp_path)
+    failed = result.trials[result.trials["failed"] != ""]
+    assert failed["failed"].tolist() == ["FloatingPointError: the loss is nan"]
+    assert failed["accuracy_val"].isna().all()
+    assert failed["counts"].item() not in result.trials.loc[result.trials["stage"] == "full", "counts"].tolist()
+    assert len(runs) == 6
+    with pytest.warns(UserWarning, match="1 of 4 trainings failed"):
+        assert table(search(tmp_path)).equals(table(result))  # and it is not tried again ...
+    assert len(runs) == 6
+    for file in tmp_path.rglob("*.failed.json"):
+        file.unlink()
+    assert (search(tmp_path).trials["failed"] == "").all()  # ... unless its file is deleted
+
+
+def test_a_candidate_out_of_memory_is_recorded(tmp_path, monkeypatch):
+    def fit(*_args, **_options):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(train, "fit", fit)
+    with (
+        pytest.warns(UserWarning, match="4 of 4 trainings failed"),
+        pytest.raises(RuntimeError, match=r"all 4 trainings failed, the first by: RuntimeError: .*allocate memory"),
+    ):
+        search(tmp_path)
+
+
+def test_a_defect_in_a_network_ends_the_search(tmp_path, monkeypatch):
+    def fit(*_args, **_options):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(train, "fit", fit)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        search(tmp_path)
+
+
+def test_a_second_search_in_the_folder_is_refused(tmp_path):
+    (tmp_path / "light").mkdir()
+    with (
+        FileLock(tmp_path / "light" / ".driver.lock"),
+        pytest.raises(RuntimeError, match="another search is training networks there"),
+    ):
+        search(tmp_path)
+    assert not list((tmp_path / "light").glob("*.json"))
+
+
+def test_a_row_says_how_the_training_went(done):
+    folder, _ = done
+    file = next(path for path in (folder / "light").glob("*.json") if "provenance" not in path.name)
+    row = artifacts.load(file)
+    small = prune(task()[0], task()[1], {n: mask_of(kept, task()[1], n) for n, kept in row["kept"].items()})
+    assert row["params"] == sum(p.numel() for p in small.parameters())
+    assert row["macs"] == graphprune.cost(small, task()[2].example()).macs
+    assert [epoch["epoch"] for epoch in row["curve"]] == pytest.approx([LIGHT.epochs], abs=0.1)
+    assert 0 < row["curve"][-1]["accuracy_train"] <= 1
+    assert row["seconds"] > 0
+
+
+def mask_of(kept, graph, name):
+    span = graph.slices[name]
+    return torch.isin(torch.arange(span.stop - span.start), torch.tensor(kept))
+
+
 def test_searches_in_one_folder_share_trials_and_overwrite_nothing(done):
     folder, _ = done
     before = files(folder)
@@ -140,7 +226,7 @@ def test_fresh_weights_are_new_and_reproducible(tmp_path):
 
 
 def test_ties_in_accuracy_go_to_the_lower_loss():
-    rows = pd.DataFrame({"accuracy_val": [0.9, 0.9, 0.8], "loss_val": [0.4, 0.3, 0.2], "rank": [1, 2, 3]})
+    rows = pd.DataFrame({"accuracy_val": [0.9, 0.9, 0.8], "loss_val": [0.4, 0.3, 0.2], "rank": [1, 2, 3], "failed": ""})
     assert ordered(rows, "accuracy")["rank"].tolist() == [2, 1, 3]
     assert ordered(rows, "loss")["rank"].tolist() == [3, 2, 1]
 
@@ -199,6 +285,49 @@ def test_a_search_killed_at_three_moments_ends_as_if_it_had_not_been(done, tmp_p
     assert {name: values for name, values in json.loads(trials).items() if name != "seconds"} == expected
 
 
+ANYWHERE = """
+    import json, os, random, shutil, signal, sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from digits_task import task
+    from test_funnel import search, files
+    folder = Path({folder!r})
+    task()
+    started = time.monotonic()
+    whole = search(folder / "whole").trials.drop(columns="seconds")
+    length = time.monotonic() - started
+    drawn = random.Random({seed})
+    for number in range({kills}):
+        place, wait = folder / str(number), length * (number + drawn.random()) / {kills}
+        child = os.fork()
+        if not child:
+            search(place)
+            os._exit(0)
+        time.sleep(wait)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        finished = {{path: time for path, time in files(place).items() if path.suffix != ".tmp"}}
+        resumed = search(place).trials.drop(columns="seconds")
+        after = files(place)
+        known = [p for p in finished if "provenance" not in p.name and p.with_name(p.name + ".provenance.json") in finished]
+        repeated = [str(path) for path in known if finished[path] != after[path]]
+        print(json.dumps([wait, len(known), repeated, resumed.equals(whole)]), flush=True)
+"""
+
+
+def test_killed_at_random_moments_a_search_goes_on_where_it_was(tmp_path):
+    kills = int(os.environ.get("GRAPHPRUNE_KILLS", "3"))
+    code = ANYWHERE.format(tests=str(Path(__file__).parent), folder=str(tmp_path), kills=kills, seed=0)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr
+    moments = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(moments) == kills
+    assert all(repeated == [] for _, _, repeated, _ in moments)
+    assert all(same for _, _, _, same in moments)
+    assert moments[-1][1] > moments[0][1]  # the last one was killed after more was done
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -235,7 +364,8 @@ def test_a_trial_needs_nothing_but_itself(done, tmp_path):
     _, result = done
     model, graph, data = task()
     kept = graph.flatten(result.keep)
-    job = trial.Trial(model, graph, data, "base", kept, LIGHT, True, 0, 1, tmp_path, False)
+    costs = CostModel(graph, data.example())
+    job = trial.Trial(trial.Task(model, costs, data, "base", LIGHT, True, 1, tmp_path, False), kept, 0)
     row = trial.run(job)
     assert row["kept"]["conv1"] == result.keep["conv1"].nonzero().flatten().tolist()
     assert artifacts.load(job.path) == row

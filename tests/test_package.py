@@ -13,7 +13,7 @@ LIB = Path(graphprune.__file__).parent
 FLOORS = [
     {"provenance", "labels", "networks", "bees", "recipe"},
     {"runtime"},
-    {"artifacts", "call", "figures"},
+    {"artifacts", "call", "figures", "jobs"},
     {"splits", "models"},
     {"data", "layers", "movement"},
     {"rules"},

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from dask_cluster import cluster
 
 import graphprune
 
@@ -41,9 +42,9 @@ def snippets() -> list[str]:
 
 
 def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first runs as it is; of the second, on digits and a small network, the search call."""
+    """The first runs as it is; the search, on digits and a small network, in two ways that end alike."""
     monkeypatch.chdir(tmp_path)
-    prune, search = snippets()
+    prune, search, spread = snippets()
     scope: dict[str, Any] = {}
     exec(prune, scope)
     assert graphprune.cost(scope["small"], scope["x"]).macs < 0.4 * graphprune.cost(scope["model"], scope["x"]).macs
@@ -58,3 +59,8 @@ def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     exec(search, scope)
     assert scope["result"].best["ratio"] >= 0.3
     assert set(scope["result"].trials["stage"]) == {"light", "full"}
+    alone = scope["result"].trials
+    (tmp_path / "shared").mkdir()
+    with cluster(tmp_path / "shared"):
+        exec(spread, scope)
+    assert scope["result"].trials.drop(columns="seconds").equals(alone.drop(columns="seconds"))

@@ -17,7 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 PINS = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)(.*)$", LOCK, flags=re.MULTILINE)
 PINNED = {canonicalize_name(name): Version(number) for name, number, _ in PINS}
-DEPENDENCIES = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines if not line.startswith("graphprune[")]
+DEPENDENCIES = PROJECT["dependencies"] + EXTRAS
 
 
 def run(*command: str) -> str:

@@ -156,7 +156,7 @@ def bee_colony(
 
     def fitness(indices: Tensor) -> Tensor:
         rows = tune(funnel, rates_table(funnel, indices, torch.full((len(indices),), float("nan"))))
-        return torch.tensor(rows["accuracy_val"].tolist(), dtype=torch.float64)
+        return torch.tensor(rows["accuracy_val"].fillna(0.0).tolist(), dtype=torch.float64)  # what failed is no food
 
     visited, found = forage(
         fitness,

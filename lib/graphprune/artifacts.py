@@ -21,7 +21,7 @@ from filelock import FileLock
 from graphprune import runtime
 from graphprune.provenance import digest, sha256, sources
 
-__all__ = ["CorruptedError", "Results", "digest", "load", "provenance", "save", "sources", "stage"]
+__all__ = ["CorruptedError", "Results", "demand_writable", "digest", "find", "load", "provenance", "save", "sources", "stage"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def stage(
     try:
         return cast(T, _load_if(path, wanted))
     except (FileNotFoundError, CorruptedError, _Stale):
-        _probe(path)
+        demand_writable(path)
     with _lock(path):
         try:  # another process may have made it meanwhile
             return cast(T, _load_if(path, wanted))
@@ -99,9 +99,20 @@ def save(path: Path, value: Any, provenance: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     _check_kind(path)
-    _probe(path)
+    demand_writable(path)
     with _lock(path):
         _write(path, value, dict(provenance))
+
+
+def find(path: Path, *, parameters: Mapping[str, Any], modules: Sequence[str] = (), inputs: Sequence[Path] = ()) -> Any | None:
+    """What `stage` would load, or None where it would compute.
+
+    Args, Raises: as for `stage`.
+    """
+    try:
+        return _load_if(Path(path), provenance(parameters, modules, inputs))
+    except (FileNotFoundError, CorruptedError, _Stale):
+        return None
 
 
 def load(path: Path) -> Any:
@@ -187,8 +198,8 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _probe(path: Path, size: int = 1 << 16) -> None:
-    """Raise a clear OSError now if the folder is read-only or full, rather than after an hour's computation."""
+def demand_writable(path: Path, size: int = 1 << 16) -> None:
+    """Raise a clear OSError now if the path's folder is read-only or full, rather than after an hour's computation."""
     temporary = path.with_name(f".{path.name}.probe.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +324,7 @@ class Results:
         writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows.values())
-        _probe(self.path)
+        demand_writable(self.path)
         _replace(self.path, file.getvalue().encode())
 
 

@@ -25,14 +25,14 @@ from graphprune.graph import ChannelGraph
 from graphprune.pruning import prune
 from graphprune.space import kept_masks
 from graphprune.train import Recipe
-from graphprune.trial import Trial, run_all, weights_of
+from graphprune.trial import Task, Trial, run_all, weights_of
 from graphprune.window import Window
 
 Ranker = Callable[[Tensor], Tensor]
 """(B, groups) rate indices -> (B,) scores, higher is better."""
 
 COLUMNS = ["stage", "rank", "indices", "counts", "ratio", "macs", "params", "score", "accuracy_val", "loss_val"]
-COLUMNS += ["accuracy_test", "epochs", "seed", "seconds"]
+COLUMNS += ["accuracy_test", "epochs", "seed", "seconds", "failed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class SearchResult:
             in; `indices` the rate indices (empty for an arm that is not bound to tenths) and `counts` the channels
             kept, by group; `ratio` R(r); `macs`, `params`; `score` the ranker's; `accuracy_val`, `loss_val` on the
             validation split; `accuracy_test` of the chosen network alone, else NaN; `epochs`, `seed` and `seconds` of
-            its training.
+            its training; `failed` why there is no accuracy (a failed network is ranked nowhere), else "".
         model: the chosen network, pruned and retrained.
     """
 
@@ -79,7 +79,9 @@ class Funnel:
             loss) or "loss" (ties by accuracy), which still tells networks apart when accuracies do not.
         inherit: retraining starts from the base network's weights [our reading], else from new ones.
         seed: of all that is random.
-        n_jobs: networks trained at once, each in a process of its own, as in joblib.
+        n_jobs: networks trained at once, each in a process of its own, as in joblib: -1 is one for every core (or every
+            worker of a Dask cluster, inside `joblib.parallel_config("dask")`), 1 trains in this process. On a GPU, as
+            many as fit into its memory.
         threads: torch threads each of them has. It is not left to the machine, so that results do not depend on n_jobs.
     """
 
@@ -96,7 +98,7 @@ class Funnel:
     criterion: Literal["accuracy", "loss"] = "accuracy"
     inherit: bool = True
     seed: int = 0
-    n_jobs: int = 1
+    n_jobs: int = -1
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -222,35 +224,32 @@ def trained(
         restarts: a number each for the order of the training images; the same, 0, unless given.
 
     Returns:
-        The candidates with cost, `accuracy_val`, `loss_val`, `epochs`, `seed`, `seconds`, `counts`, `kept` and
-        `weights`.
+        The candidates with cost, `accuracy_val`, `loss_val`, `epochs`, `seed`, `seconds`, `failed`, `counts`, `kept`
+        and `weights`.
     """
-    job = partial(
-        Trial,
+    task = Task(
         model=funnel.model,
-        graph=funnel.graph,
+        costs=funnel.window.costs,
         data=funnel.data,
         base=funnel.base,
         recipe=recipe,
         inherit=funnel.inherit,
         threads=funnel.threads,
-        folder=Path(funnel.folder) / stage,
+        folder=Path(funnel.folder).absolute() / stage,  # a worker has a working directory of its own
         store_weights=stage == "full",
     )
     seeds = [1000 * funnel.seed + restart for restart in restarts or [0] * len(kept)]
-    trials = [job(kept=mask, seed=seed) for mask, seed in zip(kept, seeds, strict=True)]
+    trials = [Trial(task, mask, seed) for mask, seed in zip(kept, seeds, strict=True)]
     rows = pd.DataFrame(run_all(trials, funnel.n_jobs, f"{stage} training"), index=candidates.index)
     counts = torch.stack([kept[:, span].sum(1) for span in funnel.graph.slices.values()], 1)
-    macs, params = funnel.window.costs.of_counts(counts)
+    measured = rows[["macs", "params", "seed", "failed"]].join(rows[["accuracy_val", "loss_val", "seconds"]].astype(float))
     return candidates.assign(
         stage=stage,
         counts=counts.tolist(),
-        macs=macs.tolist(),
-        params=params.tolist(),
         epochs=float(recipe.epochs),
         kept=kept.tolist(),
         weights=[str(trial.weights) for trial in trials],
-        **{name: rows[name] for name in ("accuracy_val", "loss_val", "seed", "seconds")},
+        **{str(name): column for name, column in measured.items()},
     )
 
 
@@ -289,7 +288,14 @@ def choose(funnel: Funnel, full: pd.DataFrame, light: pd.DataFrame | None = None
 
 
 def ordered(rows: pd.DataFrame, criterion: str) -> pd.DataFrame:
-    """Trained networks from the best on validation down; ties go to the other measure, then to the better rank."""
+    """Trained networks from the best on validation down; ties go to the other measure, then to the better rank.
+
+    Raises:
+        RuntimeError: all of them failed.
+    """
+    if (rows["failed"] != "").all():
+        raise RuntimeError(f"all {len(rows)} trainings failed, the first by: {rows['failed'].iloc[0]}; see `light` and `full`")
+    rows = rows[rows["failed"] == ""]
     by, ascending = ["accuracy_val", "loss_val", "rank"], [False, True, True]
     if criterion == "loss":
         by, ascending = ["loss_val", "accuracy_val", "rank"], [True, False, True]

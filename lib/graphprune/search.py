@@ -53,7 +53,7 @@ def sacp(
     criterion: Literal["accuracy", "loss"] = "accuracy",
     inherit: bool = True,
     seed: int = 0,
-    n_jobs: int = 1,
+    n_jobs: int = -1,
     threads: int = 1,
 ) -> SearchResult:
     """Prune a trained network by SACP's Algorithm 1 (Liu et al., sections 3.3-3.5); the defaults are the paper's sizes.

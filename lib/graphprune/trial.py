@@ -1,7 +1,8 @@
 """One trial: a network pruned, trained, measured on the validation split and stored, by whichever process does it.
 
 A trial is idempotent. Its result is a file of its own, written whole the moment it is done and known by all it depends
-on, so that a killed run repeats none that were finished, and processes and machines may share a folder.
+on, so that a killed run repeats none that were finished, and processes and machines may share a folder. A trial that
+cannot be done (its loss is no number, its process runs out of memory) leaves a file that says why, and the others go on.
 """
 
 from __future__ import annotations
@@ -9,120 +10,206 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from graphprune import artifacts, runtime, train
+from graphprune import artifacts, jobs, runtime, train
+from graphprune.costs import CostModel
 from graphprune.data import Dataset
 from graphprune.graph import ChannelGraph
+from graphprune.jobs import Died, Shared
 from graphprune.pruning import prune
 from graphprune.train import Recipe
 
+CURVE = ("epoch", "lr", "loss", "accuracy_train")
+"""What is stored of each epoch of a trial's training, see `train.fit`."""
+
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """One network to be pruned, trained and measured; complete in itself, so that any process can do it."""
+class Task:
+    """What the trials of one stage have in common.
+
+    Attributes:
+        model: the trained base network.
+        costs: of its pruned versions.
+        data: trained on `.train`, measured on `.val`.
+        base: a digest of the model's weights, its graph and the data.
+        recipe: of the training.
+        inherit: start from the base network's weights, else from new ones.
+        threads: torch threads a trial has.
+        folder: where results are stored.
+        store_weights: store the trained weights, too.
+    """
 
     model: nn.Module
-    graph: ChannelGraph
+    costs: CostModel
     data: Dataset
     base: str
-    kept: Tensor  # (num_atoms,) bool
     recipe: Recipe
     inherit: bool
-    seed: int
     threads: int
     folder: Path
     store_weights: bool
 
+    @property
+    def graph(self) -> ChannelGraph:
+        return self.costs.graph
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One network to be pruned, trained and measured."""
+
+    task: Task
+    kept: Tensor  # (num_atoms,) bool
+    seed: int
+
     @cached_property
-    def parameters(self) -> dict[str, Any]:
-        names = ("base", "kept", "recipe", "inherit", "seed")
-        return {name: getattr(self, name) for name in names}
+    def known(self) -> dict[str, Any]:
+        """What its result depends on, as `artifacts.stage` takes it."""
+        task = self.task
+        about = {"base": task.base, "kept": self.kept, "recipe": task.recipe, "inherit": task.inherit, "seed": self.seed}
+        return {"parameters": about, "modules": ("trial",)}
 
     @cached_property
     def path(self) -> Path:
-        return self.folder / f"{artifacts.digest(self.parameters)[:16]}.json"
+        return Path(self.task.folder) / f"{artifacts.digest(self.known['parameters'])[:16]}.json"
 
     @property
     def weights(self) -> Path:
         return self.path.with_suffix(".safetensors")
 
+    @property
+    def failure(self) -> Path:
+        """Where it says why there is no result; delete the file to have it tried again."""
+        return self.path.with_suffix(".failed.json")
+
 
 def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, Any]]:
-    """The rows of many trials, in their order and the same for any n_jobs; what is stored is not done again."""
-    rows = [_stored(trial) for trial in trials]
-    left = [trial for trial, row in zip(trials, rows, strict=True) if row is None]
-    jobs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_job)(trial, os.getpid()) for trial in left) if left else []
-    made = iter(runtime.progress(jobs, desc, total=len(left)))
-    return [row if row is not None else next(made) for row in rows]
+    """The rows of many trials of one task, in their order and the same for any n_jobs; what is stored is not done again.
+
+    Raises:
+        RuntimeError: another search is training networks in the folder.
+
+    Warns:
+        UserWarning: some trials failed; their rows have the reason under "failed".
+    """
+    rows = [stored(trial) for trial in trials]
+    if left := [index for index, row in enumerate(rows) if row is None]:
+        shared = Shared(trials[0].task)
+        with _alone_in(Path(trials[0].task.folder)):
+            found = jobs.run(_job, shared, [(trials[i].kept, trials[i].seed, os.getpid()) for i in left], n_jobs, desc)
+        for index, row in zip(left, found, strict=True):
+            rows[index] = _fail(trials[index], row.reason) if isinstance(row, Died) else row
+    done = [row for row in rows if row is not None]
+    if failed := [f"{trial.failure}: {row['failed']}" for trial, row in zip(trials, done, strict=True) if row["failed"]]:
+        warnings.warn(
+            f"{len(failed)} of {len(done)} trainings failed and are ranked nowhere; delete a file to try again: "
+            + "; ".join(failed),
+            stacklevel=2,
+        )
+    return done
 
 
-def _job(trial: Trial, driver: int) -> dict[str, Any]:
+def _job(shared: Shared[Task], what: tuple[Tensor, int, int]) -> dict[str, Any]:
+    kept, seed, driver = what
     if os.getpid() != driver:
         os.environ["GRAPHPRUNE_QUIET"] = "1"  # the driver's bar counts the trials; a worker's would run through it
-    return run(trial)
+    return run(Trial(shared.value, kept, seed))
 
 
-Fitted = tuple[nn.Module, float]
-"""A trained network, and the seconds its training took."""
-
-
-def run(trial: Trial, fit: Callable[[Trial], Fitted] | None = None) -> dict[str, Any]:
-    """Do one trial, or load it where it was done before: what it is, how it went, how long it took."""
-    fit = fit or _fit
-    known: dict[str, Any] = {"parameters": trial.parameters, "modules": ("trial",)}
-    with runtime.threads(trial.threads):
-        if not trial.store_weights:
-            return artifacts.stage(trial.path, lambda: _measured(trial, *fit(trial)), **known)
-        state = artifacts.stage(trial.weights, lambda: _packed(*fit(trial)), **known)
-        return artifacts.stage(trial.path, lambda: _measured(trial, *_unpacked(trial, state)), inputs=[trial.weights], **known)
-
-
-class _NotDone(Exception):
-    """A trial has no stored result."""
-
-
-def _stored(trial: Trial) -> dict[str, Any] | None:
-    def refuse(trial: Trial) -> Fitted:
-        raise _NotDone
-
+def _alone_in(folder: Path) -> Any:
+    artifacts.demand_writable(folder / "trial.json")
+    lock = FileLock(folder / ".driver.lock", timeout=0)
     try:
-        return run(trial, refuse)
-    except _NotDone:
-        return None
+        return lock.acquire()
+    except Timeout as error:
+        raise RuntimeError(
+            f"folder={str(folder)!r}: another search is training networks there; wait for it, or give this one another folder"
+        ) from error
+
+
+def run(trial: Trial) -> dict[str, Any]:
+    """Do one trial, or load it where it was done before: what it is, how it went, how long it took, or why it failed."""
+    with runtime.threads(trial.task.threads):
+        row = stored(trial)
+        try:
+            return _done(trial) if row is None else row
+        except (FloatingPointError, MemoryError, RuntimeError) as error:
+            if not _of_this_candidate(error):
+                raise
+            return _fail(trial, f"{type(error).__name__}: {error}")
+
+
+def stored(trial: Trial) -> dict[str, Any] | None:
+    """The row of a trial that was done, or failed, before."""
+    for path, inputs in ((trial.failure, []), (trial.path, [trial.weights] if trial.task.store_weights else [])):
+        if path.is_file() and (row := artifacts.find(path, inputs=inputs, **trial.known)) is not None:
+            return dict(row)
+    return None
+
+
+def _of_this_candidate(error: Exception) -> bool:
+    """Whether it says something of the network, not of the program; torch's CPU allocator has no error of its own."""
+    return isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _fail(trial: Trial, reason: str) -> dict[str, Any]:
+    row = {**_about(trial), "failed": reason, "accuracy_val": None, "loss_val": None, "seconds": None, "curve": []}
+    artifacts.save(trial.failure, row, artifacts.provenance(**trial.known))
+    return row
+
+
+def _done(trial: Trial) -> dict[str, Any]:
+    if not trial.task.store_weights:
+        return artifacts.stage(trial.path, lambda: _measured(trial, *_fit(trial)), **trial.known)
+    state = artifacts.stage(trial.weights, lambda: _packed(*_fit(trial)), **trial.known)
+    return artifacts.stage(
+        trial.path, lambda: _measured(trial, *_unpacked(trial, state)), inputs=[trial.weights], **trial.known
+    )
+
+
+Fitted = tuple[nn.Module, Tensor, float]
+"""A trained network, its `CURVE` (epochs, 4) float64, and the seconds its training took."""
 
 
 def _fit(trial: Trial) -> Fitted:
-    started = time.perf_counter()
-    small = prune(trial.model, trial.graph, trial.graph.unflatten(trial.kept))
-    if not trial.inherit:
+    started, task = time.perf_counter(), trial.task
+    small = _pruned(trial)
+    if not task.inherit:
         _renew(small, trial.seed)
-    small = train.finetune(small, trial.data, trial.recipe, seed=trial.seed)
-    return small, time.perf_counter() - started
+    train.reestimate_bn(small.to(runtime.device()), task.data, seed=trial.seed)
+    history = train.fit(small, task.data, task.recipe, seed=trial.seed, desc="fine-tuning")
+    curve = torch.tensor([[row[name] for name in CURVE] for row in history], dtype=torch.float64)
+    return small, curve, time.perf_counter() - started
 
 
-def _packed(small: nn.Module, seconds: float) -> dict[str, Tensor]:
-    """Weights and seconds in one file, so that neither lacks the other."""
-    return {**small.state_dict(), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+def _pruned(trial: Trial) -> nn.Module:
+    return prune(trial.task.model, trial.task.graph, trial.task.graph.unflatten(trial.kept))
+
+
+def _packed(small: nn.Module, curve: Tensor, seconds: float) -> dict[str, Tensor]:
+    """All in one file, so that no part lacks the others."""
+    return {**small.state_dict(), "trial curve": curve, "trial seconds": torch.tensor(seconds, dtype=torch.float64)}
 
 
 def _unpacked(trial: Trial, state: Mapping[str, Tensor]) -> Fitted:
-    small = prune(trial.model, trial.graph, trial.graph.unflatten(trial.kept))
+    small = _pruned(trial)
     small.load_state_dict(weights_of(state))
-    return small, state["seconds"].item()
+    return small, state["trial curve"], state["trial seconds"].item()
 
 
 def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in a stored trial's weights file."""
-    return {name: tensor for name, tensor in state.items() if name != "seconds"}
+    return {name: tensor for name, tensor in state.items() if not name.startswith("trial ")}
 
 
 def _renew(model: nn.Module, seed: int) -> None:
@@ -133,13 +220,15 @@ def _renew(model: nn.Module, seed: int) -> None:
                 reset()
 
 
-def _measured(trial: Trial, small: nn.Module, seconds: float) -> dict[str, Any]:
-    found = train.evaluate(small, trial.data.val)
-    return {
-        "kept": {name: mask.nonzero().flatten().tolist() for name, mask in trial.graph.unflatten(trial.kept).items()},
-        "recipe": dataclasses.asdict(trial.recipe),
-        "seed": trial.seed,
-        "accuracy_val": found.accuracy,
-        "loss_val": found.loss,
-        "seconds": seconds,
-    }
+def _about(trial: Trial) -> dict[str, Any]:
+    keep = trial.task.graph.unflatten(trial.kept)
+    kept = {name: mask.nonzero().flatten().tolist() for name, mask in keep.items()}
+    macs, params = trial.task.costs.of_counts(torch.tensor([[len(channels) for channels in kept.values()]]))
+    cost = {"macs": int(macs), "params": int(params)}
+    return {"kept": kept, **cost, "recipe": dataclasses.asdict(trial.task.recipe), "seed": trial.seed}
+
+
+def _measured(trial: Trial, small: nn.Module, curve: Tensor, seconds: float) -> dict[str, Any]:
+    found = train.evaluate(small, trial.task.data.val)
+    measured = {"failed": "", "accuracy_val": found.accuracy, "loss_val": found.loss, "seconds": seconds}
+    return {**_about(trial), **measured, "curve": [dict(zip(CURVE, row, strict=True)) for row in curve.tolist()]}
