@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from graphprune import figures, models
-from graphprune.figures import Place, draw_graph, layout
+from graphprune.figures import draw_graph
 from graphprune.graph import trace
 
 matplotlib.use("Agg")
@@ -28,40 +28,6 @@ def resnet8():
 @pytest.fixture(scope="module")
 def tiny():
     return trace(models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
-
-
-def test_a_chain_is_one_row(tiny):
-    assert layout(tiny) == [Place(0, column, 0) for column in range(8)]
-
-
-def test_a_row_ends_at_the_margin(tiny):
-    assert [(place.row, place.column) for place in layout(tiny, columns=3)] == [
-        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1),
-    ]  # fmt: skip
-
-
-def test_a_row_begins_where_a_resnet_grows_wider_and_shortcuts_have_their_own_lane(resnet8):
-    places = dict(zip([node.name for node in resnet8.nodes], layout(resnet8), strict=True))
-    assert places["conv1"] == Place(0, 0, 0)
-    assert places["layer1.0.bn2"] == Place(0, 5, 0)
-    assert places["layer2.0.conv1"] == Place(1, 0, 0)
-    assert places["layer2.0.shortcut.0"] == Place(1, 0, 1)
-    assert places["layer2.0.shortcut.1"] == Place(1, 1, 1)
-    assert places["layer3.0.conv1"] == Place(2, 0, 0)
-    assert places["linear"] == Place(2, 5, 0)
-
-
-@pytest.mark.parametrize("columns", [2, 5, 20])
-def test_no_two_layers_lie_on_each_other(resnet8, columns):
-    points = figures.positions(layout(resnet8, columns))
-    assert len(set(points)) == len(resnet8.nodes)
-    assert all(abs(x - u) >= 1 or abs(y - v) >= 1 for x, y in points for u, v in points if (x, y) != (u, v))
-
-
-@pytest.mark.parametrize("columns", [1, 0, 2.5])
-def test_a_row_needs_two_columns(tiny, columns):
-    with pytest.raises(ValueError, match=f"columns={columns}: a row needs at least 2"):
-        draw_graph(tiny, columns=columns)
 
 
 def test_every_layer_and_every_edge_is_drawn_once(resnet8):
@@ -105,24 +71,55 @@ def test_a_network_without_groups_is_grey():
     assert [matplotlib.colors.to_hex(patch.get_facecolor()) for patch in axes.patches] == [figures.FROZEN]
 
 
-class ReadTwice(nn.Module):
-    """conv `a` is read before and after an addition, which the graph merges into `a`: an edge goes back to it."""
+class Branches(nn.Module):
+    """Convolutions `a` to `c` of 2 channels each, concatenated and normalised, and read by `d`."""
 
-    def __init__(self):
+    def __init__(self, count):
         super().__init__()
-        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
-        self.c = nn.Conv2d(4, 4, 3, padding=1)
+        self.convs = nn.ModuleList(nn.Conv2d(1, 2, 3, padding=1) for _ in range(count))
+        self.bn, self.d = nn.BatchNorm2d(2 * count), nn.Conv2d(2 * count, 3, 1)
 
     def forward(self, x):
-        first = self.a(x)
-        return first + self.b(x) + self.c(first)
+        return self.d(self.bn(torch.cat([conv(x) for conv in self.convs], 1)))
 
 
-def test_edges_that_go_back_are_drawn_too():
-    graph = trace(ReadTwice(), torch.zeros(1, 1, 8, 8))
-    axes = draw_graph(graph).axes[0]
-    assert len(set(layout(graph))) == 3
-    assert sum(isinstance(patch, FancyArrowPatch) for patch in axes.patches) == graph.edge_index.shape[1]
+@pytest.mark.parametrize(("count", "numbers"), [(1, ["0"]), (3, ["0", "1", "2"]), (4, ["4×"])])
+def test_a_layer_of_several_groups_has_a_stripe_for_each(count, numbers):
+    axes = draw_graph(trace(Branches(count), torch.zeros(1, 1, 4, 4))).axes[0]
+    (bn,) = [patch for patch in axes.patches if isinstance(patch, Circle)]
+    left, right = bn.center[0] - bn.radius, bn.center[0] + bn.radius
+    inside = [text for text in axes.texts if left < text.get_position()[0] < right and text.get_zorder() > 4]
+    there = [text for text in inside if abs(text.get_position()[1] - bn.center[1]) < bn.radius]
+    assert [text.get_text() for text in there] == numbers
+    stripes = [patch for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_clip_path() is not None]
+    stripes = [stripe for stripe in stripes if stripe.get_zorder() == 3]
+    assert len(stripes) == (count if count > 1 else 0)
+    assert all(stripe.get_height() == pytest.approx(2 * bn.radius / count) for stripe in stripes)
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert any(text.startswith("stripes: ") for text in legend) == (count > 1)
+
+
+def test_names_leave_out_what_the_left_neighbour_says(resnet8):
+    axes = draw_graph(resnet8, names=True).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts.count("layer1.0.\nconv1") == 1
+    assert "layer2.0.\nshortcut.0" in texts
+    assert {"bn1", "shortcut.1", "linear"} <= set(texts)  # of one block, and of none
+
+
+def test_no_name_touches_the_next(resnet8):
+    axes = draw_graph(resnet8, names=True).axes[0]
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts if not text.get_text().isdigit()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_the_legend_ends_before_its_colours_come_again():
+    blocks = [nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1, groups=2)) for _ in range(11)]
+    graph = trace(nn.Sequential(*blocks, nn.Conv2d(2, 1, 1)), torch.zeros(1, 2, 4, 4))
+    legend = [text.get_text() for text in draw_graph(graph).axes[0].get_legend().get_texts()]
+    assert sum(text.endswith("shared by 2 layers") for text in legend) == figures.LISTED == 9
+    assert "and 2 more: colours come again, numbers do not" in legend
 
 
 def test_equal_figures_are_equal_files(tiny, tmp_path):

@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout"},
     {"runtime"},
     {"artifacts", "call", "figures", "jobs"},
     {"splits", "models"},

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune.layout import RADIUS, Layout, Place, Point, layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from graphprune.graph import ChannelGraph
+    from graphprune.graph import ChannelGraph, Node
 
 FROZEN = "#b5b5b5"
+INK = "#333333"  # outlines
 KINDS = {
     "conv": "convolution",
     "bn": "batch normalisation",
@@ -23,8 +29,9 @@ KINDS = {
     "pool": "pooling",
     "fc": "fully connected",
 }
-RADIUS = 0.33  # of a node, where neighbouring columns are 1 apart
-Point = tuple[float, float]
+LISTED = 9  # coupled groups the legend names; there are as many strong colours
+LETTERS = 11  # of a layer's name in a line
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
 
 
 def style() -> None:
@@ -44,63 +51,19 @@ def save(figure: Figure, path: Path) -> None:
 # a network as a graph ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a layer is drawn: rows go down, columns to the right, and lane 0 holds the longest path through the network."""
-
-    row: int
-    column: int
-    lane: int
-
-
-def layout(graph: ChannelGraph, columns: int = 20) -> list[Place]:
-    """Place the layers like text: by depth from left to right, a new row wherever the network grows wider, or at the margin.
-
-    Args:
-        graph: the traced network.
-        columns: the most columns a row has.
-
-    Returns:
-        one place for each of `graph.nodes`; no two are the same.
-    Raises:
-        ValueError: `columns` is below 2.
-    """
-    import networkx
-
-    if not isinstance(columns, int) or columns < 2:
-        raise ValueError(f"columns={columns!r}: a row needs at least 2")
-    flow = networkx.DiGraph()
-    flow.add_nodes_from(range(len(graph.nodes)))
-    for source, target in sorted(graph.edge_index.T.tolist(), key=lambda edge: edge[0] > edge[1]):
-        if source < target or not networkx.has_path(flow, target, source):  # merging an addition may close a cycle
-            flow.add_edge(source, target)
-    levels = [sorted(level) for level in networkx.topological_generations(flow)]
-    height = {node: i for i, level in enumerate(networkx.topological_generations(flow.reverse())) for node in level}
-    places: dict[int, Place] = {}
-    row, column, widest = 0, -1, 0
-    for level in levels:
-        level.sort(key=lambda node: -height[node])  # the longest path comes first
-        main, column = graph.nodes[level[0]], column + 1
-        wider = main.kind == "conv" and main.channels > widest
-        widest = main.channels if wider else widest
-        if column and (wider or column == columns):
-            row, column = row + 1, 0
-        places |= {node: Place(row, column, lane) for lane, node in enumerate(level)}
-    return [places[node] for node in range(len(graph.nodes))]
-
-
 def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: float = 0.5, names: bool = False) -> Figure:
     """Draw a network as the graph an encoder sees: shape = kind of layer, colour and number = coupled group, grey = frozen.
 
-    Groups that couple several layers have strong colours; groups of one layer have pale ones. Nodes and edges are those of
-    SACP, section 3.2; an edge that jumps over layers is an arc.
+    Groups that couple several layers have strong colours; groups of one layer have pale ones. A layer that carries the
+    channels of several groups (after a concatenation) has a stripe for each, as high as its share. Nodes and edges are
+    those of SACP, section 3.2; an edge that jumps over layers is an arc.
 
     Args:
         graph: the traced network.
         title: above the drawing.
         columns: the most layers side by side.
         scale: inches from one column to the next.
-        names: write each layer's name under it.
+        names: write under each layer the part of its name in which it differs from the layer on its left.
 
     Raises:
         ValueError: `columns` is below 2.
@@ -109,24 +72,22 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
     """
     from matplotlib import pyplot as plt
 
-    places = layout(graph, columns)
-    points = positions(places)
-    wide, high = max(x for x, _ in points), -min(y for _, y in points)
-    figure, axes = plt.subplots(figsize=((wide + 2.6) * scale, (high + 2.6) * scale + 0.5))
+    labels = _labels(graph, layout(graph, columns)) if names else [""] * len(graph.nodes)
+    letters = max(len(line) for label in labels for line in label.split("\n"))
+    size = min(12.0, 100 * scale / max(1, letters))  # points
+    below = (0.15 + max(label.count("\n") + 1 for label in labels) * 1.3 * size / 72 / scale) if names else 0.0
+    drawing = layout(graph, columns, below)
+    wide, low = max(x for x, _ in drawing.points), min(y for _, y in drawing.points) - below - 0.7
+    top = drawing.gutters[0] + 0.25
+    figure, axes = plt.subplots(figsize=((wide + 2.6) * scale, (top - low) * scale + 0.5))
     for source, target in graph.edge_index.T.tolist():
-        _edge(axes, places[source], places[target], points[source], points[target])
+        _edge(axes, drawing, source, target)
     colours = _colours(graph)
-    for node, (x, y) in zip(graph.nodes, points, strict=True):
-        group = _group(graph, node.atoms)
-        axes.add_patch(_shape(node.kind, x, y, facecolor=colours[group], edgecolor="#333333", linewidth=0.8, zorder=3))
-        if group >= 0:
-            ink = "white" if len(graph.groups[group].layers) > 1 else "black"
-            axes.text(x, y - 0.02, str(group), ha="center", va="center", fontsize=17 * scale, color=ink, zorder=4)
-        if names:
-            axes.text(x, y - 0.5, node.name, ha="center", va="top", fontsize=12)
-    for row in sorted({place.row for place in places}):
-        _width_of_row(axes, graph, places, points, row)
-    axes.set(xlim=(-1.9, wide + 0.7), ylim=(-high - (1.1 if names else 0.7), 1.3), aspect="equal")
+    for node, label, (x, y) in zip(graph.nodes, labels, drawing.points, strict=True):
+        _node(axes, node, _parts(graph, node), colours, (x, y), 17 * scale)
+        axes.text(x, y - RADIUS - 0.1, label, ha="center", va="top", fontsize=size, linespacing=1.1)
+    _widths(axes, graph, drawing)
+    axes.set(xlim=(-1.9, wide + 0.7), ylim=(low, top), aspect="equal")
     axes.set_axis_off()
     axes.set_title(title, loc="left", fontsize=13, x=0.04)
     axes.legend(
@@ -136,18 +97,12 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
     return figure
 
 
-def positions(places: list[Place]) -> list[Point]:
-    """The centre of each node: a row is as high as its lanes, with room for arcs above it."""
-    lanes = {row: max(p.lane for p in places if p.row == row) for row in sorted({p.row for p in places})}
-    top = [sum(2.0 + lanes[above] for above in range(row)) for row in lanes]
-    return [(float(place.column), -(top[place.row] + place.lane)) for place in places]
-
-
-def _group(graph: ChannelGraph, atoms: tuple[int, ...]) -> int:
-    """The number of the group of a layer's first prunable channel, -1 if it has none."""
-    first = next((atom for atom in atoms if atom >= 0), None)
-    spans = graph.slices.values()
-    return -1 if first is None else next(i for i, span in enumerate(spans) if span.start <= first < span.stop)
+def _parts(graph: ChannelGraph, node: Node) -> dict[int, float]:
+    """The groups a layer's channels belong to, -1 for the frozen ones, each with its share, in order of appearance."""
+    ends = np.cumsum([group.channels for group in graph.groups])
+    atoms = np.array(node.atoms)
+    found = Counter(np.where(atoms < 0, -1, np.searchsorted(ends, atoms, side="right")).tolist())
+    return {number: count / len(atoms) for number, count in found.items()}
 
 
 def _colours(graph: ChannelGraph) -> dict[int, Any]:
@@ -155,6 +110,7 @@ def _colours(graph: ChannelGraph) -> dict[int, Any]:
     import seaborn
 
     strong, pale = ([c for i, c in enumerate(seaborn.color_palette(name)) if i != 7] for name in ("colorblind", "pastel"))
+    mixed = 0.5 if any(len(group.layers) > 1 for group in graph.groups) else 0.0
     colours: dict[int, Any] = {-1: FROZEN}
     coupled = single = 0
     for number, group in enumerate(graph.groups):
@@ -162,8 +118,57 @@ def _colours(graph: ChannelGraph) -> dict[int, Any]:
             colours[number], coupled = strong[coupled % len(strong)], coupled + 1
         else:
             tint = pale[single % len(pale)]
-            colours[number], single = tuple(0.5 + 0.5 * part for part in tint), single + 1
+            colours[number], single = tuple(mixed + (1 - mixed) * part for part in tint), single + 1
     return colours
+
+
+def _node(axes: Axes, node: Node, parts: dict[int, float], colours: dict[int, Any], centre: Point, size: float) -> None:
+    """One layer: its shape, a stripe for each of its groups, and their numbers if there is room."""
+    from matplotlib.patches import Rectangle
+
+    x, y = centre
+    only = colours[next(iter(parts))] if len(parts) == 1 else "none"
+    shape = axes.add_patch(_shape(node.kind, x, y, facecolor=only, edgecolor=INK, linewidth=0.8, zorder=4))
+    outline = shape.get_path().transformed(shape.get_patch_transform()).get_extents()
+    upper, most = outline.y1, 1 if node.kind == "pool" else 3  # numbers there is room for
+    for number, share in parts.items():
+        high, middle = share * outline.height, y + (0.02 if node.kind == "pool" else -0.02)
+        if len(parts) > 1:
+            stripe = Rectangle((outline.x0, upper - high), outline.width, high, fc=colours[number], ec=INK, lw=0.4, zorder=3)
+            axes.add_artist(stripe).set_clip_path(shape)
+            upper, middle = upper - high, upper - high / 2 - 0.01
+        if number >= 0 and len(parts) <= most:
+            points = size * (1.0 if len(parts) == 1 else 0.6) * (0.8 if node.kind in {"pool", "fc"} else 1.0)
+            axes.text(x, middle, str(number), fontsize=points, color=_ink(colours[number]), **CENTRED)
+    if len(parts) > most:
+        axes.text(x, y, f"{len(parts)}×", fontsize=0.8 * size, color="black", **CENTRED)
+
+
+def _ink(colour: Any) -> str:
+    """White on dark colours, black on light ones."""
+    from matplotlib.colors import to_rgb
+
+    return "white" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) < 0.6 else "black"
+
+
+def _labels(graph: ChannelGraph, drawing: Layout) -> list[str]:
+    """For each layer its name without what it shares with the layer on its left, a line for every ten letters or so."""
+    at = {place: node.name.split(".") for place, node in zip(drawing.places, graph.nodes, strict=True)}
+    labels = []
+    for place, parts in at.items():
+        left = at.get(Place(place.row, place.column - 1, place.lane), [])
+        same = [a == b for a, b in zip(left, parts[:-1], strict=False)]
+        shared = [*same, False].index(False)
+        while shared and parts[shared].isdigit():  # a number by itself says nothing
+            shared -= 1
+        lines = [""]
+        for piece in re.findall(r"[^._]*[._]?", ".".join(parts[shared:])):
+            if len(lines[-1]) + len(piece) <= LETTERS:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+        labels.append("\n".join(lines))
+    return labels
 
 
 def _shape(kind: str, x: float, y: float, radius: float = RADIUS, **look: Any) -> Patch:
@@ -178,61 +183,41 @@ def _shape(kind: str, x: float, y: float, radius: float = RADIUS, **look: Any) -
     return Circle((x, y), radius, **look)
 
 
-def _edge(axes: Axes, a: Place, b: Place, start: Point, end: Point) -> None:
-    """One arrow: straight to the neighbour, an arc over skipped layers, along the margins to another row."""
+def _edge(axes: Axes, drawing: Layout, source: int, target: int) -> None:
+    """One arrow: straight to the neighbour, an arc over skipped layers, with corners to another lane or row."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Line
 
-    jump = (a.row, a.lane) == (b.row, b.lane) and b.column - a.column > 1
+    arc = drawing.is_arc(source, target)
+    corners = drawing.route(source, target)
+    codes = [Line.MOVETO, Line.CURVE3, Line.CURVE3] if arc else None
     look: dict[str, Any] = {
-        "arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 1.2 if jump else 0.9, "facecolor": "#555555",
+        "arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 1.2 if arc else 0.9, "facecolor": "#555555",
         "edgecolor": "#555555", "zorder": 2, "joinstyle": "round",
     }  # fmt: skip
-    if jump:
-        span = end[0] - start[0]
-        middle = (start[0] + span / 2, start[1] + 0.55 + 2 * min(0.6, 0.11 * span))
-        curve = [(start[0] + 0.1, start[1] + RADIUS), middle, (end[0] - 0.1, end[1] + RADIUS)]
-        axes.add_patch(FancyArrowPatch(path=Line(curve, [Line.MOVETO, Line.CURVE3, Line.CURVE3]), **look))
-    else:
-        axes.add_patch(FancyArrowPatch(path=Line(list(_corners(a, b, start, end))), **look))
+    axes.add_patch(FancyArrowPatch(path=Line(corners, codes), **look))
 
 
-def _corners(a: Place, b: Place, start: Point, end: Point) -> Iterator[Point]:
-    """The corners of an edge that is no arc; it begins in the middle of a node and ends at the rim of the other."""
-    (x, y), (u, v) = start, end
-    gap = RADIUS + 0.06
-    yield start
-    if a.row != b.row:  # round the right end of this row, and down between the rows
-        gutter = v + b.lane + 1.05
-        yield from [(x + 0.6, y), (x + 0.6, gutter)]
-        if b.column and not b.lane:
-            yield from [(u, gutter), (u, v + gap)]
-        else:
-            yield from [(-0.7, gutter), (-0.7, v), (u - gap, v)]
-    elif b.lane < a.lane and b.column - a.column > 1:
-        yield from [(u, y), (u, v - gap)]
-    elif b.lane > a.lane and b.column - a.column > 1:
-        yield from [(x, v), (u - gap, v)]
-    else:
-        share = 1 - gap / ((u - x) ** 2 + (v - y) ** 2) ** 0.5
-        yield (x + share * (u - x), y + share * (v - y))
-
-
-def _width_of_row(axes: Axes, graph: ChannelGraph, places: list[Place], points: list[Point], row: int) -> None:
-    """Say left of a row how many channels its first layer has."""
-    first = min((i for i, place in enumerate(places) if place.row == row), key=lambda i: (places[i].column, places[i].lane))
-    text = f"{graph.nodes[first].channels}\nchannels"
-    axes.text(-0.95, points[first][1], text, ha="right", va="center", fontsize=9, color="#555555")
+def _widths(axes: Axes, graph: ChannelGraph, drawing: Layout) -> None:
+    """Say left of each row how many channels its first layer has."""
+    for node, place, (_, y) in zip(graph.nodes, drawing.places, drawing.points, strict=True):
+        if (place.column, place.lane) == (0, 0):
+            text = f"{node.channels}\nchannels"
+            axes.text(-0.95, y, text, ha="right", va="center", fontsize=9, color="#555555")
 
 
 def _legend(graph: ChannelGraph, colours: dict[int, Any]) -> Iterator[tuple[Patch, str]]:
     numbers = range(len(graph.groups))
     coupled = [i for i in numbers if len(graph.groups[i].layers) > 1]
-    for i in coupled:
+    for i in coupled[:LISTED]:
         group = graph.groups[i]
         yield _key("", colours[i]), f"group {i}: {group.channels} channels, shared by {len(group.layers)} layers"
+    if len(coupled) > LISTED:
+        yield _key("", "white"), f"and {len(coupled) - LISTED} more: colours come again, numbers do not"
     if single := [i for i in numbers if i not in coupled]:
         yield _key("", colours[single[0]]), f"pale: {len(single)} group{'s' * (len(single) > 1)} of one layer"
+    if any(len(_parts(graph, node)) > 1 for node in graph.nodes):
+        yield _key("", "white"), "stripes: channels of several groups (3×: of three)"
     yield _key("", FROZEN), "grey: never pruned"
     for kind in dict.fromkeys(node.kind for node in graph.nodes):
         yield _key(kind, "white"), KINDS.get(kind, kind)
@@ -241,7 +226,7 @@ def _legend(graph: ChannelGraph, colours: dict[int, Any]) -> Iterator[tuple[Patc
 def _key(kind: str, colour: Any) -> Patch:
     from matplotlib.patches import Patch
 
-    return Patch(facecolor=colour, edgecolor="#333333", linewidth=0.8, label=kind)
+    return Patch(facecolor=colour, edgecolor=INK, linewidth=0.8, label=kind)
 
 
 def _handlers() -> dict[Any, Any]:
