@@ -105,16 +105,6 @@ def smallest_trace(model: nn.Module) -> tuple[ChannelGraph, int, float]:
     raise last
 
 
-def prunable_share(model: nn.Module, graph: ChannelGraph) -> float:
-    """Share of the parameters that lie in a row or a column of some group."""
-    rest: dict[str, float] = {}
-    for site in graph.sites:
-        offered = (site.atoms >= 0) & (site.atoms < graph.num_atoms)
-        rest[site.tensor] = rest.get(site.tensor, 1.0) * (1 - float(offered.double().mean()))
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    return 1 - sum(size * rest.get(name, 1.0) for name, size in sizes.items()) / sum(sizes.values())
-
-
 def keep_by(scores: str, ratio: float, model: nn.Module, graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
     """uniform: the same rate and the largest filters; random: the same rate, by chance; global: one threshold, >= 1 kept."""
     draw = torch.Generator().manual_seed(seed)
@@ -202,7 +192,7 @@ def check(name: str, ratio: float = 0.5, scores: str = "random") -> dict[str, An
             model = randomise(model.double())
         graph, size, row["trace_s"] = smallest_trace(model)
         row |= {"input": size, "params": sum(p.numel() for p in model.parameters()), "groups": len(graph.groups)}
-        row |= {"frozen": len(graph.frozen), "reasons": reasons(graph), "prunable": prunable_share(model, graph)}
+        row |= {"frozen": len(graph.frozen), "reasons": reasons(graph), "prunable": graphprune.costs.prunable_share(graph)}
         row["status"] = "ok"
         if graph.groups:
             compare(row, model, graph, keep_by("random" if meta else scores, ratio, model, graph), size, meta)

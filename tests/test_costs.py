@@ -94,3 +94,30 @@ def test_latency_is_ordered_and_restores_what_it_sets() -> None:
     assert torch.get_num_threads() == threads
     with pytest.raises(ValueError, match="repeats must be a whole number of at least 1, got 0"):
         costs.latency(model, torch.zeros(4, 1, 8, 8), repeats=0)
+
+
+def measured(median: float, low: float, threads: int = 1) -> costs.Latency:
+    return costs.Latency(median, low, median + 1, threads=threads, batch=8, device="cpu")
+
+
+def test_latency_saved_is_of_the_medians_and_at_least_what_chance_leaves() -> None:
+    assert costs.latency_saved(measured(10, 8), measured(4, 3)) == pytest.approx((60, 50))
+    assert costs.latency_saved(measured(10, 8), measured(9, 8)) == pytest.approx((10, -12.5))
+    with pytest.raises(ValueError, match=r"\(1, 8, 'cpu'\) and \(2, 8, 'cpu'\): use the same"):
+        costs.latency_saved(measured(10, 8), measured(9, 8, threads=2))
+
+
+@pytest.mark.parametrize(
+    ("macs", "latency", "mark"),
+    [(50, 10, ""), (50, 0, "none shown"), (50, -3, "none shown"), (50, None, "none shown"), (0, -3, ""), (-5, 0, "")],
+)
+def test_only_multiply_adds_that_fell_without_latency_are_marked(macs: float, latency: float | None, mark: str) -> None:
+    assert costs.latency_mark(macs, latency) == mark
+
+
+def test_prunable_share_counts_what_lies_in_a_row_or_column_of_a_group() -> None:
+    """Of tiny_cnn's 350 parameters the 10 biases of its classifier stay whatever is pruned."""
+    graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    assert costs.prunable_share(graph) == pytest.approx(340 / 350)
+    frozen = graphprune.trace(torch.nn.Linear(4, 2), torch.zeros(1, 4))
+    assert costs.prunable_share(frozen) == 0

@@ -51,13 +51,16 @@ def test_results_are_merged_with_a_row_a_number(project: Path) -> None:
 
 
 def test_what_varies_from_run_to_run_changes_nothing(project: Path) -> None:
-    finish(project, "01_a", {"u.csv": "rate,seconds,latency_ms\n0.1,5.0,2.2\n"})
+    finish(project, "01_a", {"u.csv": 'rate,seconds,latency_ms,"latency, %"\n0.1,5.0,2.2,20\n'})
     publishing.publish()
     before = published(project)
     finish(
         project,
         "01_a",
-        {"results.csv": RESULTS.format(cpu="64 cores", ms="0.2"), "u.csv": "rate,seconds,latency_ms\n0.1,6.0,2.9\n"},
+        {
+            "results.csv": RESULTS.format(cpu="64 cores", ms="0.2"),
+            "u.csv": 'rate,seconds,latency_ms,"latency, %"\n0.1,6.0,2.9,30\n',
+        },
     )
     assert publishing.publish() == []
     assert published(project) == before

@@ -99,6 +99,25 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
     return (flops // 2 + extra) // len(inputs[0])
 
 
+def prunable_share(graph: ChannelGraph) -> float:
+    """Share of the parameters that lie in a row or a column of some group, so that pruning can reach them.
+
+    Raises:
+        ValueError: the graph was not made by `trace`.
+
+    >>> prunable_share(graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8)))
+    0.9714...
+    """
+    if graph.shell is None:
+        raise ValueError("graph has no traced network (shell): make it with graphprune.trace")
+    stays: dict[str, float] = {}  # share of a tensor that lies in no group
+    for site in graph.sites:
+        offered = (site.atoms >= 0) & (site.atoms < graph.num_atoms)
+        stays[site.tensor] = stays.get(site.tensor, 1.0) * (1 - float(offered.double().mean()))
+    sizes = {name: parameter.numel() for name, parameter in graph.shell.named_parameters()}
+    return 1 - sum(size * stays.get(name, 1.0) for name, size in sizes.items()) / sum(sizes.values())
+
+
 class CostModel:
     """Multiply-adds and parameters of every pruned version of a network, from kept counts alone.
 
@@ -233,3 +252,34 @@ def _once(model: nn.Module, inputs: Any) -> float:
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def latency_saved(before: Latency, after: Latency) -> tuple[float, float]:
+    """How much less time a pruned network takes, in % of the whole one's: of the medians, and at least.
+
+    "At least" sets the pruned network's median against the whole one's 10 % quantile: less than that could be chance.
+
+    Raises:
+        ValueError: the two were measured with other threads, batches or devices.
+
+    >>> whole = Latency(4.0, 3.8, 4.4, threads=1, batch=1, device="cpu")
+    >>> latency_saved(whole, Latency(3.9, 3.8, 4.1, threads=1, batch=1, device="cpu"))  # 2.5 % less, or nothing
+    (2.5..., -2.6...)
+    """
+    how, other = ((time.threads, time.batch, time.device) for time in (before, after))
+    if how != other:
+        raise ValueError(f"before and after were measured with (threads, batch, device) = {how} and {other}: use the same")
+    return 100 * (1 - after.median_ms / before.median_ms), 100 * (1 - after.median_ms / before.low_ms)
+
+
+def latency_mark(macs_saved: float, latency_saved_at_least: float | None) -> str:
+    """The mark of a result whose multiply-adds fell while its latency is not shown to have fallen; else empty.
+
+    Args:
+        macs_saved: any unit, above 0 if multiply-adds fell.
+        latency_saved_at_least: the lower end of the interval of the latency saved; None where there is no interval.
+
+    >>> latency_mark(61.2, -6.5), latency_mark(61.2, 11.3)
+    ('none shown', '')
+    """
+    return "none shown" if macs_saved > 0 and (latency_saved_at_least is None or latency_saved_at_least <= 0) else ""

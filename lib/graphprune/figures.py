@@ -30,7 +30,7 @@ KINDS = {
     "fc": "fully connected",
 }
 LISTED = 9  # coupled groups the legend names; there are as many strong colours
-LETTERS = 11  # of a layer's name in a line
+LETTERS = 12  # of a layer's name in a line
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
 
 
@@ -51,7 +51,7 @@ def save(figure: Figure, path: Path) -> None:
 # a network as a graph ---------------------------------------------------------------------------------------------
 
 
-def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: float = 0.5, names: bool = False) -> Figure:
+def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: float = 0.4, names: bool = False) -> Figure:
     """Draw a network as the graph an encoder sees: shape = kind of layer, colour and number = coupled group, grey = frozen.
 
     Groups that couple several layers have strong colours; groups of one layer have pale ones. A layer that carries the
@@ -74,17 +74,18 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
 
     labels = _labels(graph, layout(graph, columns)) if names else [""] * len(graph.nodes)
     letters = max(len(line) for label in labels for line in label.split("\n"))
-    size = min(12.0, 100 * scale / max(1, letters))  # points
+    size = min(12.0, 110 * scale / max(1, letters))  # points
     below = (0.15 + max(label.count("\n") + 1 for label in labels) * 1.3 * size / 72 / scale) if names else 0.0
     drawing = layout(graph, columns, below)
     wide, low = max(x for x, _ in drawing.points), min(y for _, y in drawing.points) - below - 0.7
     top = drawing.gutters[0] + 0.25
-    figure, axes = plt.subplots(figsize=((wide + 2.6) * scale, (top - low) * scale + 0.5))
+    figure, axes = plt.subplots(figsize=((wide + 2.6) * scale, (top - low) * scale))
+    figure.subplots_adjust(0, 0, 1, 1)
     for source, target in graph.edge_index.T.tolist():
         _edge(axes, drawing, source, target)
     colours = _colours(graph)
     for node, label, (x, y) in zip(graph.nodes, labels, drawing.points, strict=True):
-        _node(axes, node, _parts(graph, node), colours, (x, y), 17 * scale)
+        _node(axes, node, _parts(graph, node), colours, (x, y), 22 * scale)
         axes.text(x, y - RADIUS - 0.1, label, ha="center", va="top", fontsize=size, linespacing=1.1)
     _widths(axes, graph, drawing)
     axes.set(xlim=(-1.9, wide + 0.7), ylim=(low, top), aspect="equal")
@@ -152,7 +153,7 @@ def _ink(colour: Any) -> str:
 
 
 def _labels(graph: ChannelGraph, drawing: Layout) -> list[str]:
-    """For each layer its name without what it shares with the layer on its left, a line for every ten letters or so."""
+    """For each layer its name without what it shares with the layer on its left, a line for every twelve letters."""
     at = {place: node.name.split(".") for place, node in zip(drawing.places, graph.nodes, strict=True)}
     labels = []
     for place, parts in at.items():
@@ -167,7 +168,7 @@ def _labels(graph: ChannelGraph, drawing: Layout) -> list[str]:
                 lines[-1] += piece
             else:
                 lines.append(piece)
-        labels.append("\n".join(lines))
+        labels.append("\n".join(lines).strip())
     return labels
 
 

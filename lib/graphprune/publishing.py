@@ -14,7 +14,7 @@ import pandas as pd
 from graphprune import report, runtime
 
 RESULTS = "results.csv"
-VOLATILE = re.compile(r"(^|_)(seconds|latency|ms|date|time|hardware)(_|$)")
+VOLATILE = re.compile(r"(?<![a-z])(seconds|latency|ms|date|time|hardware)(?![a-z])")
 SHOWN = 8  # differing cells printed per table
 
 
