@@ -133,7 +133,7 @@ def _node(axes: Axes, node: Node, parts: dict[int, float], colours: dict[int, An
     outline = shape.get_path().transformed(shape.get_patch_transform()).get_extents()
     upper, most = outline.y1, 1 if node.kind == "pool" else 3  # numbers there is room for
     for number, share in parts.items():
-        high, middle = share * outline.height, y + (0.02 if node.kind == "pool" else -0.02)
+        high, middle = share * outline.height, y - 0.02
         if len(parts) > 1:
             stripe = Rectangle((outline.x0, upper - high), outline.width, high, fc=colours[number], ec=INK, lw=0.4, zorder=3)
             axes.add_artist(stripe).set_clip_path(shape)
