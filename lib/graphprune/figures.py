@@ -131,17 +131,20 @@ def _node(axes: Axes, node: Node, parts: dict[int, float], colours: dict[int, An
     only = colours[next(iter(parts))] if len(parts) == 1 else "none"
     shape = axes.add_patch(_shape(node.kind, x, y, facecolor=only, edgecolor=INK, linewidth=0.8, zorder=4))
     outline = shape.get_path().transformed(shape.get_patch_transform()).get_extents()
-    upper, most = outline.y1, 1 if node.kind == "pool" else 3  # numbers there is room for
+    upper = outline.y1
+    roomy = len(parts) == 1 or (min(parts.values()) > 0.2 and node.kind != "pool")  # for a number in each stripe
     for number, share in parts.items():
         high, middle = share * outline.height, y - 0.02
         if len(parts) > 1:
-            stripe = Rectangle((outline.x0, upper - high), outline.width, high, fc=colours[number], ec=INK, lw=0.4, zorder=3)
+            stripe = Rectangle(
+                (outline.x0, upper - high), outline.width, high, fc=colours[number], ec=INK, lw=0.4 * roomy, zorder=3
+            )
             axes.add_artist(stripe).set_clip_path(shape)
             upper, middle = upper - high, upper - high / 2 - 0.01
-        if number >= 0 and len(parts) <= most:
+        if number >= 0 and roomy:
             points = size * (1.0 if len(parts) == 1 else 0.6) * (0.8 if node.kind in {"pool", "fc"} else 1.0)
             axes.text(x, middle, str(number), fontsize=points, color=_ink(colours[number]), **CENTRED)
-    if len(parts) > most:
+    if not roomy:
         axes.text(x, y, f"{len(parts)}×", fontsize=0.8 * size, color="black", **CENTRED)
 
 
