@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering"},
     {"runtime"},
     {"artifacts", "call", "figures", "jobs"},
     {"splits", "models"},
@@ -25,10 +25,10 @@ FLOORS = [
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
     {"space", "encoder", "base"},
-    {"scorer", "window"},
-    {"contrast", "trial"},
-    {"funnel"},
-    {"search", "arms"},
+    {"scorer", "window", "elimination"},
+    {"contrast", "trial", "cone"},
+    {"funnel", "proof", "terms"},
+    {"search", "arms", "exact"},
     {"report"},
     {"publishing"},
     {"__main__"},

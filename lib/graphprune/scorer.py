@@ -91,6 +91,7 @@ class Scorer:
 
     Attributes:
         plan: what it does and why, in words.
+        tables: b (D,) and the tables whose rows add up to an embedding; None where the encoder is no such sum.
 
     Raises:
         ValueError: `scores` do not fit the graph, or it has no prunable group.
@@ -102,6 +103,8 @@ class Scorer:
     >>> bool(torch.isclose(score(torch.zeros(1, len(graph.groups), dtype=torch.long)), torch.ones(1)))
     True
     """
+
+    tables: tuple[Tensor, list[Table]] | None = None
 
     @torch.no_grad()
     def __init__(self, encoder: GraphEncoder, graph: ChannelGraph, scores: Scores, rates: Sequence[Rate] = RATES) -> None:
@@ -198,6 +201,7 @@ class Scorer:
         return total.flatten(1) @ last.weight.transpose(1, 2).flatten(0, 1)
 
     def _merged(self, tables: list[Table], bias: Tensor) -> Callable[[Tensor], Tensor]:
+        self.tables = (bias, tables)
         stacked = Tables.stack(tables, len(self.graph.groups), len(self.rates))
         return lambda indices: F.embedding_bag(stacked.find(indices), stacked.rows, mode="sum") + bias
 

@@ -109,6 +109,14 @@ class RateSpace:
         total = units[torch.arange(self.groups, device=indices.device), indices].sum(1)
         return total.double() * self._total.denominator / self._total.numerator
 
+    def budget(self, min_ratio: Rate = 0) -> tuple[list[list[int]], int]:
+        """R(r) >= min_ratio in whole numbers: what each group's rates add, and the least sum.
+
+        Raises:
+            ValueError: `min_ratio` is negative or above `max_ratio`.
+        """
+        return self._units, self._need(min_ratio)
+
     def sample(self, n: int, min_ratio: Rate, generator: torch.Generator, distinct: bool = False) -> LongTensor:
         """Draw n configurations uniformly from { r : R(r) >= min_ratio }.
 

@@ -1,0 +1,160 @@
+"""The highest cosines of all configurations, with proof: search for good ones, then rule out every other.
+
+Prefixes grow group by group. One is dropped as soon as some direction (`cone`) shows that none of its completions has a
+cosine above the k-th best found, or that none is within a limit. Where many are left, a direction is made for one of
+them: it drops its kind too. What is left at full length is scored. Blocks of prefixes go depth first, so what is in
+memory stays small, and when time is up the blocks still open have a bound: the gap is known.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from graphprune.cone import Problem, bound, separate
+from graphprune.elimination import Prefixes, ToGo
+
+TIE = 1e-9  # cosines closer than this count as equal; rounding is 1e-13
+BLOCK = 8192  # prefixes that grow together
+CROWD = 512  # more prefixes than this are worth a direction of their own
+DIRECTIONS = 10  # tried on each prefix: the first one and the latest
+KEPT = 1024  # best configurations remembered
+STARTS = 8  # of the local search
+
+
+class Found:
+    """The best configurations met so far, highest first.
+
+    Attributes:
+        rows: (n, groups) rate indices.
+        scores: (n,) cosines.
+    """
+
+    def __init__(self, problem: Problem, k: int) -> None:
+        self.problem, self.k, self.keep = problem, k, max(k, KEPT)
+        self.rows, self.scores = np.zeros((0, problem.sums.groups), np.int64), np.zeros(0)
+
+    @property
+    def cut(self) -> float:
+        """The k-th best score."""
+        return float(self.scores[self.k - 1]) if len(self.scores) >= self.k else -1.0
+
+    def add(self, rows: np.ndarray, z: np.ndarray) -> None:
+        """Take in those within the limits, (B, groups) and (B, width)."""
+        scores = self.problem.cosines(z)
+        least = self.scores[-1] if len(self.scores) == self.keep else -np.inf
+        good = (scores > least) & self.problem.allowed(z)
+        rows, scores = np.concatenate([self.rows, rows[good]]), np.concatenate([self.scores, scores[good]])
+        rows, first = np.unique(rows, axis=0, return_index=True)
+        order = np.argsort(-scores[first], kind="stable")[: self.keep]
+        self.rows, self.scores = rows[order], scores[first][order]
+
+    def complete(self, prefixes: Prefixes) -> None:
+        """Take in whole prefixes."""
+        if len(prefixes):
+            self.add(self.problem.sums.configurations(prefixes), prefixes.z)
+
+
+def search(problem: Problem, found: Found) -> float:
+    """Fill `found` with good configurations; the bound on all of them that comes with it."""
+    sums = problem.sums
+    highest, direction, atoms = bound(problem, sums.root())
+    found.complete(atoms)
+    while True:
+        before = found.cut
+        c = max(found.scores[0], 0.0) if len(found.scores) else 0.0
+        for weight in (direction.weight(problem, c), direction.weight(problem, highest)):
+            found.complete(sums.beam(sums.root(), [sums.togo(weight)], KEPT, problem.limits)[0])
+        climb(problem, found)
+        if found.cut <= before + TIE:
+            return highest
+
+
+def climb(problem: Problem, found: Found) -> None:
+    """Steepest ascent from the best configurations over moves of one group and of two in opposite directions."""
+    sums = problem.sums
+    moves = _moves(sums.groups, sums.rates)
+    for row in found.rows[:STARTS]:
+        score = -np.inf
+        while True:
+            near = row + moves
+            near = near[((near >= 0) & (near < sums.rates)).all(1)]
+            near = near[np.take_along_axis(sums.units, near.T, 1).sum(0) >= sums.need]
+            z = sums.embed(near)
+            found.add(near, z)
+            scores = np.where(problem.allowed(z), problem.cosines(z), -np.inf)
+            best = int(scores.argmax())
+            if scores[best] <= score + TIE:
+                break
+            row, score = near[best], scores[best]
+
+
+def _moves(groups: int, rates: int) -> np.ndarray:
+    one = np.eye(groups, dtype=np.int64)
+    single = [step * one for step in range(1 - rates, rates)]
+    pairs = [(up * one[:, None] - down * one[None]).reshape(-1, groups) for up in (1, 2) for down in (1, 2)]
+    return np.concatenate(single + pairs)
+
+
+def prove(problem: Problem, found: Found, highest: float, deadline: float, listing: bool = False) -> float:
+    """Rule out every configuration that is not among the first k of `found`, and add those better.
+
+    Args:
+        problem: the problem.
+        found: what `search` found.
+        highest: an upper bound on every cosine.
+        deadline: by `time.monotonic()`, when to stop.
+        listing: score every configuration; no direction rules out cosines below 0.
+
+    Returns:
+        No configuration outside the k has a cosine above this (to 1e-9): their k-th score, or more if time ran out.
+        Without `listing` it is at least 0.
+    """
+    sums = problem.sums
+    first = sums.togo(bound(problem, sums.root())[1].weight(problem, max(found.cut, 0) + TIE))
+    stack = [(sums.root(), [] if listing else [first])]
+    while stack:
+        if time.monotonic() > deadline:
+            still = max(bound(problem, prefixes, patience=8)[0] for prefixes, _ in stack)
+            return max(found.cut, min(highest, still))
+        prefixes, togos = stack.pop()
+        prefixes = grow(problem, prefixes, togos)
+        if prefixes.level == sums.groups:
+            found.complete(prefixes)
+            continue
+        if not listing:
+            prefixes, togos = thin(problem, prefixes, togos, found)
+        stack.extend((prefixes[i : i + BLOCK], togos) for i in range(0, len(prefixes), BLOCK))
+    return found.cut if listing else max(found.cut, 0.0)
+
+
+def grow(problem: Problem, prefixes: Prefixes, togos: list[ToGo]) -> Prefixes:
+    """One more group, without what a limit or a direction rules out."""
+    sums = problem.sums
+    children = sums.children(prefixes)
+    for limit in problem.limits:
+        children = children[sums.values(prefixes, children, limit) >= 0]
+    for togo in reversed(togos):
+        children = children[sums.values(prefixes, children, togo) > 0]
+    return sums.extend(prefixes, children)
+
+
+def thin(problem: Problem, prefixes: Prefixes, togos: list[ToGo], found: Found) -> tuple[Prefixes, list[ToGo]]:
+    """Make directions for single prefixes until few are left, or two do not help; the directions go with the prefixes."""
+    failures, turn = 0, 0
+    while len(prefixes) > CROWD and failures < 2 and prefixes.level < problem.sums.groups - 1:
+        turn += 1
+        at = turn * 7919 % len(prefixes)
+        one = prefixes[at : at + 1]
+        atoms = np.concatenate([problem.sums.beam(one, [togo], 1)[0].z for togo in togos])
+        togo, met = separate(problem, one, max(found.cut, 0) + TIE, atoms)
+        for whole in met:
+            found.complete(whole)
+        if togo is None:
+            failures += 1
+            continue
+        open_ = problem.sums.now(prefixes, togo) > 0
+        failures += open_.mean() > 0.9
+        prefixes, togos = prefixes[open_], [togos[0], *[*togos[1:], togo][1 - DIRECTIONS :]]
+    return prefixes, togos
