@@ -143,8 +143,8 @@ class Elimination:
         widest, states = max(map(len, frontiers(scopes, self.order))), self._states(scopes, self.order)
         if states > STATES or self.rates ** (widest + 1) * len(self.constant) > ROWS:
             raise ValueError(
-                f"up to {widest} groups are open at once and the budget has {self.need:,} units: {states:,} values to go, where "
-                f"at most {STATES:,} are tabulated; use fewer rates, or rank a sample with Scorer instead"
+                f"up to {widest} groups are open at once and the budget has {self.need:,} units: {states:,} values to go, "
+                f"where at most {STATES:,} are tabulated; use fewer rates, or rank a sample with Scorer instead"
             )
         self.levels = self._levels(tables)
 
@@ -196,14 +196,14 @@ class Elimination:
         grid = table.reshape(*[self.rates] * len(scope), -1).transpose(*axes, len(scope))
         return grid.reshape(*[self.rates if g in scope else 1 for g in bag], -1)
 
-    def togo(self, weight: np.ndarray, start: int = 0) -> ToGo:
-        """V_t from level `start` on, for w of shape (width,)."""
+    def togo(self, weight: np.ndarray, start: int = 0, extra: Sequence[np.ndarray] = ()) -> ToGo:
+        """V_t from level `start` on, for w of shape (width,); `extra` has a number for each row of each level, if given."""
         local: list[np.ndarray] = [np.empty(0)] * self.groups
         best: list[np.ndarray] = [np.empty(0)] * self.groups + [np.array([[0.0, -np.inf]])]
         low = 0
         for t in range(self.groups - 1, start - 1, -1):
             level, after = self.levels[t], best[t + 1]
-            local[t] = (level.rows @ weight).reshape(level.step.shape)
+            local[t] = (level.rows @ weight + (extra[t] if extra else 0)).reshape(level.step.shape)
             needs = np.arange(level.low, level.high + 1)
             column = np.minimum(np.maximum(needs - level.units[:, None], 0) - low, after.shape[1] - 1)  # (rates, needs)
             value = np.full((len(level.step), len(needs) + 1), -np.inf)
@@ -245,9 +245,13 @@ class Elimination:
 
     def now(self, prefixes: Prefixes, togo: ToGo) -> np.ndarray:
         """The greatest <w, z(r)> of all completions of each prefix, (B,)."""
+        return prefixes.z @ togo.weight + self.ahead(prefixes, togo)
+
+    def ahead(self, prefixes: Prefixes, togo: ToGo) -> np.ndarray:
+        """What the groups not yet settled add to it at most, (B,)."""
         t = prefixes.level
         low = self.levels[t].low if t < self.groups else 0
-        return prefixes.z @ togo.weight + togo.best[t][prefixes.state, prefixes.need - low]
+        return togo.best[t][prefixes.state, prefixes.need - low]
 
     def beam(
         self, prefixes: Prefixes, togos: Sequence[ToGo], k: int, limits: Sequence[ToGo] = ()

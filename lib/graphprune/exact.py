@@ -24,7 +24,6 @@ from graphprune.scorer import Scorer
 from graphprune.space import RateSpace
 from graphprune.terms import Terms, distance_limit, make_terms
 
-LISTED = 1_000_000  # a space of no more configurations is listed where no proof is found
 WIDEST = 1 << 17  # prefixes of one length in the search for the highest dot products
 
 
@@ -95,11 +94,10 @@ def optimum(
     start = time.monotonic()
     terms = make_terms(scorer, space, min_ratio, costs, macs)
     _check(k, apart, space.groups, seconds)
-    few = space.count(min_ratio) <= LISTED
     if apart == 1:
-        rows, scores, bounds = highest(terms, k, start + seconds, few)
+        rows, scores, bounds = highest(terms, k, start + seconds)
     else:
-        rows, scores, bounds = spread(terms, k, apart, start + seconds, few)
+        rows, scores, bounds = spread(terms, k, apart, start + seconds)
     return _result(rows, scores, bounds, start)
 
 
@@ -147,23 +145,21 @@ def plan(
     )
 
 
-def highest(terms: Terms, k: int, deadline: float, few: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k highest cosines: rates (n, groups), scores (n,), bounds (n,). With `few` all are listed if need be."""
+def highest(terms: Terms, k: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k highest cosines: rates (n, groups), scores (n,), bounds (n,)."""
     problem = terms.problem()
     found = Found(problem, k)
-    return _places(problem, found, deadline, few)
+    return _places(problem, found, deadline)
 
 
-def _places(problem: Problem, found: Found, deadline: float, few: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _places(problem: Problem, found: Found, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     top = search(problem, found)
     least = prove(problem, found, top, deadline)
-    if few and least > found.cut:
-        least = prove(problem, found, top, deadline, listing=True)
     rows, scores = found.rows[: found.k], found.scores[: found.k]
     return rows, scores, np.maximum(scores, least)
 
 
-def spread(terms: Terms, k: int, apart: int, deadline: float, few: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spread(terms: Terms, k: int, apart: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k highest cosines, each the highest of those that differ from all before it in `apart` groups or more."""
     groups = len(terms.units)
     rows, scores, bounds = np.zeros((0, groups), np.int64), np.zeros(0), np.zeros(0)
@@ -173,7 +169,7 @@ def spread(terms: Terms, k: int, apart: int, deadline: float, few: bool) -> tupl
         found = Found(problem, 1)
         found.add(known, problem.sums.embed(known))
         now = time.monotonic()
-        row, score, above = _places(problem, found, now + (deadline - now) / (k - place), few)
+        row, score, above = _places(problem, found, now + (deadline - now) / (k - place))
         if not len(row):
             break
         known = found.rows

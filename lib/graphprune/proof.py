@@ -9,6 +9,7 @@ memory stays small, and when time is up the blocks still open have a bound: the 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,7 +64,10 @@ def search(problem: Problem, found: Found) -> float:
     found.complete(atoms)
     while True:
         before = found.cut
-        c = max(found.scores[0], 0.0) if len(found.scores) else 0.0
+        c = float(found.scores[0]) if len(found.scores) else 0.0
+        if c < 0:  # |z| >= <v, z>: what the highest dot product with t - c v improves is better
+            z = sums.embed(found.rows[:1])[0, : len(problem.target)]
+            direction = replace(direction, u=z / np.linalg.norm(z))
         for weight in (direction.weight(problem, c), direction.weight(problem, highest)):
             found.complete(sums.beam(sums.root(), [sums.togo(weight)], KEPT, problem.limits)[0])
         climb(problem, found)
@@ -97,7 +101,7 @@ def _moves(groups: int, rates: int) -> np.ndarray:
     return np.concatenate(single + pairs)
 
 
-def prove(problem: Problem, found: Found, highest: float, deadline: float, listing: bool = False) -> float:
+def prove(problem: Problem, found: Found, highest: float, deadline: float) -> float:
     """Rule out every configuration that is not among the first k of `found`, and add those better.
 
     Args:
@@ -105,28 +109,56 @@ def prove(problem: Problem, found: Found, highest: float, deadline: float, listi
         found: what `search` found.
         highest: an upper bound on every cosine.
         deadline: by `time.monotonic()`, when to stop.
-        listing: score every configuration; no direction rules out cosines below 0.
 
     Returns:
         No configuration outside the k has a cosine above this (to 1e-9): their k-th score, or more if time ran out.
-        Without `listing` it is at least 0.
     """
     sums = problem.sums
     first = sums.togo(bound(problem, sums.root())[1].weight(problem, max(found.cut, 0) + TIE))
-    stack = [(sums.root(), [] if listing else [first])]
+    stack = [(sums.root(), [first])]
     while stack:
         if time.monotonic() > deadline:
             still = max(bound(problem, prefixes, patience=8)[0] for prefixes, _ in stack)
-            return max(found.cut, min(highest, still))
+            return max(found.cut, min(highest, still, 1.0))
         prefixes, togos = stack.pop()
         prefixes = grow(problem, prefixes, togos)
         if prefixes.level == sums.groups:
             found.complete(prefixes)
             continue
-        if not listing:
-            prefixes, togos = thin(problem, prefixes, togos, found)
+        prefixes, togos = thin(problem, prefixes, togos, found)
         stack.extend((prefixes[i : i + BLOCK], togos) for i in range(0, len(prefixes), BLOCK))
-    return found.cut if listing else max(found.cut, 0.0)
+    return found.cut if found.cut >= 0 else prove_negative(problem, found, deadline)
+
+
+def prove_negative(problem: Problem, found: Found, deadline: float) -> float:
+    """As `prove`, where the k-th cosine c found is below 0 and no other configuration has one of 0 or more.
+
+    Half-spaces rule out none here. But cos > c means <t, z> - c |z| > 0, and by the triangle inequality
+
+        |z| <= |z(prefix) + sum_(t to come) mean f_t| + sum_(t to come) |f_t - mean f_t|,
+
+    where the last sum and <t, z> are sums of table entries.
+    """
+    sums, width = problem.sums, len(problem.target)
+    means = [level.rows[:, :width].mean(0) for level in sums.levels]
+    spreads = [np.linalg.norm(level.rows[:, :width] - mean, axis=1) for level, mean in zip(sums.levels, means, strict=True)]
+    centre = np.concatenate([np.cumsum(means[::-1], 0)[::-1], np.zeros((1, width))])
+    weight = np.concatenate([problem.target, np.zeros(len(problem.limits))])
+    stack, c, togo = [sums.root()], 1.0, None
+    while stack:
+        if time.monotonic() > deadline:
+            return 0.0
+        if togo is None or found.cut > c:
+            c = found.cut
+            togo = sums.togo(weight, extra=[-c * spread for spread in spreads])
+        prefixes = grow(problem, stack.pop(), [])
+        if prefixes.level == sums.groups:
+            found.complete(prefixes)
+            continue
+        length = np.linalg.norm(prefixes.z[:, :width] + centre[prefixes.level], axis=1)
+        prefixes = prefixes[sums.now(prefixes, togo) - (c + TIE) * length > 0]
+        stack.extend(prefixes[i : i + BLOCK] for i in range(0, len(prefixes), BLOCK))
+    return found.cut
 
 
 def grow(problem: Problem, prefixes: Prefixes, togos: list[ToGo]) -> Prefixes:

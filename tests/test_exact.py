@@ -1,0 +1,321 @@
+"""Every optimum here is checked against a list of all configurations."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphprune import contrast, elimination, exact, importance, models, proof
+from graphprune.costs import CostModel
+from graphprune.elimination import Elimination
+from graphprune.encoder import GraphEncoder
+from graphprune.graph import trace
+from graphprune.ordering import frontiers, narrow
+from graphprune.scorer import Scorer
+from graphprune.space import RateSpace, kept_table
+from graphprune.terms import Limit, Terms, macs_tables
+from graphprune.window import Window
+
+EXAMPLE = torch.zeros(1, 3, 16, 16)
+
+
+def prepared(name: str = "resnet8", seed: int = 0, trained: bool = False, **options) -> tuple[Scorer, RateSpace, CostModel]:
+    """A network's scorer, space and costs; resnet8 has 6 groups, so 10^6 configurations."""
+    net = models.seeded(name, seed)
+    graph = trace(net, EXAMPLE)
+    encoder = GraphEncoder.seeded(seed, graph.feature_index.shape[1], hidden=16, **options)
+    space = RateSpace(graph)
+    if trained:
+        few = space.sample(320, 0, torch.Generator().manual_seed(seed))
+        contrast.fit(encoder, graph, net, indices=few, epochs=3, seed=seed, lr=3e-3)
+    return Scorer(encoder, graph, importance.l1(net, graph)), space, CostModel(graph, EXAMPLE)
+
+
+def random_terms(seed: int, groups: int, rates: int, limits: int, shift: float = 0.0) -> Terms:
+    """Tables of one to three groups; the target is the sum of all first rows, pushed away from the others by `shift`."""
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 6))
+    tables = []
+    for _ in range(int(rng.integers(1, groups + 2))):
+        scope = tuple(sorted(rng.choice(groups, int(rng.integers(1, min(3, groups) + 1)), replace=False).tolist()))
+        tables.append((scope, rng.normal(size=(rates ** len(scope), width))))
+    target = rng.normal(size=width) * 0.3 + sum(rows[0] for _, rows in tables)
+    units = rng.integers(0, 5, size=(groups, rates))
+    most = int(units.max(1).sum())
+    bounds = tuple(
+        Limit(int(rng.integers(0, 3 * groups)), [((g,), rng.integers(-5, 6, size=rates)) for g in range(groups)], 5.0)
+        for _ in range(limits)
+    )
+    constant = rng.normal(size=width) - shift * target
+    return Terms(constant, tables, target, units.tolist(), int(rng.integers(0, most + 1)), bounds)
+
+
+def everything(terms: Terms) -> tuple[np.ndarray, np.ndarray]:
+    """All allowed configurations and their z, table by table."""
+    groups, rates = len(terms.units), len(terms.units[0])
+    rows = np.array(list(itertools.product(range(rates), repeat=groups)))
+
+    def total(constant, tables):
+        value = constant
+        for scope, table in tables:
+            place = np.zeros(len(rows), np.int64)
+            for g in scope:
+                place = place * rates + rows[:, g]
+            value = value + table[place]
+        return value
+
+    allowed = np.take_along_axis(np.array(terms.units), rows.T, 1).sum(0) >= terms.need
+    for limit in terms.limits:
+        allowed &= total(limit.constant, limit.tables) >= 0
+    return rows[allowed], total(terms.constant, terms.tables)[allowed]
+
+
+def cosines(terms: Terms, z: np.ndarray) -> np.ndarray:
+    return z @ terms.target / np.linalg.norm(terms.target) / np.linalg.norm(z, axis=1)
+
+
+INSTANCES = {
+    "seed": st.integers(0, 2**32 - 1),
+    "groups": st.integers(2, 5),
+    "rates": st.integers(2, 4),
+    "limits": st.integers(0, 2),
+    "k": st.sampled_from([1, 4, 40]),
+}
+
+
+@settings(max_examples=120, deadline=None)
+@given(**INSTANCES, shift=st.sampled_from([0.0, 1.0, 3.0]))
+def test_the_highest_cosines_are_those_of_a_full_list(seed, groups, rates, limits, k, shift):
+    terms = random_terms(seed, groups, rates, limits, shift)
+    rows, z = everything(terms)
+    expected = np.sort(cosines(terms, z))[::-1][:k]
+    found, scores, bounds = exact.highest(terms, k, math.inf)
+    np.testing.assert_allclose(scores, expected, atol=2e-9)
+    np.testing.assert_allclose(bounds, expected, atol=2e-9)
+    listed = {tuple(row): cos for row, cos in zip(rows.tolist(), cosines(terms, z), strict=True)}
+    assert len({tuple(row) for row in found.tolist()}) == len(found)
+    assert [listed[tuple(row)] for row in found.tolist()] == pytest.approx(scores.tolist(), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**INSTANCES)
+def test_directions_of_single_prefixes_rule_out_nothing_better(seed, groups, rates, limits, k):
+    terms = random_terms(seed, groups, rates, limits)
+    expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:k]
+    with pytest.MonkeyPatch.context() as patch:  # so that they come into play on small instances
+        patch.setattr(proof, "CROWD", 2)
+        patch.setattr(proof, "BLOCK", 5)
+        patch.setattr(proof, "KEPT", 2)
+        patch.setattr(proof, "STARTS", 0)
+        _, scores, bounds = exact.highest(terms, k, math.inf)
+    np.testing.assert_allclose(scores, expected, atol=2e-9)
+    np.testing.assert_allclose(bounds, expected, atol=2e-9)
+
+
+@settings(max_examples=80, deadline=None)
+@given(**INSTANCES)
+def test_the_highest_dot_products_are_those_of_a_full_list(seed, groups, rates, limits, k):
+    terms = random_terms(seed, groups, rates, limits)
+    w = np.random.default_rng(seed).normal(size=len(terms.target))
+    expected = np.sort(everything(terms)[1] @ w)[::-1][:k]
+    _, scores, bounds = exact.highest_dot(terms, w, k)
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+    np.testing.assert_allclose(bounds, expected, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), groups=st.integers(2, 5), rates=st.integers(2, 4), apart=st.integers(2, 4))
+def test_diverse_optima_are_greedy_in_order_of_score(seed, groups, rates, apart):
+    terms = random_terms(seed, groups, rates, seed % 2)
+    rows, z = everything(terms)
+    cos = cosines(terms, z)
+    found, scores, bounds = exact.spread(terms, 5, min(apart, groups), math.inf)
+    for place in range(len(found) + (len(found) < 5)):
+        far = ((rows[:, None] != found[None, :place]).sum(2) >= min(apart, groups)).all(1)
+        if place == len(found):
+            assert not far.any()
+        else:
+            assert scores[place] == pytest.approx(cos[far].max(), abs=2e-9)
+            assert bounds[place] == pytest.approx(scores[place], abs=2e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), groups=st.integers(1, 5), rates=st.integers(1, 4))
+def test_the_value_to_go_is_the_highest_of_all_completions(seed, groups, rates):
+    terms = random_terms(seed, groups, rates, 0)
+    sums = terms.problem().sums
+    w = np.random.default_rng(seed).normal(size=len(terms.target))
+    best, values, _ = sums.beam(sums.root(), [sums.togo(w)], 10**6)
+    rows, z = everything(terms)
+    assert sorted(map(tuple, sums.configurations(best).tolist())) == sorted(map(tuple, rows.tolist()))
+    np.testing.assert_allclose(values, np.sort(z @ w)[::-1], atol=1e-12)
+    np.testing.assert_allclose(sums.embed(rows), z, atol=1e-12)
+    assert sums.togo(w).best[0][0, 0] == pytest.approx((z @ w).max() - terms.constant @ w, abs=1e-12)
+
+
+def brute(scorer: Scorer, space: RateSpace, costs: CostModel, min_ratio: float, macs: tuple[float, float]) -> torch.Tensor:
+    """The scores of all allowed configurations by `Scorer`, highest first."""
+    rows = space.unrank(torch.arange(space.count(min_ratio)), min_ratio)
+    share = costs.of_rates(rows)[0].double() / costs.full.macs
+    return scorer(rows[(share >= macs[0]) & (share <= macs[1])]).sort(descending=True).values
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("seed", "options", "tau", "macs"),
+    [
+        (0, {}, 0.0, (0.0, 0.6)),
+        (1, {"undirected": True}, 0.55, (0.0, 1.0)),
+        (2, {"kind": "sage"}, 0.4, (0.2, 0.3)),
+        (3, {"kind": "sage", "layers": 1}, 0.7, (0.0, 1.0)),
+    ],
+)
+def test_the_optimum_of_a_million_configurations(trained, seed, options, tau, macs):
+    scorer, space, costs = prepared(seed=seed, trained=trained, **options)
+    expected = brute(scorer, space, costs, tau, macs)
+    for k in (1, 10, 150):
+        best = exact.optimum(scorer, space, min_ratio=tau, k=k, costs=costs, macs=macs)
+        assert best.proven
+        torch.testing.assert_close(best.scores.float(), expected[:k], atol=1e-6, rtol=0)
+        torch.testing.assert_close(scorer(best.indices), best.scores.float(), atol=1e-6, rtol=0)
+        share = costs.of_rates(best.indices)[0].double() / costs.full.macs
+        assert bool(((space.ratio(best.indices) >= tau - 1e-12) & (share >= macs[0]) & (share <= macs[1])).all())
+
+
+def test_every_optimum_of_a_network_of_a_hundred_configurations():
+    net = models.tiny_cnn(in_channels=3)
+    graph = trace(net, EXAMPLE)
+    scorer = Scorer(GraphEncoder.seeded(0, graph.feature_index.shape[1]), graph, importance.l1(net, graph))
+    space, costs = RateSpace(graph), CostModel(graph, EXAMPLE)
+    for tau, macs in itertools.product((0, 0.3, 0.85), ((0.0, 1.0), (0.1, 0.5))):
+        expected = brute(scorer, space, costs, tau, macs)
+        best = exact.optimum(scorer, space, min_ratio=tau, k=200, costs=costs, macs=macs)
+        assert best.proven
+        torch.testing.assert_close(best.scores.float(), expected, atol=1e-6, rtol=0)
+
+
+def test_the_best_dot_products_of_a_million_configurations():
+    scorer, space, costs = prepared()
+    rows = space.unrank(torch.arange(space.count(0.5)), 0.5)
+    inside = costs.of_rates(rows)[0].double() / costs.full.macs <= 0.25
+    dots = scorer.embed(rows) @ scorer.reference
+    for some, macs in ((dots, (0.0, 1.0)), (dots[inside], (0.0, 0.25))):
+        best = exact.top_dot(scorer, space, min_ratio=0.5, k=150, costs=costs, macs=macs)
+        assert best.proven
+        torch.testing.assert_close(best.scores.float(), some.sort(descending=True).values[:150], atol=1e-4, rtol=1e-5)
+    opposite = exact.top_dot(scorer, space, min_ratio=0.5, weight=-scorer.reference)
+    assert opposite.scores.item() == pytest.approx(-dots.min().item(), rel=1e-5)
+
+
+def test_a_sample_never_beats_the_optimum_of_resnet18():
+    scorer, space, costs = prepared("resnet18")
+    rows = space.sample(50_000, 0.7, torch.Generator().manual_seed(0))
+    best = exact.optimum(scorer, space, min_ratio=0.7, k=20, apart=1)
+    diverse = exact.optimum(scorer, space, min_ratio=0.7, k=4, apart=5)
+    assert best.proven
+    assert diverse.proven
+    assert scorer(rows).max() < best.scores[0]
+    assert diverse.scores[0] == pytest.approx(best.scores[0].item(), abs=1e-9)
+    distances = (diverse.indices[:, None] != diverse.indices).sum(2)
+    assert distances[~torch.eye(4, dtype=torch.bool)].min() >= 5
+    again = exact.optimum(scorer, space, min_ratio=0.7, k=20)
+    assert torch.equal(again.indices, best.indices)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("k", [1, 30])
+def test_out_of_time_the_bounds_still_hold(trained, k, monkeypatch):
+    scorer, space, costs = prepared(seed=4, trained=trained)
+    expected = brute(scorer, space, costs, 0.3, (0.0, 0.4))
+    monkeypatch.setattr(proof, "climb", lambda problem, found: None)
+    rushed = exact.optimum(scorer, space, min_ratio=0.3, k=k, costs=costs, macs=(0.0, 0.4), seconds=1e-9)
+    assert not rushed.proven
+    assert rushed.gap > 0
+    assert bool((rushed.bounds >= expected[: len(rushed.bounds)].double() - 1e-6).all())
+    assert bool((rushed.scores <= expected[: len(rushed.bounds)].double() + 1e-6).all())
+
+
+def test_both_ends_of_the_window_of_macs_are_in_it():
+    scorer, space, costs = prepared()
+    window = Window(scorer.graph, EXAMPLE)
+    row = torch.tensor([[3, 5, 2, 8, 1, 6]])
+    share = window.shares(window.counts(row)).item()
+    for macs, least, most in (
+        ((share, 1.0), share, 1.0),
+        ((0.0, share), 0.0, share),
+        ((math.nextafter(share, 1), 1.0), math.nextafter(share, 1), 1.0),
+        ((0.0, math.nextafter(share, 0)), 0.0, math.nextafter(share, 0)),
+    ):
+        sums = exact.make_terms(scorer, space, 0, costs, macs).problem()
+        inside = sums.allowed(sums.sums.embed(row.numpy()))[0]
+        assert inside == (least <= share <= most)
+
+
+@pytest.mark.parametrize("name", ["resnet20a", "resnet8"])
+def test_macs_are_a_sum_of_tables(name):
+    graph = trace(models.seeded(name, 0), EXAMPLE)
+    costs, rows = CostModel(graph, EXAMPLE), RateSpace(graph).sample(200, 0, torch.Generator().manual_seed(0))
+    total, tables = macs_tables(costs, kept_table(graph))
+    value = np.full(len(rows), total)
+    for scope, table in tables:
+        value += table[sum(rows[:, g].numpy() * 10**place for place, g in enumerate(reversed(scope)))]
+    assert value.tolist() == costs.of_rates(rows)[0].tolist()
+
+
+def test_orders_keep_the_frontier_of_residual_networks_narrow():
+    scorer, space, costs = prepared("resnet20a", undirected=True)
+    sums = exact.make_terms(scorer, space, 0.5, costs, (0.2, 0.8)).problem().sums
+    assert max(len(level.frontier) for level in sums.levels) == 2
+    chain = [(g, g + 1) for g in range(11)]
+    assert max(map(len, frontiers(chain, narrow(chain, [1] * 12, 0)))) == 1
+    assert frontiers(chain, list(range(12)))[-1] == ()
+
+
+@pytest.mark.parametrize("options", [{"kind": "gat"}, {"layers": 3}])
+def test_an_encoder_that_is_no_sum_of_tables_is_refused_by_name(options):
+    scorer, space, _ = prepared(**options)
+    assert exact.plan(scorer, space).startswith("no exact optimum: scorer (")
+    for solve in (exact.optimum, exact.top_dot):
+        with pytest.raises(ValueError, match="is no sum of tables: use a GCN or SAGE encoder of at most two layers"):
+            solve(scorer, space)
+
+
+def test_a_structure_too_wide_is_refused_before_any_work(monkeypatch):
+    everyone = [((g, h), np.zeros((100, 1))) for g, h in itertools.combinations(range(20), 2)]
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"up to 19 groups are open at once .* use fewer rates, or rank a sample"):
+        Elimination(np.zeros(1), everyone, [[*range(10)]] * 20, 50)
+    assert time.process_time() - start < 1
+    scorer, space, _ = prepared()
+    assert "6 groups, at most" in exact.plan(scorer, space, min_ratio=0.5)
+    monkeypatch.setattr(elimination, "STATES", 1000)
+    assert "values to go, where at most 1,000 are tabulated" in exact.plan(scorer, space, min_ratio=0.5)
+
+
+def test_bad_arguments_are_named():
+    scorer, space, costs = prepared()
+    with pytest.raises(ValueError, match=r"min_ratio=0.95: must be in \[0, 0.9\]"):
+        exact.optimum(scorer, space, min_ratio=0.95)
+    with pytest.raises(ValueError, match="no allowed configuration was found"):
+        exact.optimum(scorer, space, costs=costs, macs=(0.0, 1e-5))
+    with pytest.raises(ValueError, match="no allowed configuration was found"):
+        exact.top_dot(scorer, space, min_ratio=0.85, costs=costs, macs=(0.9, 1.0))
+    with pytest.raises(ValueError, match="give costs"):
+        exact.optimum(scorer, space, macs=(0.0, 0.5))
+    with pytest.raises(ValueError, match="0 <= low < high <= 1"):
+        exact.optimum(scorer, space, costs=costs, macs=(0.5, 0.2))
+    with pytest.raises(ValueError, match="k=0"):
+        exact.optimum(scorer, space, k=0)
+    with pytest.raises(ValueError, match=r"apart=7: must lie in 1 .. 6"):
+        exact.optimum(scorer, space, apart=7)
+    with pytest.raises(ValueError, match="seconds=0"):
+        exact.optimum(scorer, space, seconds=0)
+    with pytest.raises(ValueError, match="weight must have shape"):
+        exact.top_dot(scorer, space, weight=torch.ones(3))
+    with pytest.raises(ValueError, match="make both from one graph"):
+        exact.optimum(scorer, RateSpace(scorer.graph, (0, 0.5)))
