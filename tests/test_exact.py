@@ -102,16 +102,36 @@ def test_the_highest_cosines_are_those_of_a_full_list(seed, groups, rates, limit
     assert [listed[tuple(row)] for row in found.tolist()] == pytest.approx(scores.tolist(), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
-@given(**INSTANCES)
-def test_directions_of_single_prefixes_rule_out_nothing_better(seed, groups, rates, limits, k):
-    terms = random_terms(seed, groups, rates, limits)
+def search_that_misses(best: int):
+    """In place of the search: the configurations next to the best ones, and no bound."""
+
+    def search(problem, found):
+        sums = problem.sums
+        whole = sums.beam(sums.root(), [problem.limits[0] if problem.limits else sums.togo(sums.constant)], 10**6)[0]
+        whole = whole[problem.allowed(whole.z)]
+        start = max(0, min(best, len(whole) - found.k))
+        rest = np.argsort(-problem.cosines(whole.z), kind="stable")[start : start + found.k]
+        found.add(sums.configurations(whole)[rest], whole.z[rest])
+        return 1.0
+
+    return search
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    **INSTANCES,
+    shift=st.sampled_from([0.0, 1.0, 3.0]),
+    crowd=st.sampled_from([2, 512]),
+    missed=st.sampled_from([1, 3, 10**6]),
+)
+def test_the_proof_finds_what_the_search_missed(seed, groups, rates, limits, k, shift, crowd, missed):
+    terms = random_terms(seed, groups, rates, limits, shift)
     expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:k]
-    with pytest.MonkeyPatch.context() as patch:  # so that they come into play on small instances
-        patch.setattr(proof, "CROWD", 2)
+    with pytest.MonkeyPatch.context() as patch:  # small numbers, so that directions come into play on small instances
+        patch.setattr(exact, "search", search_that_misses(missed))
+        patch.setattr(proof, "CROWD", crowd)
         patch.setattr(proof, "BLOCK", 5)
         patch.setattr(proof, "KEPT", 2)
-        patch.setattr(proof, "STARTS", 0)
         _, scores, bounds = exact.highest(terms, k, math.inf)
     np.testing.assert_allclose(scores, expected, atol=2e-9)
     np.testing.assert_allclose(bounds, expected, atol=2e-9)
@@ -213,7 +233,7 @@ def test_the_best_dot_products_of_a_million_configurations():
 
 
 def test_a_sample_never_beats_the_optimum_of_resnet18():
-    scorer, space, costs = prepared("resnet18")
+    scorer, space, _ = prepared("resnet18")
     rows = space.sample(50_000, 0.7, torch.Generator().manual_seed(0))
     best = exact.optimum(scorer, space, min_ratio=0.7, k=20, apart=1)
     diverse = exact.optimum(scorer, space, min_ratio=0.7, k=4, apart=5)
