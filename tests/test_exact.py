@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphprune import contrast, elimination, exact, importance, models, proof
+from graphprune.cone import bound
 from graphprune.costs import CostModel
 from graphprune.elimination import Elimination
 from graphprune.encoder import GraphEncoder
@@ -112,7 +113,7 @@ def search_that_misses(best: int):
         start = max(0, min(best, len(whole) - found.k))
         rest = np.argsort(-problem.cosines(whole.z), kind="stable")[start : start + found.k]
         found.add(sums.configurations(whole)[rest], whole.z[rest])
-        return 1.0
+        return 1.0, bound(problem, sums.root())[1]
 
     return search
 
@@ -201,6 +202,7 @@ def test_the_optimum_of_a_million_configurations(trained, seed, options, tau, ma
     for k in (1, 10, 150):
         best = exact.optimum(scorer, space, min_ratio=tau, k=k, costs=costs, macs=macs)
         assert best.proven
+        assert best.score == best.bound == best.scores[0]
         torch.testing.assert_close(best.scores.float(), expected[:k], atol=1e-6, rtol=0)
         torch.testing.assert_close(scorer(best.indices), best.scores.float(), atol=1e-6, rtol=0)
         share = costs.of_rates(best.indices)[0].double() / costs.full.macs

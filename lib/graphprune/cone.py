@@ -101,7 +101,7 @@ def bound(problem: Problem, prefixes: Prefixes, patience: int = 60) -> tuple[flo
         if not len(best):
             return 0.0, direction, prefixes[:0] if not found else join(found)
         found.append(best)
-        if values[0] < TIGHT * np.linalg.norm(best.z[0, : len(problem.target)]):
+        if values[0] <= 0 or (len(atoms) and values[0] < TIGHT * np.linalg.norm(best.z[0, : len(problem.target)])):
             break
         direction, c, atoms = project(problem, np.concatenate([atoms, best.z[values > 0]]))
     for _ in range(DINKELBACH):  # c = max_r (<t, z> + <m, s>) / <u, z> by Newton's method: from here on a bound is proven

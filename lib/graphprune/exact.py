@@ -44,6 +44,16 @@ class Optimum:
     seconds: float
 
     @property
+    def score(self) -> float:
+        """The highest score."""
+        return float(self.scores[0])
+
+    @property
+    def bound(self) -> float:
+        """No allowed configuration scores higher."""
+        return float(self.bounds[0])
+
+    @property
     def gap(self) -> float:
         """By how much at most a place could be filled better; 0 with proof."""
         return float((self.bounds - self.scores).max())
@@ -153,8 +163,7 @@ def highest(terms: Terms, k: int, deadline: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _places(problem: Problem, found: Found, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    top = search(problem, found)
-    least = prove(problem, found, top, deadline)
+    least = prove(problem, found, *search(problem, found), deadline)
     rows, scores = found.rows[: found.k], found.scores[: found.k]
     return rows, scores, np.maximum(scores, least)
 

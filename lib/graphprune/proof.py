@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphprune.cone import Problem, bound, separate
+from graphprune.cone import Direction, Problem, bound, separate
 from graphprune.elimination import Prefixes, ToGo
 
 TIE = 1e-9  # cosines closer than this count as equal; rounding is 1e-13
@@ -57,22 +57,22 @@ class Found:
             self.add(self.problem.sums.configurations(prefixes), prefixes.z)
 
 
-def search(problem: Problem, found: Found) -> float:
-    """Fill `found` with good configurations; the bound on all of them that comes with it."""
+def search(problem: Problem, found: Found) -> tuple[float, Direction]:
+    """Fill `found` with good configurations; an upper bound on the cosine of all, and its direction."""
     sums = problem.sums
     highest, direction, atoms = bound(problem, sums.root())
     found.complete(atoms)
     while True:
-        before = found.cut
+        before, near = found.cut, direction
         c = float(found.scores[0]) if len(found.scores) else 0.0
         if c < 0:  # |z| >= <v, z>: what the highest dot product with t - c v improves is better
             z = sums.embed(found.rows[:1])[0, : len(problem.target)]
-            direction = replace(direction, u=z / np.linalg.norm(z))
-        for weight in (direction.weight(problem, c), direction.weight(problem, highest)):
+            near = replace(direction, u=z / np.linalg.norm(z))
+        for weight in (near.weight(problem, c), near.weight(problem, highest)):
             found.complete(sums.beam(sums.root(), [sums.togo(weight)], KEPT, problem.limits)[0])
         climb(problem, found)
         if found.cut <= before + TIE:
-            return highest
+            return highest, direction
 
 
 def climb(problem: Problem, found: Found) -> None:
@@ -101,20 +101,20 @@ def _moves(groups: int, rates: int) -> np.ndarray:
     return np.concatenate(single + pairs)
 
 
-def prove(problem: Problem, found: Found, highest: float, deadline: float) -> float:
+def prove(problem: Problem, found: Found, highest: float, direction: Direction, deadline: float) -> float:
     """Rule out every configuration that is not among the first k of `found`, and add those better.
 
     Args:
         problem: the problem.
         found: what `search` found.
-        highest: an upper bound on every cosine.
+        highest, direction: an upper bound on every cosine, and a direction, such as its.
         deadline: by `time.monotonic()`, when to stop.
 
     Returns:
         No configuration outside the k has a cosine above this (to 1e-9): their k-th score, or more if time ran out.
     """
     sums = problem.sums
-    first = sums.togo(bound(problem, sums.root())[1].weight(problem, max(found.cut, 0) + TIE))
+    first = sums.togo(direction.weight(problem, max(found.cut, 0) + TIE))
     stack = [(sums.root(), [first])]
     while stack:
         if time.monotonic() > deadline:
@@ -156,7 +156,7 @@ def prove_negative(problem: Problem, found: Found, deadline: float) -> float:
             found.complete(prefixes)
             continue
         length = np.linalg.norm(prefixes.z[:, :width] + centre[prefixes.level], axis=1)
-        prefixes = prefixes[sums.now(prefixes, togo) - (c + TIE) * length > 0]
+        prefixes = prefixes[sums.now(prefixes, togo) - (c + TIE) * length >= 0]
         stack.extend(prefixes[i : i + BLOCK] for i in range(0, len(prefixes), BLOCK))
     return found.cut
 
