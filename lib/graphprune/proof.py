@@ -121,7 +121,7 @@ def prove(problem: Problem, found: Found, highest: float, direction: Direction, 
             still = max(bound(problem, prefixes, patience=8)[0] for prefixes, _ in stack)
             return max(found.cut, min(highest, still, 1.0))
         prefixes, togos = stack.pop()
-        prefixes = grow(problem, prefixes, togos)
+        prefixes = grow(problem, prefixes, togos, found.cut)
         if prefixes.level == sums.groups:
             found.complete(prefixes)
             continue
@@ -151,7 +151,7 @@ def prove_negative(problem: Problem, found: Found, deadline: float) -> float:
         if togo is None or found.cut > c:
             c = found.cut
             togo = sums.togo(weight, extra=[-c * spread for spread in spreads])
-        prefixes = grow(problem, stack.pop(), [])
+        prefixes = grow(problem, stack.pop(), [], c)
         if prefixes.level == sums.groups:
             found.complete(prefixes)
             continue
@@ -161,15 +161,35 @@ def prove_negative(problem: Problem, found: Found, deadline: float) -> float:
     return found.cut
 
 
-def grow(problem: Problem, prefixes: Prefixes, togos: list[ToGo]) -> Prefixes:
-    """One more group, without what a limit or a direction rules out."""
+def grow(problem: Problem, prefixes: Prefixes, togos: list[ToGo], cut: float) -> Prefixes:
+    """One more group, without what a limit or a direction rules out; whole configurations, without those below `cut`."""
     sums = problem.sums
     children = sums.children(prefixes)
     for limit in problem.limits:
         children = children[sums.values(prefixes, children, limit) >= 0]
     for togo in reversed(togos):
         children = children[sums.values(prefixes, children, togo) > 0]
+    if prefixes.level == sums.groups - 1:
+        children = children[last_group(problem, prefixes, cut)[children.parent, children.rate]]
     return sums.extend(prefixes, children)
+
+
+def last_group(problem: Problem, prefixes: Prefixes, cut: float) -> np.ndarray:
+    """Which rates of the last group may give a cosine of `cut`, (B, rates): <t, z> >= cut |z| but for rounding.
+
+    With |z + f|^2 = |z|^2 + 2 <z, f> + |f|^2 no z + f is made.
+    """
+    level, width = problem.sums.levels[-1], len(problem.target)
+    z, f = prefixes.z[:, :width], level.rows[:, :width].reshape(*level.step.shape, width)  # (B, D), (states, rates, D)
+    product = np.empty((len(z), f.shape[1]))
+    for state in np.unique(prefixes.state):
+        at = prefixes.state == state
+        product[at] = z[at] @ f[state].T
+    own = (z**2).sum(1, keepdims=True)
+    square = own + 2 * product + (f**2).sum(2)[prefixes.state]
+    along = (z @ problem.target)[:, None] + (f @ problem.target)[prefixes.state]
+    rounding = 1e-7 * (np.sqrt(own) + np.linalg.norm(f, axis=2).max())  # the square of it is far above 1e-16
+    return np.asarray(along - cut * np.sqrt(np.maximum(square, 0)) >= -rounding)
 
 
 def thin(problem: Problem, prefixes: Prefixes, togos: list[ToGo], found: Found) -> tuple[Prefixes, list[ToGo]]:
