@@ -106,6 +106,28 @@ def test_a_split_by_a_literal_size_freezes() -> None:
     assert "split() at 'split' fixes a size" in graphprune.trace(net, IMAGE.double()).frozen["a"]
 
 
+@pytest.mark.parametrize("index", [slice(8), slice(None), slice(0, None), slice(0, 20, 1)])
+def test_a_slice_that_takes_everything_is_free(index: slice) -> None:
+    net = Net(lambda m, x: m.head(m.a(x)[:, index]), a=conv(3, 8), head=head(8))
+    assert groups(net) == {"a": (8, ("a",))}
+
+
+@pytest.mark.parametrize("index", [slice(7), slice(-1), slice(1, None), slice(0, 8, 2)])
+def test_a_slice_that_leaves_something_out_freezes(index: slice) -> None:
+    net = Net(lambda m, x: m.head(m.a(x)[:, index]), a=conv(3, 8), head=head(len(range(8)[index])))
+    assert groups(net) == {}
+    assert "getitem() at 'getitem' picks fixed places" in graphprune.trace(net, IMAGE.double()).frozen["a"]
+
+
+def test_a_slice_up_to_another_tensor_s_size_freezes_both() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.b(x)
+        return m.head(m.a(x)[:, : y.shape[1]]) + m.last(y)
+
+    net = Net(forward, a=conv(3, 8), b=conv(3, 8), head=head(8), last=head(8))
+    assert groups(net) == {}
+
+
 def test_channel_shuffle_ties_the_positions_of_its_groups() -> None:
     net = Net(lambda m, x: m.head(m.b(m.s(m.a(x)))), a=conv(3, 8), s=nn.ChannelShuffle(2), b=conv(8, 6), head=head(6))
     assert groups(net) == {"a": (4, ("a",)), "b": (6, ("b",))}

@@ -8,6 +8,7 @@ over the graph's groups can be honoured.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,15 +34,29 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     skeleton = symbolic(shell)
     record = propagate(shell, skeleton.graph, inputs)
     training = training_heads(shell, skeleton, inputs, record)
+    reach: Counter[str] = Counter()  # node -> how often it was in trouble
     for _ in range(100):
         graph = assemble(record, shell, skeleton, training, inputs)
         trouble = probe(graph)
         if trouble is None:
             return graph
         node, reason = trouble
-        for labels in record.entering.get(node, []):
-            record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
+        reach[node] += 1
+        for name in upstream([skeleton, training], node, reach[node]):
+            for labels in record.entering.get(name, []):
+                record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
     raise ValueError("no set of groups was found that can be pruned safely: please report this network")
+
+
+def upstream(skeletons: Iterable[fx.GraphModule | None], name: str, steps: int) -> set[str]:
+    """A node and what it reads, this many steps up: what may have caused the trouble that showed there."""
+    found: set[str] = set()
+    for skeleton in skeletons:
+        nodes = {node for node in skeleton.graph.nodes if node.name == name} if skeleton else set()
+        for _ in range(steps):
+            found.update(node.name for node in nodes)
+            nodes = {source for node in nodes for source in node.all_input_nodes}
+    return found
 
 
 def training_heads(

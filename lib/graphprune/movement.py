@@ -161,6 +161,15 @@ def unbind(run: Propagation, call: Call) -> Any:
     return execute(run, call)
 
 
+def takes_everything(item: Any, size: int) -> bool:
+    """Whether an index, as written in the code, takes a whole dimension of this size, and of any smaller one.
+
+    A computed bound is no literal: it may shrink faster than what it bounds.
+    """
+    whole = isinstance(item, slice) and item.start in (None, 0) and item.step in (None, 1)
+    return whole and (item.stop is None or (isinstance(item.stop, int) and item.stop >= size))
+
+
 def getitem(run: Propagation, call: Call) -> Any:
     """Indexing a tensor freezes labels that vary along an indexed dimension; taking an item of a tuple is free."""
     container, index = call.args
@@ -168,13 +177,14 @@ def getitem(run: Propagation, call: Call) -> Any:
         return container[index]
     if tensors(index):
         return unknown(run, call)
-    items = index if isinstance(index, tuple) else (index,)
+    raw = call.raw(1, "index")
+    items = raw if isinstance(raw, tuple | list) else (raw,)
     dim = 0
     for item in items:
         if item is Ellipsis:
             dim += container.ndim - sum(i is not None and i is not Ellipsis for i in items)
         elif item is not None:
-            if item != slice(None) and varies(container, dim):
+            if not takes_everything(item, container.shape[dim]) and varies(container, dim):
                 run.ledger.freeze(container, f"{call.what} picks fixed places of it")
             dim += 1
     return container[index]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from graphprune.call import Call, unknown
+from graphprune.call import Call, tensors, unknown
 from graphprune.labels import Ledger, along, tidy, unlabelled
 from graphprune.rules import is_merge, keeps_shape, reads_weight, rule_of
 
@@ -116,6 +116,8 @@ class Propagation(fx.Interpreter):
         if n.op == "output":
             map_aggregate(self._labels_of(n.args), lambda leaf: self._freeze(leaf, "its channels are the network's output"))
             return None
+        if n.op.startswith("call"):
+            self.record.entering[n.name] = tensors(self._labels_of((n.args, n.kwargs)))
         if not holds_tensor(out) and not str(n.target).endswith("setitem"):
             return None
         if n.op == "placeholder":
@@ -128,8 +130,6 @@ class Propagation(fx.Interpreter):
         op = self._operation(n)
         values = self.fetch_args_kwargs_from_env(n)
         call = Call(n, op, self._labels_of(n.args), self._labels_of(n.kwargs), values[0], out)
-        entering = [leaf for leaf in flat((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
-        self.record.entering[n.name] = entering
         labels = rule_of(op)(self, call)
         if shapes(labels) != shapes(out):
             labels = unknown(self, call)
