@@ -157,7 +157,7 @@ class CostModel:
         """
         tensors = dict(self.graph.shell.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
         owner = np.repeat(np.arange(len(self.graph.groups)), [group.channels for group in self.graph.groups])
-        share = np.array([group.channels for group in self.graph.groups])
+        share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
         forms: dict[str, dict[int, np.ndarray]] = {}
         for site in self.graph.sites:
             if site.tensor in tensors:
