@@ -11,9 +11,10 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying"},
     {"runtime"},
     {"artifacts", "call", "figures", "jobs"},
+    {"shapes"},
     {"splits", "models"},
     {"data", "layers", "movement"},
     {"rules"},

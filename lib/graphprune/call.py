@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphprune.propagation import Propagation
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One executed node, with label tensors in place of its tensor arguments.
 
@@ -23,16 +23,14 @@ class Call:
         node: the traced node.
         op: the function, the method's name, or the module.
         args, kwargs: the arguments, label tensors in place of tensors.
-        values: the positional arguments with the (meta) tensors themselves.
-        out: the result.
+        out: the result, as soon as it is known.
     """
 
     node: fx.Node
     op: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    values: tuple[Any, ...]
-    out: Any
+    out: Any = None
 
     @property
     def is_module(self) -> bool:
@@ -54,6 +52,10 @@ class Call:
         """An argument by position or keyword."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
+    def option(self, position: int, name: str, default: Any = None) -> Any:
+        """A layer's option: the module's attribute, or the function's argument."""
+        return getattr(self.op, name, default) if self.is_module else self.get(position, name, default)
+
     def raw(self, position: int, name: str, default: Any = None) -> Any:
         """An argument as written in the traced code: an `fx.Node` where it was computed, a literal where it was not."""
         return self.node.args[position] if len(self.node.args) > position else self.node.kwargs.get(name, default)
@@ -69,9 +71,15 @@ Rule = Callable[["Propagation", Call], Any]
 
 def tensors(tree: Any) -> list[Tensor]:
     """The tensors in nested arguments, in order."""
-    found: list[Tensor] = []
-    map_aggregate(tree, lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None)
-    return found
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif isinstance(tree, slice):
+        tree = (tree.start, tree.stop, tree.step)
+    elif not isinstance(tree, tuple | list):
+        return []
+    return [tensor for part in tree for tensor in tensors(part)]
 
 
 def others(labels: Tensor, *dims: int) -> list[int]:

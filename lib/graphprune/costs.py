@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from graphprune.cutting import on_meta
+from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
 from graphprune.runtime import evaluating
 from graphprune.tracing import as_inputs, propagate

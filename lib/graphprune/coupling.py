@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
 from torch import Tensor, fx, nn
 
-from graphprune.cutting import on_meta
+from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import varying
 from graphprune.propagation import Record
@@ -107,35 +106,40 @@ def assemble(
 ) -> ChannelGraph:
     """Resolve ties and freezes into atoms and groups, and number everything."""
     sites = {**record.sites, **element_sites(record)}
-    classes = record.ledger.classes()
-    count = int(classes.max()) + 1 if len(classes) else 0
-    why = np.full(count, -1)  # of each class the reason it is frozen, an index
+    classes = np.append(record.ledger.classes(), -1)  # -1, nothing to prune, stays -1
+    count = int(classes.max()) + 1
+    why = np.full(count + 1, -1)  # of each class the reason it is frozen, an index
     reasons = [reason for _, reason in record.ledger.reasons]
     for index in reversed(range(len(reasons))):  # the first reason found is the one told
         why[classes[record.ledger.reasons[index][0]]] = index
-    resolved = {key: np.where(labels.numpy() < 0, -1, classes[labels.numpy()]) for key, labels in sites.items()}
-    members = group_classes(resolved, why, count)
+    columns: dict[bytes, np.ndarray] = {}
+    alike: dict[tuple[str, int], bytes] = {}  # site -> its column: many have equal classes
+    for key, labels in sites.items():
+        found = classes[labels.numpy()]
+        alike[key] = found.tobytes()
+        columns[alike[key]] = found
+    members = group_classes(columns.values(), why, count)
     reasons.append("all its channels are tied together, so none of them can go")
     why[[int(group[0]) for group in members if len(group) == 1]] = len(reasons) - 1
     members = [group for group in members if len(group) > 1]
     order = np.concatenate([*members, np.flatnonzero(why >= 0)])
     number = np.full(count + 1, -1)
     number[order] = np.arange(len(order))
-    final = {key: torch.from_numpy(number[found]) for key, found in resolved.items()}
+    final = {key: torch.from_numpy(number[found]) for key, found in columns.items()}
     atoms, nodes, frozen = sum(len(group) for group in members), [], {}
     for layer in record.layers:
-        found = np.where(layer.labels.numpy() < 0, -1, classes[layer.labels.numpy()])
-        numbered = np.where((found >= 0) & (number[found] < atoms), number[found], -1)
+        found = classes[layer.labels.numpy()]
+        numbered = np.where(number[found] < atoms, number[found], -1)
         nodes.append(Node(layer.name, layer.kind, len(found), tuple(numbered.tolist())))
-        stuck = [why[c] for c in found.tolist() if c >= 0 and why[c] >= 0]
-        if stuck and layer.kind in {"conv", "fc"}:
-            frozen[layer.name] = reasons[stuck[0]]
+        stuck = why[found[why[found] >= 0][:1]]
+        if len(stuck) and layer.kind in {"conv", "fc"}:
+            frozen[layer.name] = reasons[int(stuck[0])]
     return ChannelGraph(
         nodes=tuple(nodes),
         edge_index=torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous(),
         groups=name_groups(nodes, members),
         frozen=frozen,
-        sites=tuple(Site(tensor, dim, labels) for (tensor, dim), labels in final.items()),
+        sites=tuple(Site(tensor, dim, final[column]) for (tensor, dim), column in alike.items()),
         shell=shell,
         skeleton=skeleton,
         training=training,
@@ -164,25 +168,31 @@ def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
     return sites
 
 
-def group_classes(resolved: Mapping[tuple[str, int], np.ndarray], why: np.ndarray, count: int) -> list[np.ndarray]:
-    """Unfrozen classes that lie in the same sites equally often, in order of first appearance."""
-    rows, cols = [], []
-    for site, found in enumerate(resolved.values()):
-        rows.append(found[found >= 0])
-        cols.append(np.full(len(rows[-1]), site))
-    if not rows:
+def group_classes(columns: Iterable[np.ndarray], why: np.ndarray, count: int) -> list[np.ndarray]:
+    """Unfrozen classes that lie in the same sites equally often, in order of first appearance.
+
+    Args:
+        columns: for each site the classes of its slices, -1 = nothing to prune; equal ones once.
+        why: (count + 1,), -1 for a class that is not frozen.
+    """
+    columns = [found[found >= 0] for found in columns]
+    if not columns:
         return []
-    row, col = np.concatenate(rows), np.concatenate(cols)
-    table = coo_array((np.ones(len(row), dtype=np.int64), (row, col)), shape=(count, len(resolved))).tocsr()
-    table.sort_indices()
-    groups: dict[bytes, list[int]] = {}
-    _, first = np.unique(row, return_index=True)
-    for found in row[np.sort(first)].tolist():
-        if why[found] < 0:
-            span = slice(table.indptr[found], table.indptr[found + 1])
-            signature = table.indices[span].tobytes() + b"|" + table.data[span].tobytes()
-            groups.setdefault(signature, []).append(found)
-    return [np.array(group) for group in groups.values()]
+    kind, kinds = np.zeros(count, np.int64), 1  # classes of one kind are alike in the columns so far
+    for found in columns:
+        times = np.bincount(found, minlength=count)
+        touched = np.flatnonzero(times)
+        different, which = np.unique(kind[touched] * (len(found) + 1) + times[touched], return_inverse=True)
+        kind[touched] = kinds + which
+        kinds += len(different)
+    seen = np.concatenate(columns)
+    first = np.full(count, len(seen))
+    first[seen[::-1]] = np.arange(len(seen))[::-1]  # of a repeated index the last assignment stands
+    free = np.flatnonzero((first < len(seen)) & (why[:count] < 0))
+    free = free[np.argsort(first[free])]
+    _, start, group = np.unique(kind[free], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(start))[group]
+    return np.split(free[np.argsort(rank, kind="stable")], np.cumsum(np.bincount(rank))[:-1]) if len(free) else []
 
 
 def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ...]:
@@ -190,7 +200,8 @@ def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group
     owner = np.repeat(np.arange(len(members)), [len(group) for group in members])
     layers: list[dict[str, int]] = [{} for _ in members]
     for node in nodes:
-        atoms = np.array([atom for atom in node.atoms if atom >= 0], dtype=np.int64)
+        atoms = np.array(node.atoms, dtype=np.int64)
+        atoms = atoms[atoms >= 0]
         if node.kind in {"conv", "fc"} and len(atoms) and ":" not in node.name:
             for group, channels in zip(*np.unique(owner[atoms], return_counts=True), strict=True):
                 layers[group][node.name] = int(channels)

@@ -2,114 +2,77 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graphprune.copying import like, twin
 from graphprune.graph import ChannelGraph
 from graphprune.propagation import named_tensors
 
-
-def without_data(tensor: Tensor) -> Tensor:
-    """Its shape on the meta device; floating point as single precision, so that a model and an input always agree."""
-    return torch.empty_like(tensor, device="meta", dtype=torch.float32 if tensor.is_floating_point() else tensor.dtype)
+Places = Mapping[tuple[str, int], Tensor]
+"""(tensor, dim) -> the indices that stay along that dimension."""
 
 
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
-    memo: dict[int, Any] = {}
-    for tensor in every_tensor(model):
-        empty = without_data(tensor)
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, memo)
-
-
-def every_tensor(model: nn.Module) -> list[Tensor]:
-    """Parameters, buffers, and tensors that are plain attributes of a module."""
-    plain = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return [*model.parameters(), *model.buffers(), *plain]
-
-
-def cut(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
-    """A copy of a module without the pruned slices of its tensors, its modules' sizes mended. kept: (num_atoms,) bool."""
-    small = copy.deepcopy(module, smaller_tensors(module, graph, kept))
-    for owner in small.modules():
-        mend(owner)
-    return small
-
-
-def cut_shell(shell: nn.Module, graph: ChannelGraph, kept: Tensor) -> nn.Module:
-    """As `cut`, of a weightless network and for shapes only: what is neither a module nor a tensor is shared."""
-    small = light_copy(shell, smaller_tensors(shell, graph, kept))
-    for owner in small.modules():
-        mend(owner)
-    return small
-
-
-def light_shell(model: nn.Module) -> nn.Module:
-    """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
-    return light_copy(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})
-
-
-def light_copy(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
-    """A copy of the tree of modules, its tensors exchanged by identity."""
-    if id(module) in swap:
-        return swap[id(module)]
-    twin = module.__class__.__new__(module.__class__)
-    swap[id(module)] = twin
-    twin.__dict__.update({name: swap.get(id(value), value) for name, value in module.__dict__.items()})
-    for kind in ("_parameters", "_buffers"):
-        twin.__dict__[kind] = {name: swap.get(id(tensor), tensor) for name, tensor in module.__dict__[kind].items()}
-    twin.__dict__["_modules"] = {
-        name: None if child is None else light_copy(child, swap) for name, child in module._modules.items()
-    }
-    return twin
-
-
-def smaller_tensors(module: nn.Module, graph: ChannelGraph, kept: Tensor) -> dict[int, Any]:
-    """id of each tensor to cut -> the cut one: what a copy takes in place of the full tensors."""
+def kept_places(graph: ChannelGraph, kept: Tensor) -> Places:
+    """What a mask over all atoms, (num_atoms,) bool, leaves of each site."""
     stays = kept_classes(graph, kept)
-    tensors = named_tensors(module)
-    dims: dict[str, dict[int, Tensor]] = {}
-    for site in graph.sites:
-        dims.setdefault(site.tensor, {})[site.dim] = stays[site.atoms]
-    memo: dict[int, Any] = {}
-    for name, masks in dims.items():
-        old = tensors[name]
-        new = renumbered(old, masks) if 1 in masks and old.ndim == 1 else sliced(old, masks)
-        memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-    return memo
+    distinct = {id(site.atoms): site.atoms for site in graph.sites}
+    found = {key: stays[atoms].nonzero().flatten() for key, atoms in distinct.items()}
+    return {(site.tensor, site.dim): found[id(site.atoms)] for site in graph.sites}
 
 
 def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
     """(classes + 1,) bool, indexed by a site's atoms: frozen classes and -1 (the last entry) always stay."""
-    top = max((int(site.atoms.max()) for site in graph.sites if len(site.atoms)), default=-1)
-    stays = torch.ones(max(top + 2, graph.num_atoms + 1), dtype=torch.bool)
+    stays = torch.ones(graph.num_classes + 1, dtype=torch.bool)
     stays[: graph.num_atoms] = kept.cpu()
     return stays
 
 
-def sliced(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
-    """The tensor without the masked-out slices, its memory its own."""
-    data = tensor.detach()
+def cut(module: nn.Module, places: Places) -> nn.Module:
+    """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
+    small = twin(module, smaller_tensors(module, places))
+    for owner in small.modules():
+        mend(owner)
+    return small
+
+
+def smaller_tensors(module: nn.Module, places: Places) -> dict[int, Any]:
+    """id of each tensor to cut -> the cut one: what a copy takes in place of the full tensors."""
+    tensors = named_tensors(module)
+    dims: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), index in places.items():
+        dims.setdefault(name, {})[dim] = index
+    memo: dict[int, Any] = {}
+    for name, indices in dims.items():
+        old = tensors[name]
+        memo[id(old)] = like(old, renumbered(old, indices) if 1 in indices and old.ndim == 1 else sliced(old, indices))
+    return memo
+
+
+def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+    """The tensor with only these slices, its memory its own. Rows go first: they are cheap, and leave less to go over."""
+    data, shape = tensor.detach(), list(tensor.shape)
     if data.is_meta:
-        return data.new_empty([int(masks[dim].sum()) if dim in masks else size for dim, size in enumerate(data.shape)])
-    cuts = [(dim, mask.nonzero().flatten().to(data.device)) for dim, mask in masks.items() if not bool(mask.all())]
+        for dim, index in indices.items():
+            shape[dim] = len(index)
+        return torch.empty(shape, dtype=data.dtype, device="meta")
+    cuts = [(dim, index) for dim, index in sorted(indices.items()) if len(index) < shape[dim]]
     for dim, index in cuts:
-        data = data.index_select(dim, index)
+        data = data.index_select(dim, index.to(data.device))
     return data if cuts else data.clone()
 
 
-def renumbered(index: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+def renumbered(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     """A `ChannelSelect` index over the kept channels: rows cut, values renumbered, -1 where the source is gone."""
-    position = torch.where(masks[1], masks[1].cumsum(0) - 1, -1)
-    position = torch.cat([position, position.new_tensor([-1])]).to(index.device)
+    rows, sources = (indices[dim].to(index.device) for dim in (0, 1))
     if index.is_meta:
-        return index.new_empty(int(masks[0].sum()))
-    return position[index[masks[0].to(index.device)]]
+        return index.new_empty(len(rows))
+    position = index.new_full((int(max(index.max(), sources.max())) + 2,), -1)  # the last is -1's own
+    position[sources] = torch.arange(len(sources), device=index.device)
+    return position[index[rows]]
 
 
 def mend(module: nn.Module) -> None:

@@ -64,7 +64,7 @@ class Site:
     Attributes:
         tensor: the tensor's path in the model, "conv1.weight".
         dim: the dimension.
-        atoms: (size,) int64, the atom of each slice; -1 = never pruned.
+        atoms: (size,) int64, the atom of each slice; -1 = never pruned. Sites with equal atoms share the tensor.
     """
 
     tensor: str
@@ -101,6 +101,12 @@ class ChannelGraph:
     @cached_property
     def num_atoms(self) -> int:
         return sum(group.channels for group in self.groups)
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Atoms, and the classes of channels that are never pruned: what the sites' numbers count."""
+        distinct = {id(site.atoms): site.atoms for site in self.sites if len(site.atoms)}
+        return max([self.num_atoms, *(int(atoms.max()) + 1 for atoms in distinct.values())])
 
     @cached_property
     def slices(self) -> dict[str, slice]:

@@ -24,18 +24,26 @@ class Disagreement(ValueError):
     """Two labels that should be one are not: what a wrongly pruned network shows."""
 
 
+def first_along(labels: Tensor, dims: Iterable[int]) -> Tensor:
+    """The first place along each of these dimensions, at size 1 (by strides: `narrow` takes five times as long)."""
+    shape = list(labels.shape)
+    for dim in dims:
+        shape[dim] = min(shape[dim], 1)
+    return labels.as_strided(shape, labels.stride())
+
+
 def compact(labels: Tensor) -> Tensor:
     """The same labels with size 1 along every dimension that is only an expansion."""
-    for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size > 1 and stride == 0:
-            labels = labels.narrow(dim, 0, 1)
-    return labels
+    expanded = [dim for dim, stride in enumerate(labels.stride()) if stride == 0 and labels.shape[dim] > 1]
+    return first_along(labels, expanded) if expanded else labels
 
 
 def varies(labels: Tensor, dim: int) -> bool:
     """Whether the labels differ along a dimension."""
+    if labels.shape[dim] < 2 or labels.stride(dim) == 0:
+        return False
     small = compact(labels)
-    return small.shape[dim] > 1 and not torch.equal(small, small.narrow(dim, 0, 1).expand_as(small))
+    return not torch.equal(small, first_along(small, [dim]).expand(small.shape))
 
 
 def varying(labels: Tensor) -> list[int]:
@@ -46,10 +54,15 @@ def varying(labels: Tensor) -> list[int]:
 def tidy(labels: Tensor) -> Tensor:
     """The same labels as an expanded view, stride 0 along the dimensions on which they do not vary."""
     small = compact(labels)
-    for dim in range(small.ndim):
-        if small.shape[dim] > 1 and not varies(small, dim):
-            small = small.narrow(dim, 0, 1)
+    for dim, size in enumerate(small.shape):
+        if size > 1 and not varies(small, dim):
+            small = first_along(small, [dim])
     return small.expand(labels.shape)
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors bear the same labels in every place, but for expansion."""
+    return first is second or (first.ndim == second.ndim and torch.equal(compact(first), compact(second)))
 
 
 def unlabelled(shape: Iterable[int]) -> Tensor:
@@ -85,6 +98,8 @@ class Ledger:
 
     def tie(self, first: Tensor, second: Tensor, reason: str) -> None:
         """Labels that meet in the same place live or die together; one that meets an unlabelled place must stay."""
+        if same(first, second):
+            return
         a, b = torch.broadcast_tensors(compact(first), compact(second))
         differ = a != b
         if not bool(differ.any()):
@@ -103,7 +118,9 @@ class Ledger:
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These labels must stay."""
-        found = torch.unique(compact(labels)).numpy()
+        if self.atoms is not None:
+            return
+        found = np.unique(compact(labels).numpy())
         if len(found := found[found >= 0]):
             self.reasons.append((found, reason))
 
@@ -113,13 +130,12 @@ class Ledger:
         A label that is told apart by the other dimensions is tied to its fellows; one that is told apart only by what is
         read together cannot be removed without changing the result, and is frozen.
         """
-        first = labels
-        for dim in dims:
-            first = first.narrow(dim, 0, 1)
-        uneven = any(varies(labels, dim) for dim in dims)
-        if uneven and varying(first):
+        first = first_along(labels, dims)
+        if not any(varies(labels, dim) for dim in dims):
+            return first
+        if varying(first):
             self.tie(first, labels, reason)
-        elif uneven:
+        else:
             self.freeze(labels, reason)
         return first
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.call import Call, as_dims, freeze_along, others, unknown
-from graphprune.labels import along, compact, varies, varying
+from graphprune.labels import along, compact, first_along, varies, varying
 
 if TYPE_CHECKING:
     from graphprune.propagation import Propagation
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 # producers and consumers ----------------------------------------------------------------------------------------------
 
 
-def unique_name(run: Propagation, name: str) -> str:
-    """The layer's name, numbered when a shared module is used again."""
-    taken = sum(layer.name.partition(":")[0] == name for layer in run.record.layers)
-    return f"{name}:{taken + 1}" if taken else name
+def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
+    """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
+    return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
 
 
 def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
@@ -42,13 +41,13 @@ def convolution(run: Propagation, call: Call) -> Any:
     else:
         groups, transposed = call.get(6, "groups", 1), "transpose" in call.op.__name__
     size = run.tensors[weight].shape
-    inputs = run.ledger.collapse(call.x, others(call.x, 1), f"{call.what} reads it across space").reshape(-1)
+    inputs = lengthwise(run, call, 1, "reads it across space")
     outputs = _conv_labels(run, weight, size, inputs, groups, transposed)
     if bias:
         run.site(bias, 0, outputs)
     per_position = size[0] if transposed else outputs.numel()
-    run.record.products[run.canonical[weight]] += (call.values[0] if transposed else call.out).numel() / per_position
-    run.layer(unique_name(run, weight.removesuffix(".weight")), "conv", outputs)
+    run.record.products[run.canonical[weight]] += (call.x if transposed else call.out).numel() / per_position
+    run.layer(weight.removesuffix(".weight"), "conv", outputs)
     return along(outputs, 1, call.out.shape)
 
 
@@ -82,20 +81,20 @@ def linear(run: Propagation, call: Call) -> Any:
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
         return unknown(run, call)
-    inputs = run.ledger.collapse(call.x, others(call.x, -1), f"{call.what} mixes the dimension it lies along").reshape(-1)
+    inputs = lengthwise(run, call, -1, "mixes the dimension it lies along")
     run.site(weight, 1, inputs)
     outputs = run.produce(weight, 0, call.out.shape[-1])
     if bias:
         run.site(bias, 0, outputs)
     run.record.products[run.canonical[weight]] += call.out.numel() / call.out.shape[-1]
-    run.layer(unique_name(run, weight.removesuffix(".weight")), "fc", outputs)
+    run.layer(weight.removesuffix(".weight"), "fc", outputs)
     return along(outputs, -1, call.out.shape)
 
 
 def channel_select(run: Propagation, call: Call) -> Tensor:
     """A fixed gather of channels reads and produces like a convolution; its index is cut and renumbered."""
     index = f"{call.node.target}.index"
-    run.site(index, 1, run.ledger.collapse(call.x, others(call.x, 1), f"{call.what} reads it across space").reshape(-1))
+    run.site(index, 1, lengthwise(run, call, 1, "reads it across space"))
     return along(run.produce(index, 0, call.out.shape[1]), 1, call.out.shape)
 
 
@@ -104,13 +103,13 @@ def channel_select(run: Propagation, call: Call) -> Tensor:
 
 def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
     """An operation with a number of its own for every channel (dimension 1)."""
-    channels = run.ledger.collapse(call.x, others(call.x, 1), f"{call.what} treats its places alike").reshape(-1)
+    channels = lengthwise(run, call, 1, "treats its places alike")
     for name in names:
         if name:
             run.site(name, 0, channels)
     if kind:
         first = next((name for name in names if name), None)
-        run.layer(unique_name(run, first.rpartition(".")[0] if first else _path(call)), kind, channels)
+        run.layer(first.rpartition(".")[0] if first else _path(call), kind, channels)
     return along(channels, 1, call.out.shape)
 
 
@@ -146,7 +145,7 @@ def group_norm(run: Propagation, call: Call) -> Tensor:
     else:
         groups, names = call.get(1, "num_groups"), [call.tensor_name(2, "weight"), call.tensor_name(3, "bias")]
     labels = channelwise(run, call, names, "norm")
-    channels = run.record.layers[-1].labels.view(groups, -1)
+    channels = first_along(labels, others(labels, 1)).view(groups, -1)
     if call.is_module:
         run.ledger.tie(channels[:, :1], channels, f"{call.what} normalises over it")
     else:
@@ -160,7 +159,7 @@ def layer_norm(run: Propagation, call: Call) -> Tensor:
     dims = range(call.x.ndim - len(shape), call.x.ndim)
     run.ledger.collapse(call.x, dims, f"{call.what} normalises over it")
     last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
-    run.layer(unique_name(run, _path(call)), "norm", last.expand(call.x.shape[-1]))
+    run.layer(_path(call), "norm", last.expand(call.x.shape[-1]))
     return call.x
 
 
@@ -202,7 +201,7 @@ def pooling(run: Propagation, call: Call) -> Any:
     labels = spatial(run, call)
     if isinstance(labels, Tensor):
         channels = compact(labels)[:1].flatten(2)[0, :, 0]
-        run.layer(unique_name(run, _path(call)), "pool", channels.expand(labels.shape[1]))
+        run.layer(_path(call), "pool", channels.expand(labels.shape[1]))
     return labels
 
 
@@ -218,5 +217,5 @@ def reduction(run: Propagation, call: Call) -> Any:
         labels = torch.full_like(labels, -1)
     labels = labels.expand([1 if dim in dims else size for dim, size in enumerate(x.shape)])
     if x.ndim == 4 and set(dims) == {2, 3} and str(getattr(call.op, "__name__", call.op)) in {"mean", "amax"}:
-        run.layer(unique_name(run, call.node.name), "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
+        run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphprune.call import Call, as_dims, freeze_along, tensors, unknown
-from graphprune.labels import compact, varies, varying
+from graphprune.labels import compact, first_along, same, varies, varying
+from graphprune.shapes import broadcast
 
 if TYPE_CHECKING:
     from graphprune.propagation import Propagation
@@ -28,6 +29,8 @@ def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
     A dimension along which one operand's labels vary and the other one has a size but no varying labels is a constant of
     that size (a literal mask, padding): it cannot follow, so that size stays.
     """
+    if same(a, b):
+        return a if a.shape == b.shape else a.expand(broadcast(a.shape, b.shape))
     ndim = max(a.ndim, b.ndim)
     a, b = (t.reshape((1,) * (ndim - t.ndim) + tuple(t.shape)) if t.ndim < ndim else t for t in (a, b))
     reason = f"{what} combines it with a tensor of fixed size"
@@ -81,7 +84,7 @@ def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
     """
     if not varies(labels, dim):
         return
-    first = compact(labels).narrow(dim, 0, 1)
+    first = first_along(compact(labels), [dim])
     reason = f"{what} fixes a size in the model's code"
     if varying(first):
         run.ledger.tie(first, labels, reason)
@@ -205,15 +208,14 @@ def concatenate(run: Propagation, call: Call) -> Tensor:
     parts = call.get(0, "tensors")
     dim = call.get(1, "dim", 0) % call.out.ndim
     parts = [part for part in parts if part.ndim == call.out.ndim]
-    heads = [part.narrow(dim, 0, 1) for part in parts if part.shape[dim]]
+    heads = [first_along(part, [dim]) for part in parts if part.shape[dim]]
     if any(set(varying(part)) - {dim} for part in parts):
         for head, part in zip(heads, parts, strict=True):
             run.ledger.tie(heads[0], head, f"{call.what} joins it to a tensor of fixed size")
             run.ledger.tie(head, part, f"{call.what} joins it to a tensor of fixed size")
-    free = [d for d in range(call.out.ndim) if d != dim and all(compact(part).shape[d] == 1 for part in parts)]
-    for d in free:
-        parts = [part.narrow(d, 0, 1) for part in parts]
-    return torch.cat(list(parts), dim).expand(call.out.shape)
+    ones = [compact(part).shape for part in parts]
+    free = [d for d in range(call.out.ndim) if d != dim and all(shape[d] == 1 for shape in ones)]
+    return torch.cat([first_along(part, free) for part in parts], dim).expand(call.out.shape)
 
 
 def stack(run: Propagation, call: Call) -> Any:
@@ -232,7 +234,7 @@ def pad(run: Propagation, call: Call) -> Tensor:
         before, after = amounts[2 * step], amounts[2 * step + 1]
         if not varies(labels, dim):
             shape = [call.out.shape[d] if d == dim else size for d, size in enumerate(labels.shape)]
-            labels = labels.narrow(dim, 0, 1).expand(shape)
+            labels = first_along(labels, [dim]).expand(shape)
         elif before < 0 or after < 0:
             run.ledger.freeze(labels, f"{call.what} crops it by a fixed number")
             labels = F.pad(labels, [0, 0] * step + [before, after], value=-1)

@@ -8,19 +8,21 @@ is not known freezes what it touches. On the way the layers and the data flow be
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_aggregate
+from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.call import Call, tensors, unknown
 from graphprune.labels import Ledger, along, tidy, unlabelled
-from graphprune.rules import is_merge, keeps_shape, reads_weight, rule_of
+from graphprune.movement import elementwise
+from graphprune.rules import reads_weight, rule_of
 
 LARGE = 1 << 16
 """Parameters of more elements than this are fixed where they are operands: a standardised weight, say."""
@@ -47,6 +49,7 @@ class Record:
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
     opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
     entering: dict[str, list[Tensor]] = field(default_factory=dict)  # the labels that enter each node
+    uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
@@ -54,13 +57,14 @@ class Record:
         return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque)
 
 
-class Propagation(fx.Interpreter):
+class Propagation:
     """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
 
     Args:
         module: the network, on the meta device.
-        graph: its trace.
-        seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes.
+        graph: its trace, every call with its rule and its shape's formula (`graphprune.tracing.symbolic`).
+        seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
+            are compared, and no layers are written down.
         atoms: with seeds, the number of prunable classes.
         record: one to go on with; else a new one.
     """
@@ -73,75 +77,92 @@ class Propagation(fx.Interpreter):
         atoms: int | None = None,
         record: Record | None = None,
     ):
-        super().__init__(module, garbage_collect_values=False, graph=graph)
-        self.seeds = seeds
+        self.module, self.graph, self.seeds = module, graph, seeds
         self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
-        self.labels: dict[fx.Node, Any] = {}
+        self.values: dict[fx.Node, Any] = {}
+        self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
+        self.modules = named_modules(module)
         self.tensors = named_tensors(module)
         first: dict[int, str] = {}  # a shared tensor goes by the first of its names
         self.canonical = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
 
     # one node ------------------------------------------------------------------------------------------------------
 
-    def run_node(self, n: fx.Node) -> Any:
-        self.current = n
-        out = self._execute(n)
-        self.labels[n] = self._label(n, out)
-        if n not in self.sources:
-            self.sources[n] = self._flow(n)
-        return out
+    def run(self, *inputs: Tensor) -> Record:
+        given = iter(inputs)
+        for node in self.graph.nodes:
+            self.current = node
+            if node.op == "placeholder":
+                self._note(node, self._input(node, given))
+            elif node.op == "get_attr":
+                value = attribute(self.module, str(node.target))
+                self._note(node, value, self._attribute_labels(node, value))
+            elif node.op == "output":
+                for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
+                    self.ledger.freeze(leaf, "its channels are the network's output")
+            else:
+                self._call(node)
+            if self.seeds is None and node not in self.sources:
+                self.sources[node] = self._flow(node)
+        return self.record
 
-    def _execute(self, n: fx.Node) -> Any:
-        """The result on the meta device; not computed where only its shape matters (torch decomposes such calls, slowly)."""
-        found = [self.env[arg] for arg in n.all_input_nodes]
-        operands = [value for value in found if isinstance(value, Tensor)]
-        op = self._operation(n)
-        if operands and all(t.is_floating_point() for t in operands) and op is not None and keeps_shape(op):
-            shape = operands[0].shape if len(operands) == 1 else torch.broadcast_shapes(*(t.shape for t in operands))
-            same = [t for t in operands if t.shape == shape]
-            return same[0] if same else operands[0].new_empty(shape)
-        with torch.device("meta") if n.op == "call_function" and not operands else nullcontext():
-            return super().run_node(n)
+    def _note(self, node: fx.Node, value: Any, labels: Any = None) -> None:
+        self.values[node] = value
+        self.labels[node] = unlabelled_like(value) if labels is None else labels
 
-    def _operation(self, n: fx.Node) -> Any:
-        """The function, the method's name or the module that a node calls."""
-        if n.op == "call_module":
-            return self.module.get_submodule(str(n.target))
-        return n.target if n.op in {"call_function", "call_method"} else None
+    def _input(self, node: fx.Node, given: Iterator[Tensor]) -> Any:
+        if str(node.target).startswith("*"):
+            return list(given)
+        for value in given:
+            return value
+        if not node.args:
+            raise TypeError(f"forward's argument '{node.target}' is missing")
+        return node.args[0]
 
-    def _label(self, n: fx.Node, out: Any) -> Any:
-        if n.op == "output":
-            map_aggregate(self._labels_of(n.args), lambda leaf: self._freeze(leaf, "its channels are the network's output"))
-            return None
-        if n.op.startswith("call"):
-            self.record.entering[n.name] = tensors(self._labels_of((n.args, n.kwargs)))
-        if not holds_tensor(out) and not str(n.target).endswith("setitem"):
-            return None
-        if n.op == "placeholder":
-            return unlabelled_like(out)
-        if n.op == "get_attr":
-            opaque = [user for user in n.users if rule_of(user.target) is unknown]
-            self.record.opaque.update([self.canonical.get(str(n.target), "")] if opaque else [])
-            operand = any(user not in opaque and not reads_weight(user, n) for user in n.users)
-            return self._attribute(str(n.target), out) if operand else unlabelled_like(out)
-        op = self._operation(n)
-        values = self.fetch_args_kwargs_from_env(n)
-        call = Call(n, op, self._labels_of(n.args), self._labels_of(n.kwargs), values[0], out)
-        labels = rule_of(op)(self, call)
-        if shapes(labels) != shapes(out):
+    def _call(self, node: fx.Node) -> None:
+        """An operation: its result on the meta device, and its labels by its rule."""
+        op = self.modules[str(node.target)] if node.op == "call_module" else node.target
+        args, kwargs = map_arg(node.args, self.labels.__getitem__), map_arg(node.kwargs, self.labels.__getitem__)
+        call = Call(node, op, args, kwargs)
+        call.out = self._result(call)
+        operands = tensors((args, kwargs))
+        if self.seeds is None:
+            self.record.entering[node.name] = operands
+        if not tensors(call.out) and not str(node.target).endswith("setitem"):
+            return self._note(node, call.out, call.out)
+        labels = node.meta["rule"](self, call)
+        if shapes(labels) != shapes(call.out):
             labels = unknown(self, call)
-        return map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
+        if not any(labels is operand for operand in operands):
+            labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
+        self._note(node, call.out, labels)
 
-    def _labels_of(self, args: Any) -> Any:
-        def swap(leaf: Any) -> Any:
-            if not isinstance(leaf, fx.Node):
-                return leaf
-            return self.labels[leaf] if self.labels.get(leaf) is not None else self.env[leaf]
+    def _result(self, call: Call) -> Any:
+        """By the formula of its shape if there is one, else executed."""
+        node, formula = call.node, call.node.meta["formula"]
+        operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
+        if formula and operands and all(operand.is_floating_point() for operand in operands):
+            shape = formula(call)
+            same = [operand for operand in operands if operand.shape == shape]
+            if shape is not None:
+                return same[0] if same else torch.empty(shape, dtype=operands[0].dtype, device="meta")
+        args, kwargs = map_arg(node.args, self.values.__getitem__), map_arg(node.kwargs, self.values.__getitem__)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        makes = not operands and getattr(call.op, "__module__", "") not in {"_operator", "builtins", "math"}
+        with torch.device("meta") if makes else nullcontext():
+            return call.op(*args, **kwargs)
 
-        return map_aggregate(args, swap)
+    def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
+        """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
+        opaque = [user for user in node.users if rule_of(user.target) is unknown]
+        self.record.opaque.update([self.canonical.get(str(node.target), "")] if opaque else [])
+        if any(user not in opaque and not reads_weight(user, node) for user in node.users):
+            return self._attribute(str(node.target), value)
+        return unlabelled_like(value)
 
     def _attribute(self, name: str, value: Any) -> Any:
         """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
@@ -158,11 +179,6 @@ class Propagation(fx.Interpreter):
         return self.record.elements[name]
 
     # bookkeeping ---------------------------------------------------------------------------------------------------
-
-    def _freeze(self, leaf: Any, reason: str) -> Any:
-        if isinstance(leaf, Tensor):
-            self.ledger.freeze(leaf, reason)
-        return leaf
 
     def site(self, tensor: str, dim: int, labels: Tensor) -> None:
         """These labels lie along this dimension of this parameter or buffer."""
@@ -186,8 +202,12 @@ class Propagation(fx.Interpreter):
     # data flow -----------------------------------------------------------------------------------------------------
 
     def layer(self, name: str, kind: str, labels: Tensor) -> None:
-        """The current node is a layer of the graph; `labels` (C,) are its output channels'."""
+        """The current node is a layer of the graph; `labels` (C,) are its output channels'. Used again, it is numbered."""
         assert self.current is not None
+        if self.seeds is not None:
+            return
+        self.record.uses[name] += 1
+        name = f"{name}:{self.record.uses[name]}" if self.record.uses[name] > 1 else name
         before = self._flow(self.current)
         index = len(self.record.layers)
         depth = 1 + max((self.record.layers[source].depth for source in before), default=0)
@@ -202,7 +222,7 @@ class Propagation(fx.Interpreter):
         (deepest) branch [our reading].
         """
         branches = [self.sources[arg] for arg in n.all_input_nodes if self.sources.get(arg)]
-        if len(branches) > 1 and is_merge(n.target):
+        if len(branches) > 1 and n.meta.get("rule") is elementwise and n.op != "call_module":
             depth = [max(self.record.layers[source].depth for source in branch) for branch in branches]
             main = branches[depth.index(max(depth))]
             end = max(main, key=lambda source: self.record.layers[source].depth)
@@ -222,24 +242,34 @@ class Propagation(fx.Interpreter):
                     self._deepen(target, depth + 1)
 
 
+def named_modules(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
+    """Path -> module; a shared one under each of its paths."""
+    found = {path: module}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= named_modules(child, f"{path}.{name}" if path else name)
+    return found
+
+
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Path -> parameter or buffer; a shared one under each of its paths."""
-    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    modules = named_modules(module).items()
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for kind in ("_parameters", "_buffers")
+        for path, owner in modules
+        for name, tensor in getattr(owner, kind).items()
+        if tensor is not None
+    }
 
 
-def flat(tree: Any) -> list[Any]:
-    """The leaves of nested tuples, lists and dictionaries."""
-    leaves: list[Any] = []
-    map_aggregate(tree, leaves.append)
-    return leaves
-
-
-def holds_tensor(tree: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in flat(tree))
+def attribute(module: nn.Module, path: str) -> Any:
+    """What lies at a path below a module."""
+    return functools.reduce(getattr, path.split("."), module)
 
 
 def shapes(tree: Any) -> list[torch.Size]:
-    return [leaf.shape for leaf in flat(tree) if isinstance(leaf, Tensor)]
+    return [leaf.shape for leaf in tensors(tree)]
 
 
 def unlabelled_like(tree: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphprune.cutting import cut_shell, kept_classes
+from graphprune.cutting import Places, cut, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.labels import Disagreement
 from graphprune.propagation import Propagation
@@ -13,16 +13,23 @@ from graphprune.tracing import constants, shapes_only
 
 
 def verify(
-    shell: nn.Module, graph: ChannelGraph, kept: Tensor, inputs: tuple[Tensor, ...] | None = None
+    shell: nn.Module, graph: ChannelGraph, places: Places, inputs: tuple[Tensor, ...] | None = None
 ) -> tuple[str, str] | None:
     """Carry the kept classes through a pruned, weightless network and compare what every consumer reads.
+
+    Args:
+        shell: the pruned network on the meta device.
+        graph: the trace of the unpruned one.
+        places: what was kept.
+        inputs: others than those it was traced with.
 
     Returns:
         None if all is well, else the node at which it is not, and why.
     """
     assert graph.shell is not None
-    stays = kept_classes(graph, kept)
-    seeds = {(site.tensor, site.dim): site.atoms[stays[site.atoms]] for site in graph.sites}
+    distinct = {id(site.atoms): site for site in graph.sites}
+    classes = {key: site.atoms[places[site.tensor, site.dim]] for key, site in distinct.items()}
+    seeds = {(site.tensor, site.dim): classes[id(site.atoms)] for site in graph.sites}
     for name in constants(graph.shell):
         setattr(shell, name, getattr(graph.shell, name))
     shell.eval()
@@ -32,10 +39,9 @@ def verify(
         run = Propagation(shell, skeleton.graph, seeds, graph.num_atoms)
         try:
             with shapes_only():
-                run.run(*(inputs or graph.example), enable_io_processing=False)
+                run.run(*(inputs or graph.example))
             for key, labels in run.record.sites.items():
-                if not torch.equal(labels, seeds.get(key, labels)):
-                    return str(run.current), f"{key[0]} would read other channels than before"
+                run.ledger.tie(labels, seeds.get(key, labels), f"{key[0]} would read other channels than before")
         except Exception as error:  # whatever breaks here would break the pruned network
             known = isinstance(error, Disagreement)
             return str(run.current), str(error) if known else f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -55,6 +61,7 @@ def probe(graph: ChannelGraph) -> tuple[str, str] | None:
                 kept[span.start] = hard == 0
             elif not kept[span].any():
                 kept[span.start] = True
-        if trouble := verify(cut_shell(graph.shell, graph, kept), graph, kept):
+        places = kept_places(graph, kept)
+        if trouble := verify(cut(graph.shell, places), graph, places):
             return trouble
     return None

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graphprune.cutting import cut, kept_classes, light_shell
+from graphprune.copying import on_meta
+from graphprune.cutting import cut, kept_classes, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.propagation import named_tensors
 from graphprune.proving import verify
@@ -48,8 +49,9 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     if bool(kept.all()):
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
-    small = cut(model, graph, kept)
-    if trouble := verify(light_shell(small), graph, kept):
+    places = kept_places(graph, kept)
+    small = cut(model, places)
+    if trouble := verify(on_meta(small), graph, places):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     return small
 

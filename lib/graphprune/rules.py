@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from graphprune import shapes
 from graphprune.call import Rule, unknown
 from graphprune.layers import (
     batch_norm,
@@ -51,6 +52,7 @@ from graphprune.movement import (
     unflatten,
 )
 from graphprune.networks import ChannelSelect
+from graphprune.shapes import Formula
 
 
 def _names(text: str, rule: Rule) -> dict[str, Rule]:
@@ -168,20 +170,26 @@ def rule_of(op: Any) -> Rule:
     return BY_NAME.get(name, unknown) if home in {"torch", "_operator", "builtins", "torchvision"} else unknown
 
 
-def is_merge(op: Any) -> bool:
-    """Whether an operation joins two branches into one of the same shape."""
-    return rule_of(op) is elementwise if not isinstance(op, nn.Module) else False
+FORMULAS: dict[Rule, Formula] = {
+    elementwise: shapes.elementwise,
+    **dict.fromkeys((batch_norm, instance_norm, group_norm, layer_norm), shapes.unchanged),
+    **dict.fromkeys((local_response_norm, prelu, softmax), shapes.unchanged),
+    convolution: shapes.convolution,
+    linear: shapes.linear,
+    channel_select: shapes.channel_select,
+    pooling: shapes.pooling,
+    reduction: shapes.reduction,
+    concatenate: shapes.concatenate,
+}
 
 
-SAME_SHAPE = (elementwise, batch_norm, instance_norm, group_norm, layer_norm, local_response_norm, prelu, softmax)
-
-
-def keeps_shape(op: Any) -> bool:
-    """Whether the shape of the result follows from the operands' without running the operation."""
-    if isinstance(op, nn.Module):
-        return rule_of(op) in SAME_SHAPE
+def formula_of(op: Any) -> Formula | None:
+    """The formula of the shape of an operation's result, None where it must be executed."""
+    rule = rule_of(op)
     name = op if isinstance(op, str) else getattr(op, "__name__", "")
-    return rule_of(op) is elementwise and name in ARITHMETIC
+    if rule is elementwise and not isinstance(op, nn.Module) and name not in ARITHMETIC:
+        return None
+    return FORMULAS.get(rule)
 
 
 WEIGHT_READERS = (convolution, linear, batch_norm, instance_norm, group_norm, layer_norm, prelu)

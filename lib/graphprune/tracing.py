@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.cutting import without_data
+from graphprune.copying import without_data
 from graphprune.networks import ChannelSelect
-from graphprune.propagation import Propagation, Record
-from graphprune.rules import module_base
+from graphprune.propagation import Propagation, Record, named_modules
+from graphprune.rules import formula_of, module_base, rule_of
 
 
 class _Tracer(fx.Tracer):
@@ -48,6 +48,11 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.GraphModule:
         shell.eval()
     for name in constants(shell):
         setattr(shell, name, without_data(getattr(shell, name)))
+    modules = named_modules(shell)
+    for node in graph.nodes:
+        if node.op.startswith("call"):
+            op = modules[str(node.target)] if node.op == "call_module" else node.target
+            node.meta |= {"rule": rule_of(op), "formula": formula_of(op)}
     return fx.GraphModule(shell, graph)
 
 
@@ -93,7 +98,7 @@ def propagate(shell: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...], rec
     run = Propagation(shell, graph, record=record)
     try:
         with shapes_only():
-            run.run(*inputs, enable_io_processing=False)
+            run.run(*inputs)
     except Exception:
         reject_bad_input(fx.GraphModule(shell, graph), inputs)
         raise
