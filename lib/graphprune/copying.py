@@ -10,7 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
+
+
+def named_modules(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
+    """Path -> module; a shared one under each of its paths."""
+    found = {path: module}
+    for name, child in module._modules.items():
+        if child is not None:
+            found |= named_modules(child, f"{path}.{name}" if path else name)
+    return found
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Path -> parameter or buffer; a shared one under each of its paths."""
+    modules = named_modules(module).items()
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for kind in ("_parameters", "_buffers")
+        for path, owner in modules
+        for name, tensor in getattr(owner, kind).items()
+        if tensor is not None
+    }
 
 
 def without_data(tensor: Tensor) -> Tensor:
@@ -21,10 +43,12 @@ def without_data(tensor: Tensor) -> Tensor:
 
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
-    memo: dict[int, Any] = {}
-    for tensor in every_tensor(model):
-        memo[id(tensor)] = like(tensor, without_data(tensor))
-    return twin(model, memo)
+    return twin(model, {id(tensor): like(tensor, without_data(tensor)) for tensor in every_tensor(model)})
+
+
+def light_shell(model: nn.Module) -> nn.Module:
+    """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
+    return light(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})
 
 
 def like(tensor: Tensor, data: Tensor) -> Tensor:
@@ -34,11 +58,9 @@ def like(tensor: Tensor, data: Tensor) -> Tensor:
 
 def every_tensor(model: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and tensors that are plain attributes of a module."""
-    found = []
-    for module in model.modules():
-        for holder in (module._parameters, module._buffers, vars(module)):
-            found += [value for value in holder.values() if isinstance(value, Tensor)]
-    return found
+    modules = named_modules(model).values()
+    plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
+    return [*named_tensors(model).values(), *plain]
 
 
 def twin(value: Any, memo: dict[int, Any]) -> Any:
@@ -48,21 +70,53 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
         value: a module, or anything that it holds.
         memo: id -> what takes the place of a value; copies are noted there.
     """
-    kind = type(value)
-    if kind in ATOMS or (kind is tuple and all(type(item) in ATOMS for item in value)):
-        return value
     if id(value) in memo:
         return memo[id(value)]
-    if kind is dict or kind is OrderedDict:
-        made = memo[id(value)] = kind()
-        made.update((twin(key, memo), twin(item, memo)) for key, item in value.items())
-        return made
+    kind: Any = type(value)
+    if kind is tuple and all(type(item) in ATOMS for item in value):
+        return value
     if not isinstance(value, nn.Module) or not plain(kind):
-        return copy.deepcopy(value, memo)
+        return copied(value, memo)
     made = memo[id(value)] = kind.__new__(kind)
-    state = value.__getstate__()
+    state: Any = value.__getstate__()
     memo.setdefault(id(memo), []).append(state)  # as deepcopy does: an id stands for its value only while that lives
-    made.__setstate__({name: twin(item, memo) for name, item in state.items()})
+    for name, item in state.items():
+        if type(item) not in ATOMS:
+            state[name] = type(item)() if name in HOOKS and not item else twin(item, memo)
+    made.__setstate__(state)
+    return made
+
+
+def copied(value: Any, memo: dict[int, Any]) -> Any:
+    """What is no module, as `copy.deepcopy` copies it."""
+    kind: Any = type(value)
+    if (kind is set or kind is list) and all(type(item) in ATOMS for item in value):
+        memo[id(value)] = kind(value)
+    elif kind is dict or kind is OrderedDict:
+        made = memo[id(value)] = kind()
+        for key, item in value.items():
+            made[twin(key, memo)] = item if type(item) in ATOMS else twin(item, memo)
+    elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
+        memo[id(value)] = value.clone()
+    else:
+        memo[id(value)] = copy.deepcopy(value, memo)
+    return memo[id(value)]
+
+
+def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
+    """A copy of the tree of modules for shapes only, tensors exchanged by identity; all else is shared.
+
+    Args:
+        swap: id -> what takes the place of a tensor or module; copies are noted there.
+    """
+    if id(module) in swap:
+        return swap[id(module)]
+    kind: Any = type(module)
+    made = swap[id(module)] = kind.__new__(kind)
+    made.__dict__ |= {name: swap.get(id(value), value) for name, value in vars(module).items()}
+    for name in ("_parameters", "_buffers"):
+        made.__dict__[name] = {path: swap.get(id(tensor), tensor) for path, tensor in vars(module)[name].items()}
+    made.__dict__["_modules"] = {path: child and light(child, swap) for path, child in module._modules.items()}
     return made
 
 

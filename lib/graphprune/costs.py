@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.copying import on_meta
@@ -139,10 +139,11 @@ class CostModel:
         self.graph = graph
         inputs = as_inputs(example_input)
         assert graph.shell is not None
-        record = propagate(graph.shell, graph.skeleton.graph, inputs)
+        record = propagate(graph.shell, graph.skeleton, inputs)
         self._weights = self._sizes(record.products, len(inputs[0]))
         self._rest = Cost(0, 0)
-        self.full = Cost(_flops(graph.skeleton, inputs) // (2 * len(inputs[0])), self._all_parameters())
+        flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
+        self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
         macs, params = self.of_counts(torch.tensor([[group.channels for group in graph.groups]]))
         self._rest = Cost(self.full.macs - int(macs), self.full.params - int(params))
 

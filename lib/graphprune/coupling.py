@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.copying import on_meta
+from graphprune.copying import named_modules, named_tensors, on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import varying
 from graphprune.propagation import Record
@@ -31,7 +31,7 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     inputs = as_inputs(example_input)
     shell = on_meta(model)
     skeleton = symbolic(shell)
-    record = propagate(shell, skeleton.graph, inputs)
+    record = propagate(shell, skeleton, inputs)
     training = training_heads(shell, skeleton, inputs, record)
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     for _ in range(100):
@@ -47,20 +47,18 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     raise ValueError("no set of groups was found that can be pruned safely: please report this network")
 
 
-def upstream(skeletons: Iterable[fx.GraphModule | None], name: str, steps: int) -> set[str]:
+def upstream(skeletons: Iterable[fx.Graph | None], name: str, steps: int) -> set[str]:
     """A node and what it reads, this many steps up: what may have caused the trouble that showed there."""
     found: set[str] = set()
     for skeleton in skeletons:
-        nodes = {node for node in skeleton.graph.nodes if node.name == name} if skeleton else set()
+        nodes = {node for node in skeleton.nodes if node.name == name} if skeleton else set()
         for _ in range(steps):
             found.update(node.name for node in nodes)
             nodes = {source for node in nodes for source in node.all_input_nodes}
     return found
 
 
-def training_heads(
-    shell: nn.Module, skeleton: fx.GraphModule, inputs: tuple[Tensor, ...], record: Record
-) -> fx.GraphModule | None:
+def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, ...], record: Record) -> fx.Graph | None:
     """Layers that only training mode reaches (auxiliary classifiers): traced in that mode, and added to the record.
 
     Returns:
@@ -69,14 +67,14 @@ def training_heads(
     Warns:
         UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
     """
-    idle = {name for name, _ in shell.named_parameters()} - {name for name, _ in skeleton.named_parameters()}
+    idle = {name for name, _ in shell.named_parameters()} - reached(shell, skeleton)
     if not idle:
         return None
     try:
         training = symbolic(shell, training=True)
-        if idle.isdisjoint(name for name, _ in training.named_parameters()):
+        if idle.isdisjoint(reached(shell, training)):
             return None
-        extra = propagate(shell, training.graph, inputs, record.continued())
+        extra = propagate(shell, training, inputs, record.continued())
     except Exception as error:
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
         message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {error}"
@@ -94,14 +92,23 @@ def training_heads(
     return training
 
 
+def reached(shell: nn.Module, skeleton: fx.Graph) -> set[str]:
+    """The parameters that a traced network reads, by the first of their names."""
+    modules, tensors = named_modules(shell), named_tensors(shell)
+    called = [modules[str(node.target)] for node in skeleton.nodes if node.op == "call_module"]
+    found = {id(parameter) for module in called for parameter in module.parameters()}
+    found |= {id(tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
+    return {name for name, parameter in shell.named_parameters() if id(parameter) in found}
+
+
 # groups -----------------------------------------------------------------------------------------------------------
 
 
 def assemble(
     record: Record,
     shell: nn.Module,
-    skeleton: fx.GraphModule,
-    training: fx.GraphModule | None,
+    skeleton: fx.Graph,
+    training: fx.Graph | None,
     inputs: tuple[Tensor, ...],
 ) -> ChannelGraph:
     """Resolve ties and freezes into atoms and groups, and number everything."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphprune.copying import like, twin
+from graphprune.copying import light, like, named_modules, named_tensors, twin
 from graphprune.graph import ChannelGraph
-from graphprune.propagation import named_tensors
 
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
@@ -33,8 +32,16 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
 
 def cut(module: nn.Module, places: Places) -> nn.Module:
     """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
-    small = twin(module, smaller_tensors(module, places))
-    for owner in small.modules():
+    return mended(twin(module, smaller_tensors(module, places)))
+
+
+def cut_shell(shell: nn.Module, places: Places) -> nn.Module:
+    """As `cut`, of a weightless network and for shapes only: what is neither a module nor a tensor is shared."""
+    return mended(light(shell, smaller_tensors(shell, places)))
+
+
+def mended(small: nn.Module) -> nn.Module:
+    for owner in named_modules(small).values():
         mend(owner)
     return small
 

@@ -94,8 +94,8 @@ class ChannelGraph:
     frozen: Mapping[str, str] = field(default_factory=dict)
     sites: tuple[Site, ...] = ()
     shell: nn.Module | None = field(default=None, repr=False)
-    skeleton: fx.GraphModule | None = field(default=None, repr=False)
-    training: fx.GraphModule | None = field(default=None, repr=False)
+    skeleton: fx.Graph | None = field(default=None, repr=False)
+    training: fx.Graph | None = field(default=None, repr=False)
     example: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @cached_property

@@ -52,8 +52,10 @@ def varying(labels: Tensor) -> list[int]:
 
 
 def tidy(labels: Tensor) -> Tensor:
-    """The same labels as an expanded view, stride 0 along the dimensions on which they do not vary."""
+    """The same labels as an expanded view, stride 0 where they do not vary (a last dimension may stay)."""
     small = compact(labels)
+    if small.numel() == max(small.shape, default=1):  # one dimension is left
+        return labels
     for dim, size in enumerate(small.shape):
         if size > 1 and not varies(small, dim):
             small = first_along(small, [dim])

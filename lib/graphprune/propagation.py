@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.call import Call, tensors, unknown
+from graphprune.copying import named_modules, named_tensors
 from graphprune.labels import Ledger, along, tidy, unlabelled
 from graphprune.movement import elementwise
 from graphprune.rules import reads_weight, rule_of
@@ -128,15 +129,16 @@ class Propagation:
         args, kwargs = map_arg(node.args, self.labels.__getitem__), map_arg(node.kwargs, self.labels.__getitem__)
         call = Call(node, op, args, kwargs)
         call.out = self._result(call)
-        operands = tensors((args, kwargs))
         if self.seeds is None:
-            self.record.entering[node.name] = operands
-        if not tensors(call.out) and not str(node.target).endswith("setitem"):
+            self.record.entering[node.name] = tensors((args, kwargs))
+        if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
             return self._note(node, call.out, call.out)
         labels = node.meta["rule"](self, call)
-        if shapes(labels) != shapes(call.out):
+        if not alike(labels, call.out):
             labels = unknown(self, call)
-        if not any(labels is operand for operand in operands):
+        if isinstance(labels, Tensor):
+            labels = tidy(labels)
+        else:
             labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
         self._note(node, call.out, labels)
 
@@ -146,9 +148,8 @@ class Propagation:
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
             shape = formula(call)
-            same = [operand for operand in operands if operand.shape == shape]
             if shape is not None:
-                return same[0] if same else torch.empty(shape, dtype=operands[0].dtype, device="meta")
+                return torch.empty(shape, dtype=operands[0].dtype, device="meta")
         args, kwargs = map_arg(node.args, self.values.__getitem__), map_arg(node.kwargs, self.values.__getitem__)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -242,34 +243,16 @@ class Propagation:
                     self._deepen(target, depth + 1)
 
 
-def named_modules(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
-    """Path -> module; a shared one under each of its paths."""
-    found = {path: module}
-    for name, child in module._modules.items():
-        if child is not None:
-            found |= named_modules(child, f"{path}.{name}" if path else name)
-    return found
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Path -> parameter or buffer; a shared one under each of its paths."""
-    modules = named_modules(module).items()
-    return {
-        f"{path}.{name}" if path else name: tensor
-        for kind in ("_parameters", "_buffers")
-        for path, owner in modules
-        for name, tensor in getattr(owner, kind).items()
-        if tensor is not None
-    }
-
-
 def attribute(module: nn.Module, path: str) -> Any:
     """What lies at a path below a module."""
     return functools.reduce(getattr, path.split("."), module)
 
 
-def shapes(tree: Any) -> list[torch.Size]:
-    return [leaf.shape for leaf in tensors(tree)]
+def alike(labels: Any, out: Any) -> bool:
+    """Whether labels have the shapes of the result they are meant for."""
+    if isinstance(labels, Tensor) and isinstance(out, Tensor):
+        return labels.shape == out.shape
+    return [leaf.shape for leaf in tensors(labels)] == [leaf.shape for leaf in tensors(out)]
 
 
 def unlabelled_like(tree: Any) -> Any:

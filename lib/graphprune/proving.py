@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphprune.cutting import Places, cut, kept_places
+from graphprune.cutting import Places, cut_shell, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.labels import Disagreement
 from graphprune.propagation import Propagation
@@ -18,7 +18,7 @@ def verify(
     """Carry the kept classes through a pruned, weightless network and compare what every consumer reads.
 
     Args:
-        shell: the pruned network on the meta device.
+        shell: the pruned network on the meta device, in evaluation mode.
         graph: the trace of the unpruned one.
         places: what was kept.
         inputs: others than those it was traced with.
@@ -32,11 +32,10 @@ def verify(
     seeds = {(site.tensor, site.dim): classes[id(site.atoms)] for site in graph.sites}
     for name in constants(graph.shell):
         setattr(shell, name, getattr(graph.shell, name))
-    shell.eval()
     for skeleton in (graph.skeleton, graph.training):
         if skeleton is None:
             continue
-        run = Propagation(shell, skeleton.graph, seeds, graph.num_atoms)
+        run = Propagation(shell, skeleton, seeds, graph.num_atoms)
         try:
             with shapes_only():
                 run.run(*(inputs or graph.example))
@@ -62,6 +61,6 @@ def probe(graph: ChannelGraph) -> tuple[str, str] | None:
             elif not kept[span].any():
                 kept[span.start] = True
         places = kept_places(graph, kept)
-        if trouble := verify(cut(graph.shell, places), graph, places):
+        if trouble := verify(cut_shell(graph.shell, places), graph, places):
             return trouble
     return None

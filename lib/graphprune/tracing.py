@@ -11,32 +11,66 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.copying import without_data
+from graphprune.copying import named_modules, without_data
 from graphprune.networks import ChannelSelect
-from graphprune.propagation import Propagation, Record, named_modules
+from graphprune.propagation import Propagation, Record
 from graphprune.rules import formula_of, module_base, rule_of
 
 
 class _Tracer(fx.Tracer):
     """Stops at every module whose forward is torch's own, subclasses included."""
 
+    def __init__(self, shell: nn.Module):
+        super().__init__()
+        tensors = [*shell.named_parameters(), *shell.named_buffers()]
+        self.paths = {id(tensor): path for path, tensor in tensors}  # fx would search the network for each
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As fx's, without notes on which module called which."""
+        path = self.path_of_module(m)
+        if self.is_leaf_module(m, path):
+            return self.create_proxy("call_module", path, args, kwargs)
+        return forward(*args, **kwargs)
+
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any | None = None
+    ) -> fx.Node:
+        """As fx's, without those notes and stack traces."""
+        return self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, ChannelSelect) or module_base(m) is not None:
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """A parameter that a forward reads becomes a node, once."""
+        path = self.paths.get(id(attr_val))
+        if path is None or not isinstance(attr_val, nn.Parameter):
+            return attr_val
+        if path not in parameter_proxy_cache:
+            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
+        return parameter_proxy_cache[path]
 
-def symbolic(shell: nn.Module, training: bool = False) -> fx.GraphModule:
+    def create_arg(self, a: Any) -> Any:
+        """A parameter or buffer handed to an operation becomes a node, each time."""
+        if isinstance(a, Tensor) and id(a) in self.paths:
+            return self.create_node("get_attr", self.paths[id(a)], (), {})
+        return super().create_arg(a)
+
+
+def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
     """Trace a weightless model by torch.fx, in evaluation or training mode; its modules end in evaluation mode.
 
     Raises:
         ValueError: it has control flow that depends on data; the message names the line.
     """
-    shell.train(training)
+    if any(module.training != training for module in named_modules(shell).values()):
+        shell.train(training)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = _Tracer().trace(shell)
+            graph = _Tracer(shell).trace(shell)
     except Exception as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
         where = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
@@ -45,7 +79,8 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.GraphModule:
             "Its forward decides by the values of tensors; move that out of the forward, or wrap it with torch.fx.wrap"
         ) from error
     finally:
-        shell.eval()
+        if training:
+            shell.eval()
     for name in constants(shell):
         setattr(shell, name, without_data(getattr(shell, name)))
     modules = named_modules(shell)
@@ -53,7 +88,7 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.GraphModule:
         if node.op.startswith("call"):
             op = modules[str(node.target)] if node.op == "call_module" else node.target
             node.meta |= {"rule": rule_of(op), "formula": formula_of(op)}
-    return fx.GraphModule(shell, graph)
+    return graph
 
 
 def constants(shell: nn.Module) -> list[str]:
