@@ -52,6 +52,11 @@ class Call:
         """An argument by position or keyword."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
+    @property
+    def operands(self) -> list[Tensor]:
+        """The labels of all tensors that enter."""
+        return [*tensors(self.args), *tensors(self.kwargs)] if self.kwargs else tensors(self.args)
+
     def option(self, position: int, name: str, default: Any = None) -> Any:
         """A layer's option: the module's attribute, or the function's argument."""
         return getattr(self.op, name, default) if self.is_module else self.get(position, name, default)
@@ -73,13 +78,16 @@ def tensors(tree: Any) -> list[Tensor]:
     """The tensors in nested arguments, in order."""
     if isinstance(tree, Tensor):
         return [tree]
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif isinstance(tree, slice):
+    if isinstance(tree, slice):
         tree = (tree.start, tree.stop, tree.step)
-    elif not isinstance(tree, tuple | list):
-        return []
-    return [tensor for part in tree for tensor in tensors(part)]
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    found: list[Tensor] = []
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, tuple | list | dict | slice):
+            found += tensors(part)
+    return found
 
 
 def others(labels: Tensor, *dims: int) -> list[int]:
@@ -97,7 +105,7 @@ def as_dims(dims: Any, ndim: int) -> list[int]:
 
 def unknown(run: Propagation, call: Call) -> Any:
     """Freeze everything that enters: the unknown is safe."""
-    for labels in tensors((call.args, call.kwargs)):
+    for labels in call.operands:
         run.ledger.freeze(labels, f"{call.what} is not a known operation")
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
 

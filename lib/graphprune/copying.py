@@ -113,7 +113,9 @@ def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
         return swap[id(module)]
     kind: Any = type(module)
     made = swap[id(module)] = kind.__new__(kind)
-    made.__dict__ |= {name: swap.get(id(value), value) for name, value in vars(module).items()}
+    made.__dict__.update(vars(module))
+    if not swap.keys().isdisjoint(map(id, vars(module).values())):
+        made.__dict__ |= {name: swap.get(id(value), value) for name, value in vars(module).items()}
     for name in ("_parameters", "_buffers"):
         made.__dict__[name] = {path: swap.get(id(tensor), tensor) for path, tensor in vars(module)[name].items()}
     made.__dict__["_modules"] = {path: child and light(child, swap) for path, child in module._modules.items()}

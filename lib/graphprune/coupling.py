@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from graphprune.call import tensors
 from graphprune.copying import named_modules, named_tensors, on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import varying
@@ -42,7 +43,7 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
         node, reason = trouble
         reach[node] += 1
         for name in upstream([skeleton, training], node, reach[node]):
-            for labels in record.entering.get(name, []):
+            for labels in tensors(record.entering.get(name)):
                 record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
     raise ValueError("no set of groups was found that can be pruned safely: please report this network")
 
@@ -94,10 +95,10 @@ def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, .
 
 def reached(shell: nn.Module, skeleton: fx.Graph) -> set[str]:
     """The parameters that a traced network reads, by the first of their names."""
-    modules, tensors = named_modules(shell), named_tensors(shell)
-    called = [modules[str(node.target)] for node in skeleton.nodes if node.op == "call_module"]
-    found = {id(parameter) for module in called for parameter in module.parameters()}
-    found |= {id(tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
+    modules, attributes = named_modules(shell), named_tensors(shell)
+    called = {str(node.target): modules[str(node.target)] for node in skeleton.nodes if node.op == "call_module"}
+    found = {id(tensor) for module in called.values() for tensor in named_tensors(module).values()}
+    found |= {id(attributes.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
     return {name for name, parameter in shell.named_parameters() if id(parameter) in found}
 
 
@@ -210,8 +211,9 @@ def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group
         atoms = np.array(node.atoms, dtype=np.int64)
         atoms = atoms[atoms >= 0]
         if node.kind in {"conv", "fc"} and len(atoms) and ":" not in node.name:
-            for group, channels in zip(*np.unique(owner[atoms], return_counts=True), strict=True):
-                layers[group][node.name] = int(channels)
+            for index, channels in enumerate(np.bincount(owner[atoms]).tolist()):
+                if channels:
+                    layers[index][node.name] = channels
     groups: list[Group] = []
     taken: set[str] = set()
     for group, produced in zip(members, layers, strict=True):

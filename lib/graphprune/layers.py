@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
     """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
+    small = compact(call.x)
+    if small.numel() == small.shape[dim]:  # nothing varies along the others
+        return small.reshape(-1).expand(call.x.shape[dim])
     return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
 
 

@@ -57,9 +57,8 @@ def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason:
 
 def elementwise(run: Propagation, call: Call) -> Tensor:
     """Any operation that treats each element alone: one operand passes, several are combined."""
-    operands = tensors((call.args, call.kwargs))
-    labels = operands[0]
-    for other in operands[1:]:
+    labels, *rest = call.operands
+    for other in rest:
         labels = combine(run, labels, other, call.what)
     return labels
 

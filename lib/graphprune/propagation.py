@@ -49,7 +49,7 @@ class Record:
     sites: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
     opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
-    entering: dict[str, list[Tensor]] = field(default_factory=dict)  # the labels that enter each node
+    entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
@@ -125,12 +125,18 @@ class Propagation:
 
     def _call(self, node: fx.Node) -> None:
         """An operation: its result on the meta device, and its labels by its rule."""
+        if passes_on(node):
+            [source] = node.all_input_nodes
+            value, labels = self.values[source], self.labels[source]
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.record.entering[node.name] = labels
+                return self._note(node, value, labels)
         op = self.modules[str(node.target)] if node.op == "call_module" else node.target
         args, kwargs = map_arg(node.args, self.labels.__getitem__), map_arg(node.kwargs, self.labels.__getitem__)
         call = Call(node, op, args, kwargs)
         call.out = self._result(call)
         if self.seeds is None:
-            self.record.entering[node.name] = tensors((args, kwargs))
+            self.record.entering[node.name] = (args, kwargs)
         if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
             return self._note(node, call.out, call.out)
         labels = node.meta["rule"](self, call)
@@ -222,6 +228,8 @@ class Propagation:
         Two branches that an elementwise operation merges become one: the merge belongs to the layer that ends the main
         (deepest) branch [our reading].
         """
+        if len(n.all_input_nodes) == 1:
+            return self.sources.get(n.all_input_nodes[0], ())
         branches = [self.sources[arg] for arg in n.all_input_nodes if self.sources.get(arg)]
         if len(branches) > 1 and n.meta.get("rule") is elementwise and n.op != "call_module":
             depth = [max(self.record.layers[source].depth for source in branch) for branch in branches]
@@ -241,6 +249,11 @@ class Propagation:
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
+
+
+def passes_on(node: fx.Node) -> bool:
+    """Whether a node is an activation: one operand, and a result of its shape."""
+    return node.meta["rule"] is elementwise and node.meta["formula"] is not None and len(node.all_input_nodes) == 1
 
 
 def attribute(module: nn.Module, path: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.call import Call, as_dims, tensors
+from graphprune.call import Call, as_dims
 
 Shape = tuple[int, ...] | None
 Formula = Callable[[Call], Shape]
@@ -35,7 +35,7 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 def elementwise(call: Call) -> Shape:
-    operands = tensors((call.args, call.kwargs))
+    operands = call.operands
     return operands[0].shape if len(operands) == 1 else broadcast(*(operand.shape for operand in operands))
 
 
