@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,41 +31,43 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
 
 def cut(module: nn.Module, places: Places) -> nn.Module:
     """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
-    return mended(twin(module, smaller_tensors(module, places)))
+    return mended(twin(module, {id(old): like(old, new) for old, new in smaller_tensors(module, places)}), places)
 
 
 def cut_shell(shell: nn.Module, places: Places) -> nn.Module:
     """As `cut`, of a weightless network and for shapes only: what is neither a module nor a tensor is shared."""
-    return mended(light(shell, smaller_tensors(shell, places)))
+    return mended(light(shell, {id(old): new for old, new in smaller_tensors(shell, places)}), places)
 
 
-def mended(small: nn.Module) -> nn.Module:
-    for owner in named_modules(small).values():
-        mend(owner)
+def mended(small: nn.Module, places: Places) -> nn.Module:
+    modules = named_modules(small)
+    for path in {name.rpartition(".")[0] for name, _ in places}:
+        mend(modules[path])
     return small
 
 
-def smaller_tensors(module: nn.Module, places: Places) -> dict[int, Any]:
-    """id of each tensor to cut -> the cut one: what a copy takes in place of the full tensors."""
+def smaller_tensors(module: nn.Module, places: Places) -> list[tuple[Tensor, Tensor]]:
+    """Each tensor to cut and what is left of it."""
     tensors = named_tensors(module)
     dims: dict[str, dict[int, Tensor]] = {}
     for (name, dim), index in places.items():
         dims.setdefault(name, {})[dim] = index
-    memo: dict[int, Any] = {}
-    for name, indices in dims.items():
-        old = tensors[name]
-        memo[id(old)] = like(old, renumbered(old, indices) if 1 in indices and old.ndim == 1 else sliced(old, indices))
-    return memo
+    return [(tensors[name], left_of(tensors[name], indices)) for name, indices in dims.items()]
+
+
+def left_of(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+    """A tensor with only these slices; one dimension cut along two is the index of a `ChannelSelect`."""
+    return renumbered(tensor, indices) if 1 in indices and tensor.ndim == 1 else sliced(tensor, indices)
 
 
 def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     """The tensor with only these slices, its memory its own. Rows go first: they are cheap, and leave less to go over."""
-    data, shape = tensor.detach(), list(tensor.shape)
-    if data.is_meta:
+    shape = list(tensor.shape)
+    if tensor.is_meta:
         for dim, index in indices.items():
-            shape[dim] = len(index)
-        return torch.empty(shape, dtype=data.dtype, device="meta")
-    cuts = [(dim, index) for dim, index in sorted(indices.items()) if len(index) < shape[dim]]
+            shape[dim] = index.numel()
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+    data, cuts = tensor.detach(), [(dim, index) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
     for dim, index in cuts:
         data = data.index_select(dim, index.to(data.device))
     return data if cuts else data.clone()

@@ -80,6 +80,12 @@ def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     return labels.view(view).expand(shape)
 
 
+def distinct(numbers: np.ndarray) -> np.ndarray:
+    """The different ones, sorted (`np.unique` is slow on few)."""
+    numbers = np.sort(numbers)
+    return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
+
+
 @dataclass
 class Ledger:
     """What was recorded about labels: how many there are, which are tied, which are frozen and why.
@@ -102,28 +108,25 @@ class Ledger:
         """Labels that meet in the same place live or die together; one that meets an unlabelled place must stay."""
         if same(first, second):
             return
-        a, b = torch.broadcast_tensors(compact(first), compact(second))
+        a, b = np.broadcast_arrays(compact(first).numpy(), compact(second).numpy())
         differ = a != b
-        if not bool(differ.any()):
-            return
-        pairs = torch.stack([a[differ], b[differ]])
-        both = (pairs >= 0).all(0)
+        a, b = a[differ], b[differ]
+        both = (a >= 0) & (b >= 0)
         if self.atoms is not None:
-            if bool(both.any()) or bool((pairs.amax(0) < self.atoms).any()):
+            if both.any() or (np.maximum(a, b) < self.atoms).any():
                 raise Disagreement(reason)
             return
-        self.freeze(pairs[:, ~both], reason)
-        if bool(both.any()):
-            low, high = pairs[:, both].sort(0).values.numpy()
-            links = np.unique(low * self.count + high)
-            self.pairs.append(np.stack(np.divmod(links, self.count)))
+        self._hold(np.concatenate([a[~both], b[~both]]), reason)
+        links = distinct(np.minimum(a, b)[both] * self.count + np.maximum(a, b)[both])
+        self.pairs.append(np.stack(np.divmod(links, self.count)))
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These labels must stay."""
-        if self.atoms is not None:
-            return
-        found = np.unique(compact(labels).numpy())
-        if len(found := found[found >= 0]):
+        if self.atoms is None:
+            self._hold(compact(labels).numpy().reshape(-1), reason)
+
+    def _hold(self, labels: np.ndarray, reason: str) -> None:
+        if len(found := distinct(labels[labels >= 0])):
             self.reasons.append((found, reason))
 
     def collapse(self, labels: Tensor, dims: Sequence[int], reason: str) -> Tensor:

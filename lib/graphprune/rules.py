@@ -183,9 +183,8 @@ FORMULAS: dict[Rule, Formula] = {
 }
 
 
-def formula_of(op: Any) -> Formula | None:
+def formula_of(op: Any, rule: Rule) -> Formula | None:
     """The formula of the shape of an operation's result, None where it must be executed."""
-    rule = rule_of(op)
     name = op if isinstance(op, str) else getattr(op, "__name__", "")
     if rule is elementwise and not isinstance(op, nn.Module) and name not in ARITHMETIC:
         return None

@@ -118,6 +118,8 @@ def pooling(call: Call) -> Shape:
     ceil = bool(call.option(5 if kind == "maxpool" else 4, "ceil_mode", False))
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         return None
+    if any(d * (k - 1) >= size + 2 * p for size, k, p, d in zip(sizes, kernel, padding, dilation, strict=True)):
+        return None
     found = [windows(*along, ceil) for along in zip(sizes, kernel, stride, padding, dilation, strict=True)]
     return positive(batch, found)
 

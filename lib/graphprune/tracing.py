@@ -87,7 +87,8 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
     for node in graph.nodes:
         if node.op.startswith("call"):
             op = modules[str(node.target)] if node.op == "call_module" else node.target
-            node.meta |= {"rule": rule_of(op), "formula": formula_of(op)}
+            rule = rule_of(op)
+            node.meta |= {"rule": rule, "formula": formula_of(op, rule)}
     return graph
 
 
