@@ -252,6 +252,22 @@ def test_functional_convolutions_and_operand_parameters_are_cut() -> None:
     assert (small[1].kernel.shape, small[1].scale.shape, small[1].unused.shape) == ((5, 4, 3, 3), (5, 1, 1), (7,))
 
 
+class GainedNorm(nn.Module):
+    """A functional normalisation whose weight is computed."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight=self.gain * 2, training=True)
+
+
+def test_a_norm_with_a_computed_weight_freezes_what_it_touches() -> None:
+    net = nn.Sequential(conv(3, 4), GainedNorm(4), conv(4, 6), head(6))
+    assert groups(net) == {"2": (6, ("2",))}
+
+
 def test_a_mean_over_channels_freezes_them() -> None:
     net = Net(lambda m, x: m.head(m.b(m.a(x)) * m.a(x).mean(1, keepdim=True)), a=conv(3, 4), b=conv(4, 6), head=head(6))
     assert groups(net) == {"b": (6, ("b",))}

@@ -39,7 +39,7 @@ def test_convolutions(n: int, transposed: bool, data: st.DataObject) -> None:
     options = {"stride": data.draw(SMALL), "dilation": data.draw(SMALL), "padding": data.draw(st.integers(0, 2))}
     kind = getattr(nn, f"Conv{'Transpose' if transposed else ''}{n}d")
     layer = kind(4, 6, tuple(kernel), groups=groups, **options)
-    sizes = data.draw(st.lists(st.integers(3, 9), min_size=n, max_size=n))
+    sizes = data.draw(st.lists(st.integers(7 if transposed else 3, 9), min_size=n, max_size=n))
     x = torch.zeros(2, 4, *sizes)
     check(layer, x)
     function = getattr(F, f"conv{'_transpose' if transposed else ''}{n}d")

@@ -125,24 +125,33 @@ def _own(call: Call, *names: str) -> list[str | None]:
     return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
 
 
-def batch_norm(run: Propagation, call: Call) -> Tensor:
-    if call.is_module:
-        return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), "bn")
-    if call.op.__name__ == "instance_norm":
-        return instance_norm(run, call)
+def computed(run: Propagation, call: Call) -> bool:
+    """Whether a function gets anything but parameters beside its main operand: the labels of those would be lost."""
+    rest = [node for node in call.node.all_input_nodes if node is not call.raw(0, "input")]
+    return any(node.op != "get_attr" and isinstance(run.labels[node], Tensor) for node in rest)
+
+
+def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
     names = ("running_mean", "running_var", "weight", "bias")
-    return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], "bn")
+    if call.is_module:
+        return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), kind)
+    if computed(run, call):
+        return unknown(run, call)
+    return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], kind)
+
+
+def batch_norm(run: Propagation, call: Call) -> Tensor:
+    return statistics_norm(run, call, "bn")
 
 
 def instance_norm(run: Propagation, call: Call) -> Tensor:
-    if call.is_module:
-        return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), "norm")
-    names = ("running_mean", "running_var", "weight", "bias")
-    return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], "norm")
+    return statistics_norm(run, call, "norm")
 
 
 def group_norm(run: Propagation, call: Call) -> Tensor:
     """Its statistics run over a norm group, so a norm group's channels live or die together."""
+    if computed(run, call):
+        return unknown(run, call)
     if call.is_module:
         groups, names = call.op.num_groups, _own(call, "weight", "bias")
     else:
@@ -158,6 +167,8 @@ def group_norm(run: Propagation, call: Call) -> Tensor:
 
 def layer_norm(run: Propagation, call: Call) -> Tensor:
     """Its statistics run over the last dimensions: removing a channel there would change the others."""
+    if computed(run, call):
+        return unknown(run, call)
     shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
     dims = range(call.x.ndim - len(shape), call.x.ndim)
     run.ledger.collapse(call.x, dims, f"{call.what} normalises over it")
