@@ -12,6 +12,7 @@ again unless it is named. Writes reports/benchmarks_pruning.csv and .md after ea
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import gc
 import json
@@ -86,9 +87,9 @@ def failure(error: BaseException) -> str:
     return type(error).__name__
 
 
-def once(library: str, name: str, size: int) -> tuple[float, float]:
+def once(library: str, base: nn.Module, size: int) -> tuple[float, float]:
     """Processor seconds, and the share of the parameters lost."""
-    model, x = build(name), torch.zeros(1, 3, size, size)
+    model, x = copy.deepcopy(base), torch.zeros(1, 3, size, size)
     before = sum(parameter.numel() for parameter in model.parameters())
     gc.collect()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -99,20 +100,21 @@ def once(library: str, name: str, size: int) -> tuple[float, float]:
     return seconds, 1 - sum(parameter.numel() for parameter in small.parameters()) / before
 
 
-def smallest(name: str) -> int:
+def smallest(base: nn.Module) -> int:
     for size in SIZES:
         try:
-            graphprune.trace(build(name), torch.zeros(1, 3, size, size))
+            graphprune.trace(base, torch.zeros(1, 3, size, size))
             return size
         except ValueError as error:
             if "rejects" not in str(error):
                 raise
-    raise ValueError(f"{name} takes none of the input sizes {SIZES}")
+    raise ValueError(f"the network takes none of the input sizes {SIZES}")
 
 
 def measure(name: str, size: int, libraries: list[str]) -> dict[str, Any]:
     """One row. The first call of each library warms it up; it counts only where it took over 20 s."""
-    size = size or smallest(name)
+    base = build(name)
+    size = size or smallest(base)
     row: dict[str, Any] = {"network": name, "input": size, "ratio": ""}
     times: dict[str, list[float]] = {library: [] for library in libraries}
     for library in libraries * 4:
@@ -120,7 +122,7 @@ def measure(name: str, size: int, libraries: list[str]) -> dict[str, Any]:
         if f"{library}_s" in row or (len(found) > 1 and sum(found) > 20) or (found and found[0] > 20):
             continue
         try:
-            seconds, lost = once(library, name, size)
+            seconds, lost = once(library, base, size)
             found.append(seconds)
             row[f"{library}_lost"] = f"{lost:.3f}"
         except Exception as error:
@@ -179,6 +181,7 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
     ratios = {f"{row['network']} at {row['input']}": float(row["ratio"]) for row in rows if row["ratio"]}
     slow = [f"{name} ({ratio})" for name, ratio in ratios.items() if ratio < 1]
     failed = [row["network"] for row in rows if not row["ratio"]]
+    missing = sorted(set(NAMES) - {row["network"] for row in rows})
     longest = max((row for row in rows), key=lambda row: float(row["graphprune_s"]), default={"graphprune_s": "-"})
     return [
         "# Trace plus prune against Torch-Pruning, half of the channels, one thread",
@@ -191,6 +194,7 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
         f"- Torch-Pruning fails on, or exceeds the limits on: {', '.join(failed) or 'none'}.",
         f"- We are slower on: {', '.join(slow) or 'none'}.",
         f"- Our longest: {longest['graphprune_s']} s ({longest.get('network', '-')} at {longest.get('input', '-')}).",
+        f"- Not measured: {', '.join(missing) or 'none'}.",
         f"- Its ten slowest, at their smallest input: {', '.join(slowest(rows))}.",
         "",
         f"| {' | '.join(COLUMNS)} |",
