@@ -3,7 +3,8 @@
 The network runs once on the meta device (shapes only), and beside every tensor runs its label tensor. Producers (convolution,
 linear, their functional forms) start fresh labels; operations that only move data are executed on the labels themselves and
 need no rule; elementwise operations tie the labels they align; reductions make labels constant over what they reduce; whatever
-is not known freezes what it touches. On the way the layers and the data flow between them are written down.
+is not known freezes what it touches. Where a formula gives a result's shape, nothing is executed. On the way the layers and
+the data flow between them are written down.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Propagation:
     # one node ------------------------------------------------------------------------------------------------------
 
     def run(self, *inputs: Tensor) -> Record:
+        """Every node in turn. inputs: the forward's, on the meta device."""
         given = iter(inputs)
         for node in self.graph.nodes:
             self.current = node
@@ -154,6 +156,8 @@ class Propagation:
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
             shape = formula(call)
+            if shape == operands[0].shape:
+                return operands[0]
             if shape is not None:
                 return torch.empty(shape, dtype=operands[0].dtype, device="meta")
         args, kwargs = map_arg(node.args, self.values.__getitem__), map_arg(node.kwargs, self.values.__getitem__)
