@@ -180,9 +180,11 @@ def write(rows: list[dict[str, Any]]) -> None:
 def report(rows: list[dict[str, Any]]) -> list[str]:
     ratios = {f"{row['network']} at {row['input']}": float(row["ratio"]) for row in rows if row["ratio"]}
     slow = [f"{name} ({ratio})" for name, ratio in ratios.items() if ratio < 1]
-    failed = [row["network"] for row in rows if not row["ratio"]]
+    failed = [row["network"] for row in rows if row["graphprune_lost"] and not row["ratio"]]
+    ours_failed = [row["network"] for row in rows if not row["graphprune_lost"]]
     missing = sorted(set(NAMES) - {row["network"] for row in rows})
-    longest = max((row for row in rows), key=lambda row: float(row["graphprune_s"]), default={"graphprune_s": "-"})
+    done = [row for row in rows if row["graphprune_lost"]]
+    longest = max(done, key=lambda row: float(row["graphprune_s"]), default=dict.fromkeys(COLUMNS, "-"))
     return [
         "# Trace plus prune against Torch-Pruning, half of the channels, one thread",
         "",
@@ -192,8 +194,9 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
         "",
         f"- {len(ratios)} rows compare both; ratios {min(ratios.values(), default=0)} to {max(ratios.values(), default=0)}.",
         f"- Torch-Pruning fails on, or exceeds the limits on: {', '.join(failed) or 'none'}.",
+        f"- We fail on: {', '.join(ours_failed) or 'none'}.",
         f"- We are slower on: {', '.join(slow) or 'none'}.",
-        f"- Our longest: {longest['graphprune_s']} s ({longest.get('network', '-')} at {longest.get('input', '-')}).",
+        f"- Our longest: {longest['graphprune_s']} s ({longest['network']} at {longest['input']}).",
         f"- Not measured: {', '.join(missing) or 'none'}.",
         f"- Its ten slowest, at their smallest input: {', '.join(slowest(rows))}.",
         "",
