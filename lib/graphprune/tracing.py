@@ -20,9 +20,9 @@ from graphprune.rules import formula_of, module_base, rule_of
 class _Tracer(fx.Tracer):
     """Stops at every module whose forward is torch's own, subclasses included."""
 
-    def __init__(self, shell: nn.Module):
+    def __init__(self, shell: nn.Module | None = None):  # none: as fx does when it opens a pickled GraphModule
         super().__init__()
-        tensors = [*shell.named_parameters(), *shell.named_buffers()]
+        tensors = [*shell.named_parameters(), *shell.named_buffers()] if shell is not None else []
         self.paths = {id(tensor): path for path, tensor in tensors}  # fx would search the network for each
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
