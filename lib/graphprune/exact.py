@@ -95,7 +95,7 @@ def optimum(
     >>> import torch, graphprune
     >>> net = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
-    >>> encoder = GraphEncoder.seeded(0, graph.feature_index.shape[1])
+    >>> encoder = graphprune.GraphEncoder.seeded(0, graph.feature_index.shape[1])
     >>> scorer = graphprune.Scorer(encoder, graph, graphprune.importance.l1(net, graph))
     >>> best = optimum(scorer, graphprune.RateSpace(graph), min_ratio=0.5, k=3)
     >>> best.indices.shape, best.proven

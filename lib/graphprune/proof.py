@@ -20,6 +20,7 @@ TIE = 1e-9  # cosines closer than this count as equal; rounding is 1e-13
 BLOCK = 8192  # prefixes that grow together
 CROWD = 512  # more prefixes than this are worth a direction of their own
 DIRECTIONS = 10  # tried on each prefix: the first one and the latest
+ATOMS = 4  # of these, that first say where a prefix can lead
 KEPT = 1024  # best configurations remembered
 STARTS = 8  # of the local search
 
@@ -194,19 +195,19 @@ def last_group(problem: Problem, prefixes: Prefixes, cut: float) -> np.ndarray:
 
 def thin(problem: Problem, prefixes: Prefixes, togos: list[ToGo], found: Found) -> tuple[Prefixes, list[ToGo]]:
     """Make directions for single prefixes until few are left, or two do not help; the directions go with the prefixes."""
-    failures, turn = 0, 0
-    while len(prefixes) > CROWD and failures < 2 and prefixes.level < problem.sums.groups - 1:
+    failures, turn, left = 0, 0, np.arange(len(prefixes))
+    while len(left) > CROWD and failures < 2 and prefixes.level < problem.sums.groups - 1:
         turn += 1
-        at = turn * 7919 % len(prefixes)
+        at = left[turn * 7919 % len(left)]
         one = prefixes[at : at + 1]
-        atoms = np.concatenate([problem.sums.beam(one, [togo], 1)[0].z for togo in togos])
+        atoms = np.concatenate([problem.sums.beam(one, [togo], 1)[0].z for togo in togos[-ATOMS:]])
         togo, met = separate(problem, one, max(found.cut, 0) + TIE, atoms)
         for whole in met:
             found.complete(whole)
         if togo is None:
             failures += 1
             continue
-        open_ = problem.sums.now(prefixes, togo) > 0
-        failures += open_.mean() > 0.9
-        prefixes, togos = prefixes[open_], [togos[0], *[*togos[1:], togo][1 - DIRECTIONS :]]
-    return prefixes, togos
+        kept = left[problem.sums.now(prefixes, togo)[left] > 0]
+        failures += len(kept) > 0.9 * len(left)
+        left, togos = kept, [togos[0], *[*togos[1:], togo][1 - DIRECTIONS :]]
+    return prefixes[left], togos
