@@ -93,7 +93,8 @@ def random_best(scorer: Scorer, space: RateSpace, tau: float, seed: int) -> floa
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    measured = rows()
     with TABLE.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows())
+        writer.writerows(measured)
