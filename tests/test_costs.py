@@ -121,3 +121,19 @@ def test_prunable_share_counts_what_lies_in_a_row_or_column_of_a_group() -> None
     assert costs.prunable_share(graph) == pytest.approx(340 / 350)
     frozen = graphprune.trace(torch.nn.Linear(4, 2), torch.zeros(1, 4))
     assert costs.prunable_share(frozen) == 0
+
+
+def test_many_configurations_cost_the_same_whole_numbers_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graphprune.trace(graphprune.models.build("resnet56"), torch.zeros(1, 3, 8, 8))
+    model = costs.CostModel(graph, CIFAR)
+    indices = torch.randint(10, (300, len(graph.groups)), generator=torch.Generator().manual_seed(0))
+    table = torch.stack([kept_counts(group.channels) for group in graph.groups])
+    counts = table[torch.arange(len(table)), indices]
+    macs, params = model.of_rates(indices)
+    forms = model.forms.tolist()
+    for row, *expected in zip(counts.tolist(), macs.tolist(), params.tolist(), strict=True):
+        x = [*row, 1]  # Python's integers are the oracle
+        assert expected == [sum(f[i][j] * x[i] * x[j] for i in range(len(x)) for j in range(len(x))) for f in forms]
+    monkeypatch.setattr(costs, "CHUNK", 7)
+    assert torch.equal(torch.stack(model.of_rates(indices)), torch.stack([macs, params]))
+    assert torch.equal(torch.stack(model.of_counts(counts)), torch.stack([macs, params]))

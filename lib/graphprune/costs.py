@@ -7,6 +7,7 @@ normalisation, activations, pooling and biases.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
 from graphprune.runtime import evaluating
 from graphprune.tracing import as_inputs, propagate
+
+CHUNK = 4096  # configurations costed at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -121,16 +124,25 @@ def prunable_share(graph: ChannelGraph) -> float:
 class CostModel:
     """Multiply-adds and parameters of every pruned version of a network, from kept counts alone.
 
-    Along each dimension of a weight the kept size is linear in the groups' kept counts; a weight's parameters are the
-    product of its sizes, its multiply-adds that times the places it is applied at. The total is a quadratic form:
-    exact integers, no network is built.
+    Along each dimension of a weight the kept size is linear in the groups' kept counts k; a weight's parameters are the
+    product of its sizes, its multiply-adds that times the places it is applied at. With x = (k, 1) both totals are
+    quadratic forms,
+
+        macs(k) = x^T M x,    params(k) = x^T P x,
+
+    of whole, non-negative coefficients. No partial sum exceeds the unpruned network's cost, and float64 holds every
+    whole number below 2^53, so the matrix products give exact integers. No network is built.
 
     Args:
         graph: the traced network.
         example_input: one input of the size to count for. A different size from the one traced with is fine.
 
+    Attributes:
+        full: the unpruned network's cost.
+        forms: M and P, (2, groups + 1, groups + 1) int64, upper triangular.
+
     Raises:
-        ValueError: the graph was not made by `trace`.
+        ValueError: the graph was not made by `trace`, or costs 2^53 multiply-adds or more.
     """
 
     def __init__(self, graph: ChannelGraph, example_input: Any):
@@ -140,59 +152,46 @@ class CostModel:
         inputs = as_inputs(example_input)
         assert graph.shell is not None
         record = propagate(graph.shell, graph.skeleton, inputs)
-        self._weights = self._sizes(record.products, len(inputs[0]))
-        self._rest = Cost(0, 0)
         flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
         self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
-        macs, params = self.of_counts(torch.tensor([[group.channels for group in graph.groups]]))
-        self._rest = Cost(self.full.macs - int(macs), self.full.params - int(params))
+        if max(self.full.macs, self.full.params) >= 2**53:
+            raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
+        self.forms = self._quadratic(record.products, len(inputs[0]))
+        whole = np.array([*(group.channels for group in graph.groups), 1])
+        self.forms[:, -1, -1] += (self.full.macs, self.full.params) - whole @ self.forms @ whole  # what no group touches
 
     def _all_parameters(self) -> int:
         assert self.graph.shell is not None
         return sum(int(parameter.numel()) for parameter in self.graph.shell.parameters())
 
-    def _sizes(self, products: dict[str, float], batch: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """For each cut parameter: multiply-adds and parameters a unit, and its two sizes as (groups + 1,) linear forms.
-
-        The last coefficient is the constant: channels that are always kept.
-        """
+    def _quadratic(self, products: dict[str, float], batch: int) -> np.ndarray:
+        """M and P of the parameters that are cut: for each the product of its two sizes, linear forms in x."""
         tensors = dict(self.graph.shell.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
-        owner = np.repeat(np.arange(len(self.graph.groups)), [group.channels for group in self.graph.groups])
         share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
-        forms: dict[str, dict[int, np.ndarray]] = {}
+        owner = np.repeat(np.arange(len(share)), share)
+        sizes: dict[str, dict[int, np.ndarray]] = {}
         for site in self.graph.sites:
             if site.tensor in tensors:
                 atoms = site.atoms.numpy()
                 own = atoms[(atoms >= 0) & (atoms < self.graph.num_atoms)]
-                form = np.zeros(len(share) + 1, dtype=np.int64)
-                np.add.at(form, owner[own], 1)
-                form[:-1] //= share  # a group's atoms lie here equally often
-                form[-1] = len(atoms) - len(own)
-                forms.setdefault(site.tensor, {})[site.dim] = form
+                size = np.zeros(len(share) + 1, dtype=np.int64)
+                np.add.at(size, owner[own], 1)
+                size[:-1] //= share  # a group's atoms lie here equally often
+                size[-1] = len(atoms) - len(own)  # always kept
+                sizes.setdefault(site.tensor, {})[site.dim] = size
         one = np.zeros(len(share) + 1, dtype=np.int64)
         one[-1] = 1
-        rows: dict[tuple[bytes, bytes], list[int]] = {}
-        for name, dims in forms.items():
-            pair = [*dims.values(), one][:2]
+        forms = np.zeros((2, len(one), len(one)), dtype=np.int64)
+        for name, dims in sizes.items():
+            first, second = [*dims.values(), one][:2]
             unit = tensors[name].numel() // int(np.prod([tensors[name].shape[dim] for dim in dims]))
-            key = (pair[0].tobytes(), pair[1].tobytes())
-            entry = rows.setdefault(key, [0, 0])
-            entry[0] += round(products.get(name, 0.0)) * unit // batch
-            entry[1] += unit
-        return [
-            (macs, params, np.frombuffer(a, np.int64), np.frombuffer(b, np.int64)) for (a, b), (macs, params) in rows.items()
-        ]
+            macs = round(products.get(name, 0.0)) * unit // batch
+            forms += np.array([macs, unit])[:, None, None] * np.outer(first, second)
+        return np.triu(forms) + np.triu(forms.transpose(0, 2, 1), 1)
 
     def of_counts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Cost by kept channels. counts: (B, groups) int64 -> macs (B,), params (B,), int64."""
-        kept = counts.long().numpy()
-        macs = np.full(len(kept), self._rest.macs, dtype=np.int64)
-        params = np.full(len(kept), self._rest.params, dtype=np.int64)
-        for mac_unit, param_unit, first, second in self._weights:
-            volume = _linear(kept, first) * _linear(kept, second)
-            macs += mac_unit * volume
-            params += param_unit * volume
-        return torch.from_numpy(macs), torch.from_numpy(params)
+        """Cost by kept channels. counts: (B, groups) int64, each at most its group's -> macs (B,), params (B,), int64."""
+        return self._evaluate(len(counts), lambda rows: counts[rows].double().numpy())
 
     def of_rates(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Cost by rate indices (rate i / 10). indices: (B, groups) int64 in 0..9 -> macs (B,), params (B,), int64.
@@ -205,16 +204,22 @@ class CostModel:
             raise ValueError(f"indices must have shape (B, {len(groups)}), one column a group, got {tuple(indices.shape)}")
         if len(indices) and (int(indices.min()) < 0 or int(indices.max()) > 9):
             raise ValueError(f"indices must lie in 0..9 (rate i / 10), got {int(indices.min())}..{int(indices.max())}")
-        table = torch.stack([kept_counts(group.channels) for group in groups])  # (groups, 10)
-        return self.of_counts(table[torch.arange(len(groups)), indices])
+        table = torch.stack([kept_counts(group.channels) for group in groups]).double().numpy().ravel()  # (groups * 10,)
+        starts = 10 * np.arange(len(groups))
+        return self._evaluate(len(indices), lambda rows: table.take(indices[rows].numpy() + starts))
 
-
-def _linear(kept: np.ndarray, form: np.ndarray) -> np.ndarray:
-    """sum_g form_g kept_g + constant, over the few groups that count."""
-    total = np.full(len(kept), form[-1], dtype=np.int64)
-    for group in np.flatnonzero(form[:-1]):
-        total += form[group] * kept[:, group]
-    return total
+    def _evaluate(self, n: int, kept: Callable[[slice], np.ndarray]) -> tuple[Tensor, Tensor]:
+        """x^T M x and x^T P x of n configurations, a chunk that stays in the cache at a time."""
+        size = self.forms.shape[1]
+        columns = self.forms.astype(np.float64).transpose(1, 0, 2).reshape(size, 2 * size)
+        out = torch.empty(2, n, dtype=torch.int64)
+        for start in range(0, n, CHUNK):
+            part = kept(slice(start, start + CHUNK))
+            x = np.ones((len(part), size))
+            x[:, :-1] = part
+            totals = np.einsum("btj,bj->tb", (x @ columns).reshape(-1, 2, size), x)
+            out[:, start : start + CHUNK] = torch.from_numpy(totals)
+        return out[0], out[1]
 
 
 def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: int | None = None) -> Latency:
