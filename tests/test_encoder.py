@@ -138,5 +138,3 @@ def test_bad_arguments_are_named():
         GraphEncoder().embed(torch.ones(1, 3, 4), torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"outside 0 .. 1"):
         GraphEncoder().embed(torch.ones(1, 2, 4), CHAIN)
-    with pytest.raises(ValueError, match="kind='gat'"):
-        GraphEncoder("gat").linear(CHAIN, 3)

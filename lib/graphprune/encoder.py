@@ -13,52 +13,18 @@ matrix products a layer in place of gathers and scatters, and in the last layer 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from graphprune.convolution import AttentionConv, Conv, Edges, LinearConv, block_diagonal, looped, mixing
 from graphprune.runtime import import_pyg
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
 
 KINDS = ("gcn", "gat", "sage")
-Edges = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class LinearConv:
-    """A graph convolution over a fixed topology as h -> sum_t mix[t] @ h @ weight[t].T + bias.
-
-    Attributes:
-        mix: (T, nodes, sources), target by source; sources = nodes unless nodes share rows. GCN has T = 1, SAGE 2: the
-            mean of the neighbours, and the node itself.
-        weight: (T, out, in).
-        bias: (out,).
-    """
-
-    mix: Tensor
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, h: Tensor) -> Tensor:
-        """(B, sources, in) -> (B, nodes, out)."""
-        terms, out, _ = self.weight.shape
-        sent = (h @ self.weight.flatten(0, 1).T).unflatten(2, (terms, out))  # (B, sources, T, out)
-        return self.mix.transpose(0, 1).flatten(1) @ sent.transpose(1, 2).flatten(1, 2) + self.bias
-
-    def mean(self, h: Tensor) -> Tensor:
-        """(B, sources, in) -> (B, out), the mean over nodes of the call; it commutes with the linear map."""
-        pooled = self.mix.mean(1) @ h  # (B, T, in)
-        return pooled.flatten(1) @ self.weight.transpose(1, 2).flatten(0, 1) + self.bias
-
-    def carried(self, carries: Tensor, sources: int) -> LinearConv:
-        """The same map from `sources` distinct rows, of which node v carries number carries[v]."""
-        mix = self.mix.new_zeros(*self.mix.shape[:2], sources).index_add_(2, carries, self.mix)
-        return LinearConv(mix, self.weight, self.bias)
 
 
 class GraphEncoder(nn.Module):
@@ -148,7 +114,7 @@ class GraphEncoder(nn.Module):
             x = x if carries is None else x[:, carries]
             big = block_diagonal(edges, nodes, len(x), self.undirected).to(x.device)
             return self._nodes(x.flatten(0, 1), big).unflatten(0, x.shape[:2]).mean(1)
-        first, *rest = self.linear(edge_index, nodes)
+        first, *rest = self._linear(edges, nodes)
         if carries is not None:
             first = first.carried(carries, x.shape[1])
         *inner, last = first, *rest
@@ -156,15 +122,17 @@ class GraphEncoder(nn.Module):
             x = conv(x).relu()
         return last.mean(x)
 
-    def linear(self, edge_index: Tensor, nodes: int) -> list[LinearConv]:
-        """The layers of a GCN or SAGE encoder as linear maps over one topology.
-
-        Raises:
-            ValueError: the encoder is a GAT, whose coefficients depend on the features.
-        """
+    def convolutions(self, edge_index: Tensor, nodes: int) -> list[Conv]:
+        """The layers as maps over one topology, with the encoder's own weights."""
+        edges = _pairs(edge_index)
         if self.kind == "gat":
-            raise ValueError("kind='gat': attention depends on the features, so no linear form exists; use embed")
-        mix = mixing(self.kind, _pairs(edge_index), nodes, self.undirected).to(next(self.parameters()))
+            source, target = looped(edges, nodes, self.undirected).to(next(self.parameters()).device)
+            return [_attention(conv, source, target, nodes) for conv in self.convs]
+        return list(self._linear(edges, nodes))
+
+    def _linear(self, edges: Edges, nodes: int) -> list[LinearConv]:
+        """The layers of a GCN or SAGE encoder."""
+        mix = mixing(self.kind, edges, nodes, self.undirected).to(next(self.parameters()))
         if self.kind == "gcn":
             return [LinearConv(mix, conv.lin.weight[None], conv.bias) for conv in self.convs]  # type: ignore
         weights = [torch.stack([conv.lin_l.weight, conv.lin_r.weight]) for conv in self.convs]  # type: ignore
@@ -175,6 +143,12 @@ class GraphEncoder(nn.Module):
         for conv in inner:
             x = conv(x, edge_index).relu()
         return last(x, edge_index)
+
+
+def _attention(conv: Any, source: Tensor, target: Tensor, nodes: int) -> AttentionConv:
+    weight = torch.cat([conv.lin_l.weight, conv.lin_r.weight])
+    offset = torch.cat([conv.lin_l.bias, conv.lin_r.bias])
+    return AttentionConv(source, target, nodes, weight, offset, conv.att[0, 0], conv.negative_slope, conv.bias)
 
 
 def _pairs(edge_index: Tensor) -> Edges:
@@ -191,36 +165,3 @@ def _checked(x: Tensor, edge_index: Tensor, carries: Tensor | None) -> tuple[Edg
     if any(not 0 <= node < nodes for edge in edges for node in edge):
         raise ValueError(f"edge_index names a node outside 0 .. {nodes - 1}: pass the graph that x was made from")
     return edges, nodes
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a cached tensor may be used in training later
-def _topology(edges: Edges, nodes: int, undirected: bool) -> Tensor:
-    from torch_geometric.utils import to_undirected
-
-    edge_index = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T.contiguous()
-    return to_undirected(edge_index, num_nodes=nodes) if undirected else edge_index
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
-def mixing(kind: str, edges: Edges, nodes: int, undirected: bool) -> Tensor:
-    """The matrices M_t, (T, nodes, nodes): GCN's normalised adjacency with self loops, or SAGE's mean and identity."""
-    from torch_geometric.nn.conv.gcn_conv import gcn_norm
-
-    edge_index = _topology(edges, nodes, undirected)
-    weight = torch.ones(edge_index.shape[1])
-    if kind == "gcn":
-        edge_index, weight = gcn_norm(edge_index, None, nodes, dtype=torch.float32)
-    mix = torch.zeros(nodes, nodes).index_put_((edge_index[1], edge_index[0]), weight, accumulate=True)
-    if kind == "gcn":
-        return mix[None]
-    return torch.stack([mix / mix.sum(1, keepdim=True).clamp(min=1), torch.eye(nodes)])
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def block_diagonal(edges: Edges, nodes: int, copies: int, undirected: bool) -> Tensor:
-    """The edges of `copies` graphs side by side, (2, copies * E)."""
-    edge_index = _topology(edges, nodes, undirected)
-    return (edge_index[:, None] + nodes * torch.arange(copies)[:, None]).flatten(1)
