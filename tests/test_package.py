@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution", "tally"},
     {"runtime"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes"},

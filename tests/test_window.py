@@ -71,19 +71,54 @@ def test_bounds_out_of_reach_are_refused_at_once(ratio, macs, message):
         Window(graph, data.example(), ratio, macs)
 
 
-def test_an_empty_window_says_what_there_is():
+def test_an_empty_window_is_proven_empty():
     _, graph, data = task()
-    with pytest.raises(ValueError, match=r"0 of 1048576 draws are in it, 3 are needed; .* range from 0\.0"):
+    with pytest.raises(ValueError, match=r"macs_window=\(0.5, 0.6\), min_ratio=0.89: no configuration is in it"):
         Window(graph, data.example(), 0.89, (0.5, 0.6)).draw(3, runtime.seed_generator(0))
 
 
-def test_an_empty_window_is_given_up_early(monkeypatch):
+def test_a_rare_window_is_drawn_from_uniformly():
+    """Under one draw in a thousand of those with R(r) >= tau lies in it."""
+    _, graph, data = task()
+    window = Window(graph, data.example(), 0.5, (0.5, 0.53))
+    draws = window.draw(3000, runtime.seed_generator(0))
+    assert bool(window.allows(draws).all())
+    assert torch.equal(draws, window.draw(3000, runtime.seed_generator(0)))
+    among = window.space.sample(200_000, 0.5, runtime.seed_generator(1))
+    rejected = among[window.allows(among)]
+    assert 20 < len(rejected) < 0.01 * len(among)
+    for g in range(len(graph.groups)):  # the marginals agree with those of plain rejection
+        table = torch.stack([rows[:, g].bincount(minlength=10) for rows in (draws, rejected)])
+        assert stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue > 1e-4
+
+
+def test_a_rare_window_of_few_configurations_is_uniform_by_chi_square(tiny):
+    graph, example = tiny
+    row = torch.tensor([[9, 0]])
+    share = Window(graph, example).shares(Window(graph, example).counts(row)).item()
+    window = Window(graph, example, 0.0, (share, math.nextafter(share, 1)))
+    assert window.draw(50, runtime.seed_generator(0)).unique(dim=0).tolist() == [
+        list(r) for r in sorted({tuple(r) for r in everything(graph)[window.allows(everything(graph))].tolist()})
+    ]
+
+
+def test_without_a_tally_a_rare_window_is_left_to_rejection(monkeypatch):
+    _, graph, data = task()
+    rare = Window(graph, data.example(), 0.5, (0.5, 0.53))
+    wide = Window(graph, data.example(), 0.5, (0.5, 0.53))
+    monkeypatch.setitem(wide.__dict__, "tally", None)
+    assert bool(wide.allows(wide.draw(50, runtime.seed_generator(0))).all())
+    assert rare.tally is not None
+
+
+def test_a_window_that_draws_do_not_reach_is_given_up_early(monkeypatch):
     drawn = []
     sample = RateSpace.sample
     monkeypatch.setattr(RateSpace, "sample", lambda self, n, *rest: drawn.append(n) or sample(self, n, *rest))
     net = models.tiny_cnn()
     example = torch.zeros(1, 1, 8, 8)
     window = Window(trace(net, example), example, min_ratio=0.5, macs=(0.9, 0.95))
-    with pytest.raises(ValueError, match=r"0 of \d+ draws are in it, 1000000 are needed; the shares of MACs drawn range"):
+    monkeypatch.setitem(window.__dict__, "tally", None)
+    with pytest.raises(ValueError, match="only 0 of the 1000000 configurations needed were found, 0 of the draws"):
         window.draw(1_000_000, torch.Generator())
     assert sum(drawn) < 2_000_000

@@ -6,9 +6,12 @@ at equal MACs only; so a window of MACs is ours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, floor
 
+import numpy as np
 import torch
 from torch import LongTensor, Tensor
 
@@ -16,8 +19,11 @@ from graphprune import runtime
 from graphprune.costs import CostModel
 from graphprune.graph import ChannelGraph
 from graphprune.space import RateSpace, kept_table
+from graphprune.tally import Tally, TooWide
 
-PATIENCE = 1 << 20  # draws before a window is given up as empty
+PILOT = 1 << 16  # draws after which a share accepted is believed
+PATIENCE = 1 << 20  # draws before a window is given up
+Sample = Callable[[int, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,33 +86,53 @@ class Window:
     def allows(self, indices: Tensor) -> Tensor:
         """(B, groups) rate indices -> (B,) bool."""
         low, high = self.macs
-        shares = self.shares(self.counts(indices))
+        shares = self.costs.of_rates(indices)[0].double() / self.costs.full.macs
         return (shares >= low) & (shares <= high) & (self.space.ratio(indices) >= self.min_ratio)
+
+    @cached_property
+    def tally(self) -> Tally | None:
+        """The configurations allowed, counted; None where the network's groups are coupled too widely for that."""
+        low, high = (share * self.costs.full.macs for share in self.macs)
+        units, need = self.space.budget(self.min_ratio)
+        try:
+            return Tally(self.costs.forms[0], self.table.numpy(), (floor(low), ceil(high)), np.array(units), need)
+        except TooWide:
+            return None
 
     def draw(self, n: int, generator: torch.Generator) -> LongTensor:
         """Draw n configurations, exactly uniformly from all that are allowed (with replacement), (n, groups) rate
         indices.
 
-        R(r) holds by construction (`RateSpace.sample`), the MACs by rejection.
+        R(r) holds by construction (`RateSpace.sample`), the MACs by rejection. Where that accepts fewer than one draw in
+        a hundred, the rest are drawn from the `tally`, which knows both bounds; where it is None, by rejection still.
 
         Raises:
-            ValueError: hardly any configuration lies in the window.
+            ValueError: no configuration, or hardly any, lies in the window.
         """
-        allowed, found, drawn, low, high = [], 0, 0, 1.0, 0.0
-        batch, limit = min(max(n, 4096), 1 << 18), max(PATIENCE, 100 * n)
-        for _ in runtime.progress(range(0, limit, batch), "drawing candidates"):
-            indices = self.space.sample(batch, self.min_ratio, generator)
-            shares = self.shares(self.counts(indices))
-            inside = (shares >= self.macs[0]) & (shares <= self.macs[1])
-            allowed.append(indices[inside])
-            found += len(allowed[-1])
-            low, high = min(low, shares.min().item()), max(high, shares.max().item())
-            drawn += batch
-            if found >= n:
-                return torch.cat(allowed)[:n]  # type: ignore[return-value]
-            if drawn >= PATIENCE and found * limit < n * drawn:
-                break  # at this rate they will not come together
-        raise ValueError(
-            f"macs_window={self.macs}, min_ratio={self.min_ratio}: {found} of {drawn} draws are in it, {n} are needed; "
-            f"the shares of MACs drawn range from {low:.3f} to {high:.3f}: move or widen the window"
-        )
+        rows, share = self._accepted(n, self._by_ratio, max(PILOT, 100 * n), generator)
+        if len(rows) < n:
+            if self.tally is not None and self.tally.count == 0:
+                raise ValueError(f"macs_window={self.macs}, min_ratio={self.min_ratio}: no configuration is in it; widen it")
+            sample = self._by_ratio if self.tally is None else self.tally.sample
+            more, share = self._accepted(n - len(rows), sample, max(PATIENCE, 1000 * n), generator)
+            rows = torch.cat([rows, more])
+        if len(rows) < n:
+            raise ValueError(
+                f"macs_window={self.macs}, min_ratio={self.min_ratio}: only {len(rows)} of the {n} configurations needed were "
+                f"found, {share:.2g} of the draws: move or widen the window"
+            )
+        return rows[:n]  # type: ignore[return-value]
+
+    def _by_ratio(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.space.sample(n, self.min_ratio, generator)
+
+    def _accepted(self, n: int, sample: Sample, most: int, generator: torch.Generator) -> tuple[Tensor, float]:
+        """At least n draws that are allowed, or fewer where `most` draws would not suffice; the share accepted."""
+        allowed, found, drawn, batch = [], 0, 0, min(max(n, 4096), 1 << 18)
+        for _ in runtime.progress(range(0, most, batch), "drawing candidates"):
+            indices = sample(batch, generator)
+            allowed.append(indices[self.allows(indices)])
+            found, drawn = found + len(allowed[-1]), drawn + batch
+            if found >= n or (drawn >= PILOT and found * most < n * drawn):
+                break
+        return torch.cat(allowed), found / drawn
