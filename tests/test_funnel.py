@@ -15,7 +15,7 @@ from digits_task import FULL, LIGHT, setting, task
 from filelock import FileLock
 
 import graphprune
-from graphprune import artifacts, funnel, runtime, train, trial
+from graphprune import artifacts, runtime, train, trial
 from graphprune.costs import CostModel
 from graphprune.funnel import Funnel, by_ranking, ordered, top
 from graphprune.pruning import prune
@@ -65,8 +65,8 @@ def test_the_top_are_the_best_of_the_draws_and_no_network_twice(tmp_path):
     assert len({tuple(row) for row in rows["indices"]}) == 60
     again = Funnel(*task(), **setting(tmp_path, m=5))
     again.window.__dict__["table"] = torch.ones_like(again.window.table) * 4  # all rates keep 4 channels: one network
-    order = funnel._distinct(again, drawn, list(range(300)))
-    assert order == [0]
+    with pytest.raises(ValueError, match="m=5: only 1 different networks among n_candidates=300 draws"):
+        top(again, by_last, 300)
 
 
 def test_what_is_reported_is_what_the_network_does(done):

@@ -6,6 +6,7 @@ from digits_task import task
 from scipy import stats
 
 from graphprune import costs, models, runtime
+from graphprune import window as window_module
 from graphprune.graph import trace
 from graphprune.pruning import prune
 from graphprune.space import RateSpace, keep_from_rates
@@ -119,6 +120,45 @@ def test_a_window_that_draws_do_not_reach_is_given_up_early(monkeypatch):
     example = torch.zeros(1, 1, 8, 8)
     window = Window(trace(net, example), example, min_ratio=0.5, macs=(0.9, 0.95))
     monkeypatch.setitem(window.__dict__, "tally", None)
-    with pytest.raises(ValueError, match="only 0 of the 1000000 configurations needed were found, 0 of the draws"):
+    with pytest.raises(ValueError, match="only 0 of the 1000000 configurations needed were found"):
         window.draw(1_000_000, torch.Generator())
     assert sum(drawn) < 2_000_000
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 1000])
+def test_a_stream_is_the_draws_in_blocks(tiny, monkeypatch, n):
+    window = Window(*tiny, 0.2, (0.3, 0.8))
+    monkeypatch.setattr(window_module, "BLOCK", 256)
+    blocks = list(window.stream(n, runtime.seed_generator(0)))
+    assert [len(block) for block in blocks] == [256] * (n // 256) + ([n % 256] if n % 256 else [])
+    assert torch.equal(torch.cat(blocks), window.draw(n, runtime.seed_generator(0)))
+
+
+@pytest.mark.parametrize("block", [64, 1000, 1 << 18])
+def test_the_best_of_a_stream_are_those_of_all_draws(monkeypatch, block):
+    """Scores with many ties, which go to the earlier draw; networks that repeat count once."""
+    _, graph, data = task()
+    window = Window(graph, data.example(), 0.3)
+    monkeypatch.setattr(window_module, "BLOCK", block)
+    rows, scores = window.best(lambda indices: indices.sum(1) // 4, 3000, 40, runtime.seed_generator(0))
+    draws = window.draw(3000, runtime.seed_generator(0))
+    values, seen = (draws.sum(1) // 4).tolist(), []
+    for i in sorted(range(3000), key=lambda i: (-values[i], i)):
+        if window.counts(draws[i : i + 1]).tolist() not in [network for _, network in seen]:
+            seen.append((i, window.counts(draws[i : i + 1]).tolist()))
+    expected = [i for i, _ in seen[:40]]
+    assert torch.equal(rows, draws[expected])
+    assert scores.tolist() == [values[i] for i in expected]
+
+
+def test_there_may_be_fewer_networks_than_asked_for(tiny):
+    window = Window(*tiny, 0.2, (0.3, 0.8))
+    rows, scores = window.best(lambda indices: -indices[:, 0].float(), 5000, 200, runtime.seed_generator(0))
+    allowed = everything(tiny[0])[window.allows(everything(tiny[0]))]
+    assert len(rows) == len(scores) == len({tuple(row) for row in window.counts(allowed).tolist()}) < 100
+
+
+@pytest.mark.parametrize("score", [lambda rows: rows[:, 0] / 0, lambda rows: rows.float()])
+def test_scores_that_are_not_one_finite_number_a_row_are_refused(tiny, score):
+    with pytest.raises(ValueError, match="must give one finite score for each of 20 rows"):
+        Window(*tiny).best(score, 20, 5, runtime.seed_generator(0))

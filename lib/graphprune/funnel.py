@@ -26,10 +26,8 @@ from graphprune.pruning import prune
 from graphprune.space import kept_masks
 from graphprune.train import Recipe
 from graphprune.trial import Task, Trial, run_all, weights_of
+from graphprune.window import Score as Ranker
 from graphprune.window import Window
-
-Ranker = Callable[[Tensor], Tensor]
-"""(B, groups) rate indices -> (B,) scores, higher is better."""
 
 COLUMNS = ["stage", "rank", "indices", "counts", "ratio", "macs", "params", "score", "accuracy_val", "loss_val"]
 COLUMNS += ["accuracy_test", "epochs", "seed", "seconds", "failed"]
@@ -153,27 +151,14 @@ def top(funnel: Funnel, ranker: Ranker, n_candidates: int) -> pd.DataFrame:
     Raises:
         ValueError: there are fewer than m different networks among the draws, or the ranker does not rank.
     """
-    indices = funnel.window.draw(n_candidates, runtime.seed_generator(funnel.seed, "candidates"))
-    scores = ranker(indices).detach().cpu()
-    if scores.shape != (n_candidates,) or not scores.isfinite().all():
-        raise ValueError(f"ranker: must give one finite score for each of {n_candidates} rows, got {tuple(scores.shape)}")
-    order = _distinct(funnel, indices, scores.argsort(descending=True, stable=True).tolist())
-    if len(order) < funnel.m:
+    generator = runtime.seed_generator(funnel.seed, "candidates")
+    indices, scores = funnel.window.best(ranker, n_candidates, funnel.m, generator)
+    if len(indices) < funnel.m:
         raise ValueError(
-            f"m={funnel.m}: only {len(order)} different networks among n_candidates={n_candidates} draws; draw more, "
+            f"m={funnel.m}: only {len(indices)} different networks among n_candidates={n_candidates} draws; draw more, "
             f"fine-tune fewer, or widen macs_window={funnel.macs_window} or min_ratio={funnel.min_ratio}"
         )
-    return rates_table(funnel, indices[order], scores[order])
-
-
-def _distinct(funnel: Funnel, indices: Tensor, order: list[int]) -> list[int]:
-    """The first m of `order` that are different networks."""
-    first: dict[tuple[int, ...], int] = {}
-    for i in order:
-        first.setdefault(tuple(funnel.window.counts(indices[i : i + 1])[0].tolist()), i)
-        if len(first) == funnel.m:
-            break
-    return list(first.values())
+    return rates_table(funnel, indices, scores)
 
 
 def rates_table(funnel: Funnel, indices: Tensor, scores: Tensor) -> pd.DataFrame:
@@ -188,7 +173,7 @@ def by_ranking(
     """The whole funnel for one way of ranking candidates: an ablation of rankers is a loop over a dict of them.
 
     Args:
-        ranker: called once, with all candidates, unless what it picked is stored.
+        ranker: called with all candidates, block by block (`Window.best`), unless what it picked is stored.
         ranking: all that the ranker's scores depend on, as plain data: what is stored is known by it.
         modules: the modules of graphprune that the ranker uses, for the same purpose.
 

@@ -13,6 +13,7 @@ Each stage stores what it made and loads it when nothing it came from has change
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,10 +106,14 @@ def sacp(
         "contrast_options": dict(contrast_options or {}),
     }
 
+    @cache
+    def scorer() -> Scorer:
+        return Scorer(trained_encoder(funnel, **training), graph, funnel.scores)
+
     def similarity(indices: Tensor) -> Tensor:
-        encoder = trained_encoder(funnel, **training)
+        score = scorer()
         with runtime.threads(threads):
-            return Scorer(encoder, graph, funnel.scores)(indices)
+            return score(indices)
 
     return by_ranking(funnel, similarity, n_candidates=n_candidates, ranking=_plain(training), modules=("contrast", "scorer"))
 

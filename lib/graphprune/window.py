@@ -6,7 +6,7 @@ at equal MACs only; so a window of MACs is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor
@@ -23,7 +23,13 @@ from graphprune.tally import Tally, TooWide
 
 PILOT = 1 << 16  # draws after which a share accepted is believed
 PATIENCE = 1 << 20  # draws before a window is given up
+BLOCK = 1 << 18  # draws in memory at a time
+
 Sample = Callable[[int, torch.Generator], Tensor]
+"""A number n and a generator -> (n, groups) rate indices."""
+
+Score = Callable[[Tensor], Tensor]
+"""(B, groups) rate indices -> (B,) scores, higher is better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +93,9 @@ class Window:
         """(B, groups) rate indices -> (B,) bool."""
         low, high = self.macs
         shares = self.costs.of_rates(indices)[0].double() / self.costs.full.macs
-        return (shares >= low) & (shares <= high) & (self.space.ratio(indices) >= self.min_ratio)
+        inside = (shares >= low) & (shares <= high)
+        inside[inside.clone()] = self.space.ratio(indices[inside]) >= self.min_ratio
+        return inside
 
     @cached_property
     def tally(self) -> Tally | None:
@@ -109,30 +117,88 @@ class Window:
         Raises:
             ValueError: no configuration, or hardly any, lies in the window.
         """
-        rows, share = self._accepted(n, self._by_ratio, max(PILOT, 100 * n), generator)
-        if len(rows) < n:
+        return torch.cat(list(self.stream(n, generator)))  # type: ignore[return-value]
+
+    def stream(self, n: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """The same draws, BLOCK at a time: more of them than memory holds."""
+        waiting, held = [], 0
+        for rows in self._allowed_draws(n, generator):
+            waiting.append(rows)
+            held += len(rows)
+            while held >= BLOCK:
+                block, rest = torch.cat(waiting).split([BLOCK, held - BLOCK])
+                waiting, held = [rest], len(rest)
+                yield block
+        if held:
+            yield torch.cat(waiting)
+
+    def best(self, score: Score, n: int, k: int, generator: torch.Generator) -> tuple[LongTensor, Tensor]:
+        """The k best of n draws, exactly, no network twice: rates that keep the same channels everywhere count as one.
+
+        Draws are made, costed, scored and forgotten BLOCK by BLOCK, so that n may be millions.
+
+        Args:
+            score: (B, groups) rate indices -> (B,), higher is better; called with one block after the other.
+            n: how many draws.
+            k: how many of them to keep.
+            generator: as in `draw`, which it gives the same draws as.
+
+        Returns:
+            (k, groups) rate indices, the best first, ties in the order of the draws, and (k,) their scores. Fewer where
+            there are not k different networks among the draws.
+
+        Raises:
+            ValueError: as in `draw`, or the scores are not one finite number a row.
+        """
+        pool, pooled = torch.empty(0, len(self.table), dtype=torch.long), torch.empty(0)
+        for block in self.stream(n, generator):
+            scores = score(block).detach().cpu()
+            if scores.shape != (len(block),) or not scores.isfinite().all():
+                raise ValueError(f"ranker: must give one finite score for each of {len(block)} rows, got {tuple(scores.shape)}")
+            rows, scores = torch.cat([pool, block]), torch.cat([pooled.to(scores), scores])
+            first = self._first_different(rows, scores.argsort(descending=True, stable=True), k)
+            pool, pooled = rows[first], scores[first]
+        return pool, pooled  # type: ignore[return-value]
+
+    def _first_different(self, rows: Tensor, order: Tensor, k: int) -> Tensor:
+        """The first k places of `order` that are different networks."""
+        found: dict[tuple[int, ...], int] = {}
+        for part in order.split(4 * k):
+            for place, counts in zip(part.tolist(), self.counts(rows[part]).tolist(), strict=True):
+                found.setdefault(tuple(counts), place)
+            if len(found) >= k:
+                break
+        return torch.tensor(list(found.values())[:k])
+
+    def _allowed_draws(self, n: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """n draws that are allowed, piece by piece."""
+        found = 0
+        for rows in self._accepted(n, self._by_ratio, max(PILOT, 100 * n), generator):
+            found += len(rows)
+            yield rows
+        if found < n:
             if self.tally is not None and self.tally.count == 0:
                 raise ValueError(f"macs_window={self.macs}, min_ratio={self.min_ratio}: no configuration is in it; widen it")
             sample = self._by_ratio if self.tally is None else self.tally.sample
-            more, share = self._accepted(n - len(rows), sample, max(PATIENCE, 1000 * n), generator)
-            rows = torch.cat([rows, more])
-        if len(rows) < n:
+            for rows in self._accepted(n - found, sample, max(PATIENCE, 1000 * n), generator):
+                found += len(rows)
+                yield rows
+        if found < n:
             raise ValueError(
-                f"macs_window={self.macs}, min_ratio={self.min_ratio}: only {len(rows)} of the {n} configurations needed were "
-                f"found, {share:.2g} of the draws: move or widen the window"
+                f"macs_window={self.macs}, min_ratio={self.min_ratio}: only {found} of the {n} configurations needed were "
+                "found, so few are in it: move or widen the window"
             )
-        return rows[:n]  # type: ignore[return-value]
 
     def _by_ratio(self, n: int, generator: torch.Generator) -> Tensor:
         return self.space.sample(n, self.min_ratio, generator)
 
-    def _accepted(self, n: int, sample: Sample, most: int, generator: torch.Generator) -> tuple[Tensor, float]:
-        """At least n draws that are allowed, or fewer where `most` draws would not suffice; the share accepted."""
-        allowed, found, drawn, batch = [], 0, 0, min(max(n, 4096), 1 << 18)
+    def _accepted(self, n: int, sample: Sample, most: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """n draws that are allowed, piece by piece; fewer where `most` draws would not suffice."""
+        found, drawn, batch = 0, 0, min(max(n, 4096), BLOCK)
         for _ in runtime.progress(range(0, most, batch), "drawing candidates"):
             indices = sample(batch, generator)
-            allowed.append(indices[self.allows(indices)])
-            found, drawn = found + len(allowed[-1]), drawn + batch
-            if found >= n or (drawn >= PILOT and found * most < n * drawn):
-                break
-        return torch.cat(allowed), found / drawn
+            rows = indices[self.allows(indices)][: n - found]
+            yield rows
+            found, drawn = found + len(rows), drawn + batch
+            if found == n or (drawn >= PILOT and found * most < n * drawn):
+                return
