@@ -82,6 +82,7 @@ class RateSpace:
         units = [[int(group.width * rate * denominator) for rate in self.rates] for group in graph.groups]
         scale = gcd(*(unit for row in units for unit in row)) or 1
         self._units = [[unit // scale for unit in row] for row in units]
+        self._steps: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._total = Fraction(denominator * sum(group.width for group in graph.groups), scale)  # R = 1, in units
 
     @property
@@ -204,16 +205,18 @@ class RateSpace:
             uniform = torch.rand(self.groups, len(rows), dtype=torch.float64, generator=generator).numpy()
             state = np.zeros(len(rows), np.int64)
             for t, (thresholds, successor) in enumerate(steps):
-                choice = np.zeros(len(rows), np.int64)
+                choice = np.zeros(len(rows), np.min_scalar_type(len(self.rates)))
                 for threshold in thresholds:
-                    choice += uniform[t] >= threshold.take(state)
+                    choice += (uniform[t] >= threshold.take(state)).view(np.uint8)
                 state = successor.take(state * len(self.rates) + choice)
                 rows[:, t] = choice
         return out
 
     def _thresholds(self, need: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each group: cumulative probabilities (rates - 1, reachable states), next state (states * rates,)."""
-        steps, states = [], np.array([need])
+        if need in self._steps:
+            return self._steps[need]
+        steps, states = self._steps.setdefault(need, []), np.array([need])
         for t, units in enumerate(self._units):
             cumulative = np.cumsum(self._branches(t, states), 1)
             probability = (cumulative[:, :-1] / cumulative[:, -1:]).astype(np.float64).T  # int / int rounds once

@@ -23,10 +23,10 @@ from graphprune.tally import Tally, TooWide
 
 PILOT = 1 << 16  # draws after which a share accepted is believed
 PATIENCE = 1 << 20  # draws before a window is given up
-BLOCK = 1 << 18  # draws in memory at a time
+BLOCK = 1 << 16  # draws at a time: they stay in the cache
 
 Sample = Callable[[int, torch.Generator], Tensor]
-"""A number n and a generator -> (n, groups) rate indices."""
+"""A number n and a generator -> those of n draws that are allowed, (at most n, groups) rate indices."""
 
 Score = Callable[[Tensor], Tensor]
 """(B, groups) rate indices -> (B,) scores, higher is better."""
@@ -91,11 +91,13 @@ class Window:
 
     def allows(self, indices: Tensor) -> Tensor:
         """(B, groups) rate indices -> (B,) bool."""
+        return self._inside(indices) & (self.space.ratio(indices) >= self.min_ratio)
+
+    def _inside(self, indices: Tensor) -> Tensor:
+        """(B, groups) rate indices -> (B,) bool, the MACs alone."""
         low, high = self.macs
         shares = self.costs.of_rates(indices)[0].double() / self.costs.full.macs
-        inside = (shares >= low) & (shares <= high)
-        inside[inside.clone()] = self.space.ratio(indices[inside]) >= self.min_ratio
-        return inside
+        return (shares >= low) & (shares <= high)
 
     @cached_property
     def tally(self) -> Tally | None:
@@ -155,6 +157,9 @@ class Window:
             scores = score(block).detach().cpu()
             if scores.shape != (len(block),) or not scores.isfinite().all():
                 raise ValueError(f"ranker: must give one finite score for each of {len(block)} rows, got {tuple(scores.shape)}")
+            if len(pool) == k:  # ties go to the earlier draw
+                better = (scores > pooled[-1]).nonzero()[:, 0]
+                block, scores = block[better], scores[better]
             rows, scores = torch.cat([pool, block]), torch.cat([pooled.to(scores), scores])
             first = self._first_different(rows, scores.argsort(descending=True, stable=True), k)
             pool, pooled = rows[first], scores[first]
@@ -179,7 +184,7 @@ class Window:
         if found < n:
             if self.tally is not None and self.tally.count == 0:
                 raise ValueError(f"macs_window={self.macs}, min_ratio={self.min_ratio}: no configuration is in it; widen it")
-            sample = self._by_ratio if self.tally is None else self.tally.sample
+            sample = self._by_ratio if self.tally is None else self._by_tally
             for rows in self._accepted(n - found, sample, max(PATIENCE, 1000 * n), generator):
                 found += len(rows)
                 yield rows
@@ -190,14 +195,21 @@ class Window:
             )
 
     def _by_ratio(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.space.sample(n, self.min_ratio, generator)
+        """n draws with R(r) >= tau; those of them that are allowed."""
+        rows = self.space.sample(n, self.min_ratio, generator)
+        return rows if self.macs == (0.0, 1.0) else rows[self._inside(rows)]
+
+    def _by_tally(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws from the tally; those of them that are allowed."""
+        assert self.tally is not None
+        rows = self.tally.sample(n, generator)
+        return rows[self.allows(rows)]
 
     def _accepted(self, n: int, sample: Sample, most: int, generator: torch.Generator) -> Iterator[Tensor]:
         """n draws that are allowed, piece by piece; fewer where `most` draws would not suffice."""
-        found, drawn, batch = 0, 0, min(max(n, 4096), BLOCK)
+        found, drawn, batch = 0, 0, max(n, 4096) if n < 4 * BLOCK else BLOCK
         for _ in runtime.progress(range(0, most, batch), "drawing candidates"):
-            indices = sample(batch, generator)
-            rows = indices[self.allows(indices)][: n - found]
+            rows = sample(batch, generator)[: n - found]
             yield rows
             found, drawn = found + len(rows), drawn + batch
             if found == n or (drawn >= PILOT and found * most < n * drawn):
