@@ -26,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help venv report runs publish test lint lab notebooks lock clean conformance
+.PHONY: help venv report runs publish test lint lab notebooks lock clean conformance bench
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ test: $(STAMP)  ## run the tests and the notebooks against their stored outputs
 
 conformance: $(STAMP)  ## prune every network of the zoo and prove it (resumable); writes reports/conformance.{csv,md}
 	$(BIN)/python benchmarks/conformance.py
+
+bench: $(STAMP)  ## measure the library against its peers, goals and limits; writes reports/benchmarks.{csv,md}
+	$(BIN)/python benchmarks/gather.py $(BENCH)
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
