@@ -12,7 +12,6 @@ import graphprune
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
     {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution", "tally"},
-    {"runtime"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes"},
     {"splits", "models"},

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import LongTensor
 
+from graphprune.ordering import frontiers, narrow
+
 CELLS = 1 << 25  # counts held: 256 MiB
 LEAST = 64  # bins of each bound below which counting is no use
 CHUNK = 16_384  # samples drawn at a time: their state stays in the cache
@@ -81,8 +83,9 @@ class Tally:
         cells: int = CELLS,
     ) -> None:
         self.rates = kept.shape[1]
-        coupled = (form + form.T)[:-1, :-1] != 0
-        self.order, self.frontiers = _chain(coupled)
+        pairs = [(i, j) for i, j in np.argwhere(np.triu(form[:-1, :-1], 1)).tolist()]
+        self.order = narrow(pairs, weights=[1] * len(kept), start=0)
+        self.frontiers = frontiers(pairs, self.order)[:-1]
         states = sum(self.rates ** len(frontier) for frontier in self.frontiers)
         if cells < LEAST**2 * states:
             widest = max(map(len, self.frontiers))
@@ -154,26 +157,6 @@ class Tally:
             state, bins = step.next.take(branch), bins + step.bins.take(branch)
             units = np.minimum(units + step.units.take(choice), width - 1)
             rows[:, step.group] = choice
-
-
-def _chain(coupled: np.ndarray) -> tuple[list[int], list[tuple[int, ...]]]:
-    """An order of the groups, and before each of them the settled ones that a later one is coupled with.
-
-    Next comes the group after which the fewest are open.
-    """
-    neighbours = [set(np.flatnonzero(row).tolist()) - {g} for g, row in enumerate(coupled)]
-    order: list[int] = []
-    frontiers: list[tuple[int, ...]] = []
-    rest = set(range(len(neighbours)))
-    is_open: set[int] = set()
-    while rest:
-        after = {g: {h for h in is_open | {g} if neighbours[h] & rest - {g}} for g in rest}
-        group = min(rest, key=lambda g: (len(after[g]), g))
-        order.append(group)
-        frontiers.append(tuple(sorted(is_open)))
-        rest.remove(group)
-        is_open = after[group]
-    return order, frontiers
 
 
 def _addend(form: np.ndarray, kept: np.ndarray, group: int, frontier: tuple[int, ...]) -> np.ndarray:
