@@ -1,10 +1,10 @@
 """The proven best of all configurations: no sample needed.
 
-For a GCN or SAGE encoder of at most two layers an embedding is a sum of table rows (`scorer`), and each table sees few
-groups. So dynamic programming finds the configuration with the highest dot product among all 10^groups, within the
-pruning ratio exactly (`elimination`); the highest cosine follows by half-spaces that rule out all others (`cone`,
-`proof`). A window of MACs is a quadratic form in the kept counts, another sum of tables, and so is the number of groups
-in which two configurations agree.
+Where every node of the graph sees few groups, an embedding is a sum of table rows, whatever the encoder (`scorer`). So
+dynamic programming finds the configuration with the highest dot product among all 10^groups, within the pruning ratio
+exactly (`elimination`); the highest cosine follows by half-spaces that rule out all others (`cone`, `proof`). A window of
+MACs is a quadratic form in the kept counts, another sum of tables, and so is the number of groups in which two
+configurations agree.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def optimum(
     """The k configurations of the highest cosine similarity to the unpruned network, with proof.
 
     Args:
-        scorer: of a GCN or SAGE encoder with at most two layers; scores are its, in float64.
+        scorer: one whose embedding is a sum of tables (`Scorer.tables`); scores are its, in float64.
         space: of the scorer's graph and rates.
         min_ratio: tau, R(r) >= min_ratio.
         k: how many.

@@ -61,8 +61,8 @@ def make_terms(scorer: Scorer, space: RateSpace, min_ratio: float, costs: CostMo
     """The scorer's tables with the budgets."""
     if scorer.tables is None:
         raise ValueError(
-            f"scorer ({scorer.plan}) is no sum of tables: use a GCN or SAGE encoder of at most two layers with narrow "
-            "neighbourhoods, or rank a sample with Scorer"
+            f"scorer ({scorer.plan}) is no sum of tables: use an encoder of fewer layers, or a directed one, or rank a "
+            "sample with Scorer"
         )
     units, need = space.budget(min_ratio)
     if (len(units), len(units[0])) != (len(scorer.graph.groups), len(scorer.rates)):
