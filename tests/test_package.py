@@ -11,7 +11,8 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution", "tally"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution"},
+    {"runtime", "tally"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes"},
     {"splits", "models"},
