@@ -14,14 +14,14 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from filelock import FileLock
 
 from graphprune import runtime
 from graphprune.provenance import digest, sha256, sources
 
-__all__ = ["CorruptedError", "Results", "demand_writable", "digest", "find", "load", "provenance", "save", "sources", "stage"]
+__all__ = ["CorruptedError", "Results", "demand_writable", "digest", "find", "load", "provenance", "replace", "save"]
+__all__ += ["sources", "stage"]
 
 T = TypeVar("T")
 
@@ -169,10 +169,10 @@ def _write(path: Path, value: Any, provenance: Mapping[str, Any]) -> None:
     # The sidecar knows the old content until the new is in place: killed at any point, one of the two is valid.
     before = [_record_of(path, path.read_bytes())] if _is_whole(path) else []
     records = [{"sha256": sha256(content), "provenance": provenance}]
-    _replace(_sidecar(path), _json_bytes(records + before))
-    _replace(path, content)
+    replace(_sidecar(path), _json_bytes(records + before))
+    replace(path, content)
     if before:
-        _replace(_sidecar(path), _json_bytes(records))
+        replace(_sidecar(path), _json_bytes(records))
 
 
 def _is_whole(path: Path) -> bool:
@@ -182,7 +182,12 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Put `content` in the place of a file, whole or not at all; no lock, no provenance.
+
+    Raises:
+        OSError: the folder cannot be written; the file is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -249,13 +254,21 @@ def _parquet_bytes(value: Any) -> bytes:
 def _tensor_bytes(value: Any) -> bytes:
     if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise TypeError(f"value: a .safetensors artefact holds a dict of tensors, got a {type(value).__name__}")
-    return safetensors.torch.save({name: t.detach().cpu().clone().contiguous() for name, t in value.items()})
+    from safetensors.torch import save as packed  # here, so that what stores no tensors needs no safetensors
+
+    return packed({name: t.detach().cpu().clone().contiguous() for name, t in value.items()})
+
+
+def _tensors(content: bytes) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load as unpacked
+
+    return unpacked(content)
 
 
 _KINDS: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     ".json": (_json_bytes, json.loads),
     ".parquet": (_parquet_bytes, lambda content: pd.read_parquet(io.BytesIO(content))),
-    ".safetensors": (_tensor_bytes, safetensors.torch.load),
+    ".safetensors": (_tensor_bytes, _tensors),
 }
 
 
@@ -325,7 +338,7 @@ class Results:
         writer.writeheader()
         writer.writerows(self.rows.values())
         demand_writable(self.path)
-        _replace(self.path, file.getvalue().encode())
+        replace(self.path, file.getvalue().encode())
 
 
 def _text(value: Any) -> str:

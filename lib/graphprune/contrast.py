@@ -20,11 +20,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import BoolTensor, Tensor, nn
 from torch.nn import functional as F
 
+from graphprune.checkpoint import Checkpoint
 from graphprune.encoder import GraphEncoder
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.importance import l1
@@ -156,6 +158,7 @@ def fit(
     batch_size: int = 32,
     lr: float = 1e-3,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> list[float]:
     """Train the encoder in place with Adam on triads drawn afresh in every iteration (SACP, section 3.4).
 
@@ -172,6 +175,7 @@ def fit(
         batch_size: triads a step, 32 in the paper.
         lr: Adam's step size; the paper gives none.
         seed: of the configurations drawn, their order and the random masks.
+        checkpoint: goes on from the state stored there, offers it the state after every epoch, and so may stop at one.
 
     Returns:
         The mean loss of each epoch.
@@ -179,6 +183,7 @@ def fit(
     Raises:
         ValueError: an argument out of range, or `indices` or `scores` that do not fit the graph.
         FloatingPointError: the loss is not finite.
+        checkpoint.Paused: the checkpoint's time is up.
 
     >>> import torch, graphprune
     >>> net = graphprune.models.tiny_cnn()
@@ -193,8 +198,18 @@ def fit(
     encoder.materialise(graph.feature_index.shape[1])
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
     generator = seed_generator(seed, "contrast")
-    history = []
-    for epoch in progress(range(epochs), "contrastive training"):
+    history: list[float] = []
+
+    def state() -> dict[str, Any]:
+        parts = {"model": encoder.state_dict(), "optimizer": optimizer.state_dict()["state"]}
+        return {**parts, "generator": generator.get_state(), "history": history, "step": len(history)}
+
+    if checkpoint is not None and (stored := checkpoint.load()) is not None:
+        encoder.load_state_dict(stored["model"])
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": stored["optimizer"]})
+        generator.set_state(stored["generator"])
+        history += stored["history"]
+    for epoch in progress(range(len(history), epochs), "contrastive training"):
         total = 0.0
         for rows in torch.randperm(len(indices), generator=generator).split(batch_size):
             z = embed_triads(encoder, graph, triads(graph, indices[rows], scores, generator))
@@ -206,6 +221,8 @@ def fit(
         history.append(total / len(indices))
         if not math.isfinite(history[-1]):
             raise FloatingPointError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower lr={lr} or raise temperature")
+        if checkpoint is not None:
+            checkpoint.offer(state)
     return history
 
 

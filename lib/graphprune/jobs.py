@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-import cloudpickle
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 
 from graphprune import runtime
 
@@ -43,6 +41,7 @@ class Shared(Generic[S]):
 
     joblib maps the bytes into the memory of processes on this machine, and Dask scatters them to those on others.
 
+    >>> import cloudpickle
     >>> both = Shared([1, 2])
     >>> cloudpickle.loads(cloudpickle.dumps(both)).value
     [1, 2]
@@ -53,6 +52,8 @@ class Shared(Generic[S]):
 
     @cached_property
     def _parcel(self) -> tuple[str, np.ndarray]:
+        import cloudpickle
+
         content = cloudpickle.dumps(self.value)
         return hashlib.sha256(content).hexdigest(), np.frombuffer(content, np.uint8)
 
@@ -68,6 +69,8 @@ _opened: dict[str, Shared[Any]] = {}
 
 def _open(name: str, content: np.ndarray) -> Shared[Any]:
     if name not in _opened:
+        import cloudpickle
+
         _opened.clear()  # one at a time: it may be a whole data set
         _opened[name] = Shared(cloudpickle.loads(content.data))
     return _opened[name]
@@ -91,6 +94,8 @@ def run(function: Callable[[Shared[S], T], R], shared: Shared[S], items: Sequenc
 def _outcomes(
     function: Callable[[Shared[S], T], R], shared: Shared[S], items: Sequence[T], n_jobs: int
 ) -> Iterator[tuple[int, R | Died]]:
+    from joblib import Parallel, delayed, effective_n_jobs
+
     deaths: Counter[int] = Counter()
     parts, workers = deque([list(range(len(items)))]), effective_n_jobs(n_jobs)
     driver, alone_since = PROCESS if workers > 1 else "", time.monotonic()

@@ -1,11 +1,9 @@
 """Train, fine-tune, distil and evaluate a classifier; the same seed gives the same bits on the CPU."""
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +11,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune import runtime
+from graphprune.checkpoint import Checkpoint
+from graphprune.course import Course, diverged
 from graphprune.data import Dataset
 from graphprune.recipe import Recipe
 from graphprune.splits import Split
 
 __all__ = ["Evaluation", "Recipe", "distillation", "evaluate", "finetune", "fit", "reestimate_bn"]
-
-CHECK_EVERY = 50  # steps between looks at the losses: a look makes a GPU wait
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ def fit(
     desc: str | None = None,
     teacher: nn.Module | None = None,
     validate: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `data.train`; it ends up on the device, in eval mode.
 
@@ -51,11 +50,14 @@ def fit(
         teacher: a trained network to distil from (Hinton et al. 2015): the loss is then
             (1 - w) cross-entropy + w T^2 KL(teacher || model), w and T from the recipe.
         validate: measure accuracy and loss on `data.val` after each epoch.
+        checkpoint: goes on from the state stored there, offers it the state after every step, and so may stop at any
+            step; on the CPU the result is bit for bit that of an uninterrupted training.
     Returns:
         one row an epoch: epoch (passes so far), lr (of its last step), loss (mean of what was minimised),
         accuracy_train (share, on the augmented images as they came by); with `validate` accuracy_val, loss_val.
     Raises:
         ValueError: the model does not fit the data. FloatingPointError: the loss is no longer a finite number.
+        checkpoint.Paused: the checkpoint's time is up.
 
     >>> from graphprune import data, models
     >>> digits, net = data.load("digits", device="cpu"), models.seeded("tiny_cnn", 0, in_channels=1)
@@ -63,30 +65,32 @@ def fit(
     >>> [row["epoch"] for row in history]
     [1.0, 2.0]
     """
-    generator = runtime.seed_generator(seed, "batches")
     place = _device(device)
     model.to(place)
     _check_fits(model, data.train, place)
     if teacher is not None:
         _check_fits(teacher.to(place).eval(), data.train, place)
-    steps, per_epoch = recipe.steps(len(data.train)), recipe.steps_per_epoch(len(data.train))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
-    history, tally = [], _Tally(seed)
-    batches = islice(_stream(data.train, recipe, generator), steps)
+    course = Course(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
     with _own_randomness(seed, place), _channels_last(model, place):
+        if checkpoint is not None and (stored := checkpoint.load()) is not None:
+            course.restore(stored)
         model.train()
-        for step, (x, y) in enumerate(runtime.progress(batches, desc or "training", steps)):
-            rate = recipe.rate(step, steps)
+        for x, y in runtime.progress(course.batches(), desc or "training", course.steps - course.step):
+            rate = recipe.rate(course.step, course.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            tally.add(*_step(model, optimizer, x.to(place), y.to(place), recipe, teacher))
-            if (step + 1) % per_epoch == 0 or step + 1 == steps:
-                row = {"epoch": (step + 1) / per_epoch, "lr": rate, **tally.close()}
-                history.append({**row, **(_validation(model, data) if validate else {})})
+            course.tally.add(*_step(model, optimizer, x.to(place), y.to(place), recipe, teacher))
+            course.step += 1
+            if course.at_epochs_end:
+                row = {"epoch": course.step / course.per_epoch, "lr": rate, **course.tally.close()}
+                course.history.append({**row, **(_validation(model, data) if validate else {})})
+            if checkpoint is not None:
+                checkpoint.offer(course.state)
     _demand_finite(model, seed)
     model.eval()
-    return history
+    return course.history
 
 
 def finetune(
@@ -189,12 +193,6 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _stream(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        epoch = split.batches(recipe.batch_size, shuffle=True, augment=recipe.augment, generator=generator)
-        yield from islice(epoch, recipe.steps_per_epoch(len(split)))
-
-
 def _step(
     model: nn.Module, optimizer: torch.optim.SGD, x: Tensor, y: Tensor, recipe: Recipe, teacher: nn.Module | None
 ) -> tuple[Tensor, Tensor, int]:
@@ -211,43 +209,10 @@ def _step(
     return loss.detach(), (logits.detach().argmax(1) == y).sum(), len(y)
 
 
-class _Tally:
-    """Loss and hits since the epoch began; looks at the losses now and then and stops a run that has diverged."""
-
-    def __init__(self, seed: int):
-        self.seed, self.seen = seed, 0
-        self.rows: list[tuple[Tensor, Tensor, int]] = []
-
-    def add(self, loss: Tensor, hits: Tensor, n: int) -> None:
-        self.rows.append((loss, hits, n))
-        if len(self.rows) % CHECK_EVERY == 0:
-            self._losses(CHECK_EVERY)
-
-    def close(self) -> dict[str, float]:
-        losses, counts = self._losses(len(self.rows)), [n for _, _, n in self.rows]
-        hits = int(torch.stack([hits for _, hits, _ in self.rows]).sum())
-        self.seen += len(self.rows)
-        self.rows = []
-        loss = sum(a * n for a, n in zip(losses, counts, strict=True)) / sum(counts)
-        return {"loss": loss, "accuracy_train": hits / sum(counts)}
-
-    def _losses(self, last: int) -> list[float]:
-        losses = torch.stack([loss for loss, _, _ in self.rows[-last:]]).tolist()
-        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if bad is not None:
-            step = self.seen + len(self.rows) - len(losses) + bad + 1
-            raise _diverged(f"the loss is {losses[bad]} at step {step}", self.seed)
-        return losses
-
-
 def _demand_finite(model: nn.Module, seed: int) -> None:
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            raise _diverged(f"{name} holds numbers that are not finite after the last step", seed)
-
-
-def _diverged(what: str, seed: int) -> FloatingPointError:
-    return FloatingPointError(f"{what} (seed {seed}): lower lr, or add warmup=0.1 to the recipe")
+            raise diverged(f"{name} holds numbers that are not finite after the last step", seed)
 
 
 def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
