@@ -1,4 +1,4 @@
-"""The command line: `python -m graphprune run | compare | publish`."""
+"""The command line: `python -m graphprune run | compare | publish | reproduce`."""
 
 import argparse
 import ast
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except report.NotebookFailed as error:
         print(error, file=sys.stderr)
         return 1
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -45,6 +45,16 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (run, compare, publish):
         command.add_argument("--profile", default=report.LAPTOP, help="default: %(default)s")
+
+    pieces = commands.add_parser("reproduce", help="a table of the SACP paper at its size, in pieces of some minutes")
+    pieces.add_argument("table", metavar="TABLE", help="table3, table4 or figure2")
+    pieces.add_argument("--net", required=True, help="vgg16, resnet18, resnet56 or resnet20a; resnet8 with --recipe tiny")
+    pieces.add_argument("--recipe", default="paper", help="paper, or tiny for a rehearsal; default: %(default)s")
+    pieces.add_argument("--minutes", type=float, required=True, help="stop after these, storing everything")
+    pieces.add_argument("--folder", type=Path, help="what to carry; default: reports/runs/reproduce/RECIPE-NET")
+    pieces.add_argument("--data", help="default: cifar10, or digits with --recipe tiny")
+    pieces.add_argument("--publish", action="store_true", help="write the rows to reports/paper, too (--recipe paper only)")
+    pieces.set_defaults(call=_reproduce)
     return parser
 
 
@@ -69,6 +79,17 @@ def _compare(options: argparse.Namespace) -> None:
 def _publish(options: argparse.Namespace) -> None:
     changed = publishing.publish(options.profile)
     print("\n".join(f"changed {path}" for path in changed) or "the committed results are up to date")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from graphprune import reproduce  # here, as it imports much
+
+    if options.publish and options.recipe != "paper":
+        raise ValueError(f"--publish: reports/paper holds rows of --recipe paper alone, not of {options.recipe!r}")
+    outcome = reproduce.reproduce(options.table, options.net, options.recipe, options.minutes, options.folder, options.data)
+    print(reproduce.markdown(outcome), end="")
+    if options.publish:
+        print("\n".join(f"wrote {path}" for path in reproduce.publish(outcome, options.table, options.net)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ on validation. (SACP's encoder trains on no image, and its cost is not counted.)
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from graphprune.bees import forage
 from graphprune.data import Dataset
 from graphprune.funnel import Funnel, SearchResult, by_ranking, choose, finish, rates_table, trained, tune
 from graphprune.graph import ChannelGraph
+from graphprune.train import Recipe
 from graphprune.window import Window
 
 
@@ -36,10 +38,15 @@ def random_search(
     funnel = Funnel(model, graph, data, **setting)
     return by_ranking(
         funnel,
-        lambda indices: -torch.arange(len(indices), dtype=torch.float64),
+        by_chance,
         n_candidates=n_candidates or 100 * funnel.m,
         ranking={"by": "chance"},
     )
+
+
+def by_chance(indices: Tensor) -> Tensor:
+    """(B, groups) -> (B,): the earlier a candidate was drawn, the better."""
+    return -torch.arange(len(indices), dtype=torch.float64)
 
 
 # --- one network, no search -------------------------------------------------------------------------------------------
@@ -54,7 +61,7 @@ def uniform_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: 
         model, graph, data, setting: the fields of `Funnel`.
     """
     funnel = Funnel(model, graph, data, **setting)
-    return _one_network(funnel, {name: _place(score) / len(score) for name, score in funnel.scores.items()})
+    return _one_network(funnel, by_place(funnel.scores))
 
 
 def global_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: Any) -> SearchResult:
@@ -68,12 +75,22 @@ def global_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: A
         model, graph, data, setting: the fields of `Funnel`.
     """
     funnel = Funnel(model, graph, data, **setting)
-    return _one_network(funnel, {name: score / score.mean().clamp_min(1e-12) for name, score in funnel.scores.items()})
+    return _one_network(funnel, by_size(funnel.scores))
 
 
-def _place(score: Tensor) -> Tensor:
-    """(C,) -> each channel's place from the least important up, 0 .. C - 1."""
-    return score.argsort(stable=True).argsort(stable=True).double()
+def by_place(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each channel's place in its group from the least important up, as a share: 0 .. (C - 1) / C."""
+    return {name: score.argsort(stable=True).argsort(stable=True).double() / len(score) for name, score in scores.items()}
+
+
+def by_size(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each channel's score divided by its group's mean."""
+    return {name: score / score.mean().clamp_min(1e-12) for name, score in scores.items()}
+
+
+def longer(funnel: Funnel) -> Recipe:
+    """The recipe of a restart where nothing is searched: `full`, with its share of the m light fine-tunings."""
+    return dataclasses.replace(funnel.full, epochs=funnel.full.epochs + funnel.m * funnel.light.epochs / funnel.k)
 
 
 def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
@@ -83,9 +100,8 @@ def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
     ratio = 1 - (widths * counts / channels).sum().item() / widths.sum().item()
     restarts = pd.DataFrame({"rank": range(1, funnel.k + 1), "ratio": ratio, "score": float("nan")})
     restarts["indices"] = [[] for _ in range(funnel.k)]  # these rates are no tenths
-    longer = dataclasses.replace(funnel.full, epochs=funnel.full.epochs + funnel.m * funnel.light.epochs / funnel.k)
     masks = kept.expand(funnel.k, -1)
-    return choose(funnel, trained(funnel, "full", restarts, masks, longer, restarts=range(funnel.k)))
+    return choose(funnel, trained(funnel, "full", restarts, masks, longer(funnel), restarts=range(funnel.k)))
 
 
 def cut(funnel: Funnel, priority: dict[str, Tensor]) -> Tensor:
@@ -149,15 +165,23 @@ def bee_colony(
         ValueError: `foods` outside 2 .. m, or fewer than m different networks were to be found.
     """
     funnel = Funnel(model, graph, data, **setting)
-    foods = foods or min(10, max(2, funnel.m // 4))
-    if not 2 <= foods <= funnel.m:
-        raise ValueError(f"foods={foods}: must be at least 2, as bees look at another source, and at most m={funnel.m}")
-    generator = runtime.seed_generator(funnel.seed, "bees")
 
     def fitness(indices: Tensor) -> Tensor:
         rows = tune(funnel, rates_table(funnel, indices, torch.full((len(indices),), float("nan"))))
         return torch.tensor(rows["accuracy_val"].fillna(0.0).tolist(), dtype=torch.float64)  # what failed is no food
 
+    visited, found = forage_in(funnel, fitness, foods, limit, changes)
+    return finish(funnel, tune(funnel, rates_table(funnel, visited, found)))
+
+
+def forage_in(
+    funnel: Funnel, fitness: Callable[[Tensor], Tensor], foods: int | None = None, limit: int = 5, changes: int = 2
+) -> tuple[Tensor, Tensor]:
+    """The m configurations that the bees evaluate, (m, groups), and their fitness; arguments as `bee_colony`'s."""
+    foods = foods or min(10, max(2, funnel.m // 4))
+    if not 2 <= foods <= funnel.m:
+        raise ValueError(f"foods={foods}: must be at least 2, as bees look at another source, and at most m={funnel.m}")
+    generator = runtime.seed_generator(funnel.seed, "bees")
     visited, found = forage(
         fitness,
         lambda n: funnel.window.draw(n, generator),
@@ -171,7 +195,7 @@ def bee_colony(
     )
     if len(visited) < funnel.m:
         raise ValueError(f"m={funnel.m}: the bees found only {len(visited)} different networks; widen macs_window")
-    return finish(funnel, tune(funnel, rates_table(funnel, visited, found)))
+    return visited, found
 
 
 def into_window(window: Window, indices: Tensor, generator: torch.Generator) -> Tensor:

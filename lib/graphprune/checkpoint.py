@@ -117,9 +117,7 @@ def _large(tensor: Tensor) -> bool:
 
 
 def _narrowed(state: dict[str, Any]) -> dict[str, Any]:
-    moments = {
-        index: {name: _eighth(value) for name, value in values.items()} for index, values in state["optimizer"].items()
-    }
+    moments = {index: {name: _eighth(value) for name, value in values.items()} for index, values in state["optimizer"].items()}
     return {**state, "model": halved(state["model"]), "optimizer": moments}
 
 

@@ -111,8 +111,8 @@ class Tally:
         return {"loss": loss, "accuracy_train": hits / sum(counts)}
 
     def state(self) -> dict[str, Any]:
-        losses, hits = ([row[i] for row in self.rows] for i in (0, 1))
-        stacked = [torch.stack(values).cpu() for values in (losses, hits)] if self.rows else []
+        sums = [[loss for loss, _, _ in self.rows], [hits for _, hits, _ in self.rows]]
+        stacked = [torch.stack(values).cpu() for values in sums] if self.rows else []
         return {"seen": self.seen, "sums": stacked, "counts": [n for _, _, n in self.rows]}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:

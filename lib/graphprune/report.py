@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from graphprune import runtime
@@ -108,6 +107,8 @@ def check_profile(profile: str) -> None:
 def _nested(profile: str) -> dict[str, dict[str, Any]]:
     check_profile(profile)
     file = runtime.root() / "notebooks" / "profiles" / f"{profile}.yaml"
+    import yaml  # here, so that the command line needs it for profiles only
+
     nested = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(nested, dict) or not all(isinstance(entry, dict) for entry in nested.values()):
         raise ValueError(f"{file.name}: must map notebook names to mappings of parameters, as in '03_search: {{seeds: 5}}'")

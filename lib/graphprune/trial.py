@@ -105,7 +105,7 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     rows = [stored(trial) for trial in trials]
     if left := [index for index, row in enumerate(rows) if row is None]:
         shared = Shared(trials[0].task)
-        with _alone_in(Path(trials[0].task.folder)):
+        with alone_in(Path(trials[0].task.folder)):
             found = jobs.run(_job, shared, [(trials[i].kept, trials[i].seed, os.getpid()) for i in left], n_jobs, desc)
         for index, row in zip(left, found, strict=True):
             rows[index] = _fail(trials[index], row.reason) if isinstance(row, Died) else row
@@ -126,7 +126,12 @@ def _job(shared: Shared[Task], what: tuple[Tensor, int, int]) -> dict[str, Any]:
     return run(Trial(shared.value, kept, seed))
 
 
-def _alone_in(folder: Path) -> Any:
+def alone_in(folder: Path) -> Any:
+    """A context in which no other process trains networks in the folder.
+
+    Raises:
+        RuntimeError: one does. OSError: the folder cannot be written.
+    """
     artifacts.demand_writable(folder / "trial.json")
     lock = FileLock(folder / ".driver.lock", timeout=0)
     try:

@@ -1,0 +1,62 @@
+"""SACP-1, the paper's ablation: the encoder trained on measured accuracies instead of by contrast (section 4.4, table 4).
+
+A linear layer on the embedding predicts the accuracy of a configuration. The paper says neither from how many accuracies nor
+how it was trained: here are squared error on standardised accuracies and Adam [our reading].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.encoder import GraphEncoder
+from graphprune.graph import ChannelGraph
+from graphprune.runtime import seed_generator
+from graphprune.scorer import Scorer
+from graphprune.space import Scores, kept_masks
+
+
+def predictor(
+    graph: ChannelGraph,
+    scores: Scores,
+    indices: Tensor,
+    accuracies: Tensor,
+    *,
+    epochs: int = 100,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    seed: int = 0,
+) -> tuple[Scorer, Tensor]:
+    """Train an encoder and a linear layer to predict accuracies.
+
+    Args:
+        graph, scores: the network, and the importance that says which channels survive.
+        indices, accuracies: (N, groups) rate indices and (N,) what was measured.
+        epochs, batch_size, lr: of Adam.
+        seed: of the initial weights and the order.
+
+    Returns:
+        A scorer and a direction w (D,): `scorer.embed(indices) @ w` orders configurations by their predicted accuracy.
+
+    Raises:
+        ValueError: fewer than 2 configurations, or not one accuracy for each.
+    """
+    if len(indices) < 2 or accuracies.shape != (len(indices),):
+        raise ValueError(
+            f"accuracies: got {tuple(accuracies.shape)} for {len(indices)} configurations; needs one each of 2 or more"
+        )
+    encoder = GraphEncoder.seeded(seed_generator(seed, "encoder").initial_seed(), graph.feature_index.shape[1])
+    head = nn.Linear(encoder.hidden, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    target = (accuracies - accuracies.mean()) / accuracies.std().clamp_min(1e-9)
+    x = graph.features(kept_masks(graph, indices, scores))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=lr)
+    generator = seed_generator(seed, "regression")
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+            loss = (head(encoder.embed(x[rows], graph.edge_index))[:, 0] - target[rows].float()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return Scorer(encoder, graph, scores), head.weight[0].detach()
