@@ -46,7 +46,7 @@ def test_one_network_is_tested_and_it_is_the_best_on_validation(result):
 def test_uniform_takes_the_same_share_of_every_group(tmp_path):
     _, graph, _ = task()
     funnel = Funnel(*task(), **setting(tmp_path))
-    kept = arms.cut(funnel, {name: arms._place(score) / len(score) for name, score in funnel.scores.items()})
+    kept = arms.cut(funnel, arms.by_place(funnel.scores))
     shares = [kept[span].float().mean().item() for span in graph.slices.values()]
     for share, group in zip(shares, graph.groups, strict=True):
         assert abs(share - min(shares)) <= 1 / group.channels

@@ -1,9 +1,14 @@
 """Ties, freezes and views of label tensors, on hand-sized ones."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from graphprune.labels import Disagreement, Ledger, along, compact, tidy, unlabelled, varies, varying
+from graphprune.labels import Disagreement, Ledger, along, compact, components, tidy, unlabelled, varies, varying
 
 
 def test_labels_of_a_map_vary_along_channels_only() -> None:
@@ -61,3 +66,13 @@ def test_a_strict_ledger_raises_on_two_different_classes() -> None:
 def test_unlabelled_takes_no_memory() -> None:
     assert unlabelled((2, 3, 4)).untyped_storage().nbytes() == 8
     assert bool((unlabelled((2, 3, 4)) == -1).all())
+
+
+@given(
+    st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2), min_size=1)))
+)
+def test_components_are_scipys_in_the_same_order(case: tuple[int, list[tuple[int, int]]]) -> None:
+    count, pairs = case
+    links = np.array(pairs).T
+    graph = coo_array((np.ones(len(pairs)), (links[0], links[1])), shape=(count, count))
+    assert components(count, links).tolist() == connected_components(graph, directed=False)[1].tolist()

@@ -152,8 +152,8 @@ class Ledger:
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """The connected component of each of `count` nodes, numbered in order of first appearance; pairs (2, P) -> (count,).
 
-    Every node points to a smaller one of its component or to itself: roots that a pair joins are linked, paths are halved, until
-    no pair joins two roots (Shiloach and Vishkin 1982).
+    Every node points to its root: roots that a pair joins are linked, the larger to the smaller, and paths are shortened,
+    until no pair joins two roots (Shiloach and Vishkin 1982).
 
     >>> components(5, np.array([[0, 4], [3, 3]])).tolist()
     [0, 1, 2, 0, 0]
