@@ -17,7 +17,7 @@ from graphprune.__main__ import main
 from graphprune.checkpoint import Clock, Paused
 from graphprune.pieces import Pieces
 from graphprune.recipe import Recipe
-from graphprune.reproduce import COLUMNS, LIMIT, TABLES, Outcome, markdown, reproduce
+from graphprune.reproduce import COLUMNS, LIMIT, TABLES, Outcome, markdown, publish, reproduce
 from graphprune.space import kept_masks
 
 COMMAND = ["reproduce", "table3", "--net", "resnet8", "--recipe", "tiny", "--folder"]
@@ -117,6 +117,16 @@ def test_a_folder_of_another_experiment_is_refused(whole: tuple[Path, Outcome], 
 def test_only_the_papers_size_is_published(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*COMMAND, str(tmp_path), "--minutes", "1", "--publish"]) == 2
     assert "--recipe paper alone" in capsys.readouterr().err
+
+
+def test_published_rows_are_those_of_the_table(
+    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    csv, md = publish(whole[1], "table3", "resnet8")
+    assert csv == tmp_path / "reports" / "paper" / "table3-resnet8.csv"
+    assert pd.read_csv(csv, dtype=str, keep_default_na=False).equals(whole[1].table)
+    assert whole[1].says in md.read_text()
 
 
 # --- what it needs, what is carried ------------------------------------------------------------------------------------
