@@ -74,3 +74,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             f"{len(gone)} tests need data sets that are not here: {names}. "
             "Set GRAPHPRUNE_DATA to their folder or put them into data/ (data/README.md says how)."
         )
+
+
+@pytest.fixture(scope="session")
+def resnet8():
+    """The channel graph of a ResNet-8 for digits; graphs are never changed."""
+    import torch
+
+    from graphprune import models, trace
+
+    return trace(models.build("resnet8", in_channels=1), torch.zeros(1, 1, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The channel graph of `tiny_cnn`."""
+    import torch
+
+    from graphprune import models, trace
+
+    return trace(models.tiny_cnn(), torch.zeros(1, 1, 8, 8))

@@ -2,9 +2,9 @@ import pytest
 import torch
 from digits_task import setting, task
 
-from graphprune import arms, runtime
+from graphprune import arms, runtime, window
 from graphprune.costs import cost
-from graphprune.funnel import Funnel
+from graphprune.funnel import Funnel, top
 from graphprune.window import Window
 
 
@@ -111,3 +111,12 @@ def test_random_search_is_the_first_of_uniform_draws(folder):
     drawn = funnel.window.draw(400, runtime.seed_generator(0, "candidates"))
     light = result.trials[result.trials["stage"] == "light"]
     assert light["indices"].tolist() == drawn[:4].tolist()
+
+
+def test_chance_takes_the_first_draws_from_however_many_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(window, "BLOCK", 3)
+    funnel = Funnel(*task(), **setting(tmp_path))
+    picked = top(funnel, arms.by_chance(), 60)
+    drawn = funnel.window.draw(60, runtime.seed_generator(0, "candidates"))
+    assert picked["indices"].tolist() == drawn[:4].tolist()
+    assert picked["score"].tolist() == [0, -1, -2, -3]

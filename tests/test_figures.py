@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import figures, models
+from graphprune import figures
 from graphprune.figures import draw_graph
 from graphprune.graph import trace
 
@@ -18,16 +18,6 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle, RegularPolygo
 def _close_figures():
     yield
     plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def resnet8():
-    return trace(models.build("resnet8", in_channels=1), torch.zeros(1, 1, 8, 8))
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return trace(models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
 
 
 def test_every_layer_and_every_edge_is_drawn_once(resnet8):

@@ -7,19 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from graphprune import models
 from graphprune.graph import trace
 from graphprune.layout import RADIUS, Place, layout
-
-
-@pytest.fixture(scope="module")
-def resnet8():
-    return trace(models.build("resnet8", in_channels=1), torch.zeros(1, 1, 8, 8))
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return trace(models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ on validation. (SACP's encoder trains on no image, and its cost is not counted.)
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from graphprune.data import Dataset
 from graphprune.funnel import Funnel, SearchResult, by_ranking, choose, finish, rates_table, trained, tune
 from graphprune.graph import ChannelGraph
 from graphprune.train import Recipe
-from graphprune.window import Window
+from graphprune.window import Score, Window
 
 
 def random_search(
@@ -38,15 +39,20 @@ def random_search(
     funnel = Funnel(model, graph, data, **setting)
     return by_ranking(
         funnel,
-        by_chance,
+        by_chance(),
         n_candidates=n_candidates or 100 * funnel.m,
         ranking={"by": "chance"},
     )
 
 
-def by_chance(indices: Tensor) -> Tensor:
-    """(B, groups) -> (B,): the earlier a candidate was drawn, the better."""
-    return -torch.arange(len(indices), dtype=torch.float64)
+def by_chance() -> Score:
+    """A ranker, for one stream of draws, that prefers what was drawn earlier, in whatever blocks the draws come."""
+    places = itertools.count()
+
+    def earliness(indices: Tensor) -> Tensor:
+        return -torch.tensor(list(itertools.islice(places, len(indices))), dtype=torch.float64)
+
+    return earliness
 
 
 # --- one network, no search -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ cluster. A job is repeated when its process dies, so it must be idempotent: it s
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections import Counter, deque
@@ -98,11 +99,11 @@ def _outcomes(
 
     deaths: Counter[int] = Counter()
     parts, workers = deque([list(range(len(items)))]), effective_n_jobs(n_jobs)
-    driver, alone_since = PROCESS if workers > 1 else "", time.monotonic()
+    alone_since = time.monotonic()
     while parts:
         part = parts.popleft()
         try:
-            todo = [delayed(_elsewhere)(driver, function, shared, items[index]) for index in part]
+            todo = [delayed(_job)(PROCESS, workers > 1, function, shared, items[index]) for index in part]
             for result in Parallel(n_jobs, return_as="generator")(todo):
                 yield part.pop(0), result
                 alone_since = time.monotonic()
@@ -130,8 +131,10 @@ class _InDriverError(RuntimeError):
     """A job was about to run in the process that it must not take with it."""
 
 
-def _elsewhere(driver: str, function: Callable[[Shared[S], T], R], shared: Shared[S], item: T) -> R:
-    if driver == PROCESS:
+def _job(driver: str, elsewhere: bool, function: Callable[[Shared[S], T], R], shared: Shared[S], item: T) -> R:
+    if driver != PROCESS:
+        os.environ["GRAPHPRUNE_QUIET"] = "1"  # the driver's bar counts the jobs; a worker's would run through it
+    elif elsewhere:
         raise _InDriverError(f"the cluster has had fewer than two workers for {PATIENCE:.0f} s: start some and run again")
     return function(shared, item)
 

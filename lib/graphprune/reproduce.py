@@ -129,7 +129,7 @@ def alike(pieces: Pieces, window: Window) -> Tensor:
 
 def drawn(pieces: Pieces, window: Window) -> Tensor:
     """m candidates by chance."""
-    return pieces.candidates(_named("random", window), pieces.funnel(window), arms.by_chance)
+    return pieces.candidates(_named("random", window), pieces.funnel(window), arms.by_chance())
 
 
 def refined(pieces: Pieces, name: str, indices: Tensor, k: int | None = None) -> Frames:

@@ -8,7 +8,6 @@ cannot be done (its loss is no number, its process runs out of memory) leaves a 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -106,7 +105,7 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     if left := [index for index, row in enumerate(rows) if row is None]:
         shared = Shared(trials[0].task)
         with alone_in(Path(trials[0].task.folder)):
-            found = jobs.run(_job, shared, [(trials[i].kept, trials[i].seed, os.getpid()) for i in left], n_jobs, desc)
+            found = jobs.run(_job, shared, [(trials[i].kept, trials[i].seed) for i in left], n_jobs, desc)
         for index, row in zip(left, found, strict=True):
             rows[index] = _fail(trials[index], row.reason) if isinstance(row, Died) else row
     done = [row for row in rows if row is not None]
@@ -119,11 +118,8 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     return done
 
 
-def _job(shared: Shared[Task], what: tuple[Tensor, int, int]) -> dict[str, Any]:
-    kept, seed, driver = what
-    if os.getpid() != driver:
-        os.environ["GRAPHPRUNE_QUIET"] = "1"  # the driver's bar counts the trials; a worker's would run through it
-    return run(Trial(shared.value, kept, seed))
+def _job(shared: Shared[Task], what: tuple[Tensor, int]) -> dict[str, Any]:
+    return run(Trial(shared.value, *what))
 
 
 def alone_in(folder: Path) -> Any:
