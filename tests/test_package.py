@@ -25,7 +25,7 @@ FLOORS = [
     {"proving"},
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
-    {"space", "encoder", "base"},
+    {"space", "encoder", "base", "observation"},
     {"scorer", "window", "elimination"},
     {"contrast", "trial", "cone", "regression"},
     {"funnel", "proof", "terms"},

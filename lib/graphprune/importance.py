@@ -166,8 +166,18 @@ def _filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
     return tensor.flatten(1)
 
 
-def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> Scores:
-    """Sum the per-channel scores of layers, name -> (channels,), over the channels of each atom."""
+def per_atom(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Per-channel values of layers, summed over the channels of each atom, and how many those are.
+
+    Args:
+        parts: layer -> (channels,); layers that are no node of the graph are passed over.
+
+    Returns:
+        sums and counts, both (num_atoms,) float32.
+
+    Raises:
+        ValueError: a layer has not as many channels as in the graph.
+    """
     device = next(iter(parts.values())).device if parts else torch.device("cpu")
     total, hits = torch.zeros(graph.num_atoms, device=device), torch.zeros(graph.num_atoms, device=device)
     for node in graph.nodes:
@@ -179,6 +189,12 @@ def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> 
         ours = atoms >= 0
         total.index_add_(0, atoms[ours], score[ours])
         hits.index_add_(0, atoms[ours], torch.ones_like(score[ours]))
+    return total, hits
+
+
+def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> Scores:
+    """Sum the per-channel scores of layers, name -> (channels,), over the channels of each atom."""
+    total, hits = per_atom(graph, parts)
     for name, span in graph.slices.items():
         if bool((hits[span] == 0).any()):
             raise ValueError(f"group {name!r} has a channel that cannot be scored: {missing}")
