@@ -69,16 +69,19 @@ def observe(
 
     | node feature | what it is | unit |
     |---|---|---|
-    | l1, l2 | norm of the channel's filters, summed over coupled layers (`importance.l1`, `l2`) | ln of the ratio to the group's mean |
-    | gamma | sum of abs(gamma) over the batch normalisations that scale the channel | ln of the ratio to the group's mean |
-    | beta | sum of beta over them | the group's mean of the sum of abs(gamma) |
-    | activation | mean over images and places of max(0, .) of the normalisations' output, or of the producers' where there is none; the data set's training images, evaluation mode | ln of the ratio to the group's mean |
-    | depth | place among the convolutions and linear layers, mean over the producing layers | 0 = the first, 1 = the last |
+    | l1, l2 | norm of the channel's filters, summed over coupled layers | ln of the ratio to the group's mean |
+    | gamma | abs(gamma), summed over the batch normalisations that scale the channel | ln of the ratio to the group's mean |
+    | beta | beta, summed over the same | the group's mean of summed abs(gamma) |
+    | activation | mean of max(0, output) over images and places [our reading] | ln of the ratio to the group's mean |
+    | depth | place among convolutions and linear layers, mean over the producing ones | 0 = the first, 1 = the last |
     | kernel | side of the kernel (linear: 1), mean over the producing layers | ln of pixels |
-    | stride | the same; negative in transposed convolutions | ln of pixels |
-    | macs | multiply-adds that go if the channel goes alone from the unpruned network | ln of the ratio to total / num_atoms |
+    | stride | stride, mean over the producing layers; transposed convolutions count below 0 | ln of pixels |
+    | macs | multiply-adds that go if one channel goes from the whole network | ln of the ratio to total / num_atoms |
     | size | channels of the group | decades (log10) |
-    | is_input, is_class | the node is the input or the class node; their other features are 0 | 0 or 1 |
+    | is_input, is_class | the node is the input or the class node; its other features are 0 | 0 or 1 |
+
+    The output is that of the normalisations that read the channel, or of its producers where there is none, in evaluation
+    mode on training images.
 
     Logarithms of ratios and beta end at -4 and 4. A feature that a network has not (gamma without batch normalisation), or
     that is 0 for a whole group, is 0.
@@ -165,19 +168,17 @@ def _log_ratio(values: Tensor, unit: Tensor) -> Tensor:
 def _activation(model: nn.Module, graph: ChannelGraph, data: Dataset, images: int, seed: int) -> Tensor:
     """(num_atoms,): mean of max(0, .) of the normalisations' outputs, or of the producers' where there is none."""
     modules = dict(model.named_modules())
-    ours = {node.name: modules[node.name] for node in graph.nodes if node.name in modules and max(node.atoms) >= 0}
+    ours = {node.name: modules[node.name] for node in graph.nodes if node.name in modules and max(node.atoms, default=-1) >= 0}
     norms = {name: module for name, module in ours.items() if isinstance(module, _NormBase | nn.GroupNorm)}
     producers = {name: module for name, module in ours.items() if isinstance(module, _ConvNd | nn.Linear)}
-    means = _positive_means(model, norms | producers, data, images, seed)
+    means = _positive_means(model, {**norms, **producers}, data, images, seed)
     normalised, counts = _summed(graph, {name: means[name] for name in norms if name in means})
     produced, _ = _summed(graph, {name: means[name] for name in producers if name in means})
     return torch.where(counts > 0, normalised, produced)
 
 
 @torch.no_grad()
-def _positive_means(
-    model: nn.Module, layers: dict[str, nn.Module], data: Dataset, images: int, seed: int
-) -> dict[str, Tensor]:
+def _positive_means(model: nn.Module, layers: dict[str, nn.Module], data: Dataset, images: int, seed: int) -> dict[str, Tensor]:
     """Layer -> (channels,): mean of max(0, output) over training images and places."""
     sums: dict[str, Any] = defaultdict(float)
     places: dict[str, int] = defaultdict(int)
