@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import data, importance, models, observation, trace
+from graphprune import cost, data, importance, models, observation, prune, trace
 from graphprune.data import Dataset
 from graphprune.observation import NAMES, observe
 from graphprune.splits import Augment, TensorSplit
@@ -120,6 +120,15 @@ def test_depth_kernel_and_stride_are_means_over_the_producing_layers():
     torch.testing.assert_close(row, torch.tensor([4.5 / 9, log(3) / 2, log(2) / 2]))
 
 
+def test_macs_are_those_that_a_network_without_the_channel_saves(tiny, digits):
+    net = models.tiny_cnn()
+    whole, x = cost(net, digits.example()).macs, observe(net, tiny, digits, images=8).x
+    for atom in range(tiny.num_atoms):
+        kept = torch.arange(tiny.num_atoms) != atom
+        saved = whole - cost(prune(net, tiny, tiny.unflatten(kept)), digits.example()).macs
+        assert x[atom, NAMES.index("macs")].item() == pytest.approx(log(saved / whole * tiny.num_atoms), abs=1e-5)
+
+
 def test_the_activation_is_the_mean_of_the_positive_part_of_what_normalisation_makes(tiny, digits):
     net = unsettled(models.tiny_cnn()).eval()
     x = observe(net, tiny, digits, images=2000).x  # all there are
@@ -197,6 +206,32 @@ def test_the_edges_are_those_of_a_loop_over_all_slices(resnet8, digits, stronges
 def test_a_residual_stage_that_reads_itself_has_edges_to_itself(tiny, digits):
     found = edges(observe(models.tiny_cnn(), tiny, digits, strongest=None, images=8))
     assert {(s, t) for s, t in found if t < 4} == {(s, t) for s in (0, 1, 2, 3, 7) for t in range(4)}  # 7: the input
+
+
+class Twice(nn.Module):
+    """Two layers join the same channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b, self.fc = (
+            nn.Conv2d(1, 2, 1),
+            nn.Conv2d(2, 2, 1),
+            nn.Conv2d(2, 2, 3, padding=1),
+            nn.Linear(2, 2),
+        )
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc((self.a(x) + self.b(x)).mean((2, 3)))
+
+
+def test_layers_that_join_the_same_channels_add_up_in_squares():
+    net = Twice()
+    squares = sum(layer.weight.detach().square().sum((2, 3)) for layer in (net.a, net.b))
+    relative = (squares / squares.mean(1, keepdim=True)).log() / 2
+    found = edges(seen(net, (1, 4, 4)))
+    into = {(source, target - 2): value for (source, target), value in found.items() if 2 <= target < 4}
+    assert into == pytest.approx({(s, t): relative[t, s].item() for s in range(2) for t in range(2)}, abs=1e-5)
 
 
 def test_a_depthwise_convolution_is_no_edge():

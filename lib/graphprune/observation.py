@@ -63,9 +63,9 @@ def observe(
 ) -> Observation:
     """Observe a network as a graph over its channels.
 
-    Source: "Resource-aware pruning with a GAT encoder" (arXiv 2509.10526); its formulas are not public, so this is our
-    reading (METHODS.md, section 2). The input node stands for everything that is read and never pruned, the class node for
-    everything that is written and never pruned.
+    Source: the graph observation of arXiv 2509.10526; its features and formulas are not public, so these are our reading.
+    The input node stands for everything that is read and never pruned, the class node for everything that is written and
+    never pruned.
 
     | node feature | what it is | unit |
     |---|---|---|
@@ -74,8 +74,8 @@ def observe(
     | beta | beta, summed over the same | the group's mean of summed abs(gamma) |
     | activation | mean of max(0, output) over images and places [our reading] | ln of the ratio to the group's mean |
     | depth | place among convolutions and linear layers, mean over the producing ones | 0 = the first, 1 = the last |
-    | kernel | side of the kernel (linear: 1), mean over the producing layers | ln of pixels |
-    | stride | stride, mean over the producing layers; transposed convolutions count below 0 | ln of pixels |
+    | kernel | side of the kernel (linear: 1), geometric mean over the producing layers | ln of pixels |
+    | stride | the same; a transposed convolution's is 1 / stride | ln of pixels |
     | macs | multiply-adds that go if one channel goes from the whole network | ln of the ratio to total / num_atoms |
     | size | channels of the group | decades (log10) |
     | is_input, is_class | the node is the input or the class node; its other features are 0 | 0 or 1 |
@@ -87,10 +87,10 @@ def observe(
     that is 0 for a whole group, is 0.
 
     An edge joins source and target if a weight does, by a slice (k x k in a convolution) that is not all zeros. Its feature is
-    ln of the slice's Euclidean norm over the root mean square of all slices into the target. Layers that join the same two
-    nodes, places that `flatten` made of one channel, tied channels, all inputs and all classes add up in squares. A depthwise
-    convolution ties its input to its output and is no edge. An option-A shortcut copies: a weight of 1 [our reading].
-    A channel that is read by a layer of its own residual stage has an edge to itself.
+    ln of the slice's Euclidean norm over the root mean square of all such slices into the target, within -4 and 4. Layers
+    that join the same two nodes, places that `flatten` made of one channel, tied channels, all inputs and all classes add up
+    in squares. A depthwise convolution ties its input to its output and is no edge. An option-A shortcut copies: a weight of
+    1 [our reading]. A channel that is read by a layer of its own residual stage has an edge to itself.
 
     Args:
         model: the unpruned network, any weights, any device. It is not changed.
