@@ -25,7 +25,7 @@ FLOORS = [
     {"proving"},
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
-    {"space", "encoder", "base", "observation"},
+    {"space", "encoder", "base", "observation", "evaluator"},
     {"scorer", "window", "elimination"},
     {"contrast", "trial", "cone", "regression"},
     {"funnel", "proof", "terms"},

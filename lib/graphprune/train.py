@@ -1,7 +1,7 @@
 """Train, fine-tune, distil and evaluate a classifier; the same seed gives the same bits on the CPU."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,9 +67,9 @@ def fit(
     """
     place = _device(device)
     model.to(place)
-    _check_fits(model, data.train, place)
+    check_fits(model, data.train, place)
     if teacher is not None:
-        _check_fits(teacher.to(place).eval(), data.train, place)
+        check_fits(teacher.to(place).eval(), data.train, place)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
     course = Course(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
@@ -108,7 +108,7 @@ def finetune(
     Args and Raises: as for `fit`.
     """
     tuned = copy.deepcopy(model).to(_device(device))
-    _check_fits(tuned, data.train, _device(device))
+    check_fits(tuned, data.train, _device(device))
     reestimate_bn(tuned, data, seed=seed)
     fit(tuned, data, recipe, seed=seed, device=device, desc=desc or "fine-tuning", teacher=teacher)
     return tuned
@@ -139,7 +139,7 @@ def evaluate(
     part = split.val if isinstance(split, Dataset) else split
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
-    _check_fits(model, part, place)
+    check_fits(model, part, place)
     loss, correct = torch.zeros((), device=place, dtype=torch.float64), torch.zeros((), device=place, dtype=torch.int64)
     with runtime.evaluating(model), torch.inference_mode():
         for x, y in part.batches(batch_size):
@@ -165,19 +165,30 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
     for name, value in (("batches", batches), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}={value!r}: must be at least 1")
+    calibrate(model, clean_images(data, batches, batch_size, seed))
+
+
+def clean_images(data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """The batches that `reestimate_bn` looks at, without augmentation; arguments as there."""
+    limit = min(batches, max(1, len(data.train) // batch_size)) * batch_size
+    generator = runtime.seed_generator(seed, "reestimate_bn")
+    for x, _ in data.train.batches(batch_size, shuffle=True, generator=generator, limit=limit):
+        yield x
+
+
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of all BN layers, in place, by the mean over these batches of images."""
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     momenta = [layer.momentum for layer in layers]
     if not layers:
         return
-    limit = min(batches, max(1, len(data.train) // batch_size)) * batch_size
-    generator = runtime.seed_generator(seed, "reestimate_bn")
     with runtime.evaluating(model), torch.no_grad():
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's name for the cumulative mean
             layer.train()
         try:
-            for x, _ in data.train.batches(batch_size, shuffle=True, generator=generator, limit=limit):
+            for x in batches:
                 model(x.to(_device_of(model)))
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
@@ -220,7 +231,8 @@ def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
     return {"accuracy_val": found.accuracy, "loss_val": found.loss}
 
 
-def _check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
+def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
+    """Raise ValueError unless the model takes the split's images and has an output for each of its classes."""
     x, _ = next(iter(split.batches(1)))
     with runtime.evaluating(model), torch.inference_mode():
         try:
