@@ -193,12 +193,8 @@ class ManyMasks:
     """A network in its full shape that carries many masks through one pass.
 
     Pruned channels are still computed, and then hidden from every layer that reads them: x_b <- x_b * m_b for mask b. The
-    weights stay the same for all masks, so that the images of all of them are one batch.
-
-    Args:
-        model: a network for which `why_not` is empty.
-        graph: its trace.
-        calibration: how many of a mask's images come first and give its BN statistics.
+    weights stay the same for all masks, so that the images of all of them are one batch; of each mask's images the first
+    `calibration` give its BN statistics.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, calibration: int) -> None:
@@ -282,13 +278,8 @@ def why_not(model: nn.Module, graph: ChannelGraph) -> str:
 def largest_map(model: nn.Module, image: Tensor) -> int:
     """The most numbers that a module puts out for one image, (1, C, H, W)."""
     sizes, probed = [image.numel()], copy.deepcopy(model)
-
-    def note(_module: nn.Module, _inputs: object, out: object) -> None:
-        if isinstance(out, Tensor):
-            sizes.append(out.numel())
-
     for module in probed.modules():
-        module.register_forward_hook(note)
+        module.register_forward_hook(lambda _module, _inputs, out: sizes.append(torch.as_tensor(out).numel()))
     with torch.inference_mode():
         probed(image)
     return max(sizes)
