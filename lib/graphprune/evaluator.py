@@ -67,9 +67,9 @@ class MaskEvaluator:
         data: `.train` calibrates, `.val` measures; the images that are used are held on the model's device.
         images: how many validation images; None = all.
         calibration: how many training images the BN statistics come from.
-        at_once: masks a pass; 1 = one at a time, None = one at a time on a CPU, since a pruned network costs less than a
-            whole one and nothing is gained by larger batches (`benchmarks/masks.py`), elsewhere as many as 4 GiB hold,
-            at most 256 [not measured on a GPU].
+        at_once: masks a pass; 1 = one at a time. None = one at a time on a CPU, where the whole network with many masks took
+            twice the time of a pruned one (ResNet-8, 8x8 pixels) to seven times (ResNet-20, 32x32), see benchmarks/masks.py;
+            elsewhere as many as 4 GiB hold, at most 256 [not measured on a GPU].
         seed: which training images.
 
     Attributes:
