@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution", "rewards"},
     {"runtime", "tally"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes"},
@@ -25,9 +25,9 @@ FLOORS = [
     {"proving"},
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
-    {"space", "encoder", "base", "observation", "evaluator"},
-    {"scorer", "window", "elimination"},
-    {"contrast", "trial", "cone", "regression"},
+    {"space", "encoder", "base", "observation", "evaluator", "budget"},
+    {"scorer", "window", "elimination", "environment"},
+    {"agent", "rivals", "contrast", "trial", "cone", "regression"},
     {"funnel", "proof", "terms"},
     {"search", "arms", "exact", "pieces"},
     {"reproduce"},

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graphprune import layers, movement, runtime, train
+from graphprune import artifacts, layers, movement, runtime, train
 from graphprune.copying import named_modules
 from graphprune.cutting import cut, kept_places
 from graphprune.data import Dataset
@@ -115,6 +115,11 @@ class MaskEvaluator:
             self.fallback = self._disagreement()
         self.at_once = 1 if self.fallback else at_once
         self._many = ManyMasks(self._model, graph, len(seen)) if self.at_once > 1 else None
+
+    @property
+    def digest(self) -> str:
+        """What its answers depend on beside the network: the images."""
+        return artifacts.digest([self._seen, self._shown, self._labels])
 
     def __call__(self, kept: Tensor) -> Performance:
         """Accuracy and loss of the networks that the masks leave.

@@ -1,0 +1,307 @@
+"""Pruning as a game: walk over the network, decide which channels stay, and be told what the network left is worth.
+
+A `Game` holds the rules and plays any number of episodes side by side; `PruningEnv` is one episode at a time in the
+words of gymnasium, so that any agent can play.
+
+An episode walks over the groups of coupled channels in the network's order, `passes` times. At each step the channels of one
+group are kept or dropped, given what has gone before; a later pass may take a decision back. After the last step two
+numbers say what was decided:
+
+    excess V: the share of the cost that the decisions keep, less the share that may stay; above 0 the budget is missed.
+    performance P: accuracy on validation, BN statistics re-estimated, no training, of the network *settled* on the
+        budget [our reading]: what is too much is dropped, and what room is left is filled, in the order of a priority,
+        so that all networks are compared at one cost, and a larger one is not taken for a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from graphprune import artifacts, importance
+from graphprune.budget import Budget
+from graphprune.costs import CostModel
+from graphprune.data import Dataset
+from graphprune.evaluator import MaskEvaluator
+from graphprune.graph import ChannelGraph
+from graphprune.observation import Observation, observe
+from graphprune.rewards import Memory, Reward, SelfCompetition
+
+CHANGING = ("kept", "decided in this pass", "decided now", "cost kept", "cost that may stay", "steps done")
+"""The node features that change from step to step; the first three 0 or 1 by channel, the others shares, on every node."""
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where B episodes, played side by side, have come to.
+
+    Attributes:
+        kept: (B, num_atoms) bool; what is not decided yet is kept.
+        step: decisions taken.
+    """
+
+    kept: Tensor
+    step: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Game:
+    """The rules.
+
+    Attributes:
+        model: the trained network; never changed.
+        graph: its channel graph.
+        observation: the network as a graph over its channels (see `graphprune.observation`).
+        evaluator: what the networks left are judged by.
+        budget: what they may cost.
+        passes: walks over the network in one episode.
+        decisions: steps in a walk; one for each group unless given, 1 decides all channels at once (one shot).
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    observation: Observation
+    evaluator: MaskEvaluator
+    budget: Budget
+    passes: int = 1
+    decisions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise ValueError(f"passes={self.passes}: must be at least 1")
+        if not 1 <= (self.decisions or 1) <= len(self.graph.groups):
+            raise ValueError(
+                f"decisions={self.decisions}: must be 1 .. {len(self.graph.groups)}, the groups, or None: one each"
+            )
+
+    @cached_property
+    def stages(self) -> Tensor:
+        """(steps, num_atoms) bool: the channels decided at each step, neighbouring groups as evenly split as they go."""
+        groups = torch.arange(len(self.graph.groups))
+        parts = groups.tensor_split(self.decisions or len(groups))
+        return torch.stack([torch.isin(self.budget.group, part) for part in parts]).repeat(self.passes, 1)
+
+    @cached_property
+    def digest(self) -> str:
+        """What a result of the game depends on: weights, graph, budget, walk and what it is judged by."""
+        fixed = self.observation
+        seen = [fixed.x, fixed.edge_index, fixed.edge_attr]
+        rules = [self.budget.share, self.budget.of, self.stages]
+        return artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), *seen, *rules, self.evaluator.digest])
+
+    @property
+    def steps(self) -> int:
+        """Decisions in an episode."""
+        return len(self.stages)
+
+    @cached_property
+    def l1(self) -> Tensor:
+        """(num_atoms,): L1 norms; a group about to be emptied keeps its highest, and ratios drop the lowest."""
+        scores = importance.l1(self.model, self.graph)
+        return torch.cat([scores[name] for name in self.graph.slices]).cpu()
+
+    def start(self, episodes: int) -> Position:
+        return Position(torch.ones(episodes, self.graph.num_atoms, dtype=torch.bool))
+
+    def features(self, position: Position) -> Tensor:
+        """Node features now, (B, nodes, F + 6) float32: the observation's and `CHANGING`."""
+        kept, step = position.kept, position.step
+        walk = step % (self.steps // self.passes)
+        decided = self.stages[step - walk : step].any(0)
+        now = self.stages[step] if step < self.steps else torch.zeros_like(decided)
+        bits = torch.stack([kept, decided.expand_as(kept), now.expand_as(kept)], 2).float()
+        bits = nn.functional.pad(bits, (0, 0, 0, 2))  # the input and the class node are nobody's choice
+        nodes = self.observation.x.expand(len(kept), -1, -1)
+        context = torch.tensor([0.0, self.budget.share, step / self.steps]).repeat(len(kept), 1)
+        context[:, 0] = self.budget.shares(kept)
+        return torch.cat([nodes, bits, context[:, None].expand(-1, nodes.shape[1], -1)], 2)
+
+    def play(self, position: Position, keep: Tensor) -> Position:
+        """Decide this step's channels by `keep`, (B, num_atoms) bool; the others' bits are not looked at."""
+        kept = torch.where(self.stages[position.step], keep, position.kept)
+        return Position(self.never_empty(kept), position.step + 1)
+
+    def never_empty(self, kept: Tensor) -> Tensor:
+        """(B, num_atoms) bool, where a group that keeps nothing keeps the channel of the largest L1 norm."""
+        empty = self.budget.counts(kept) == 0
+        for group, span in enumerate(self.graph.slices.values()):
+            if bool(empty[:, group].any()):
+                kept = kept.clone()
+                kept[empty[:, group], span.start + int(self.l1[span].argmax())] = True
+        return kept
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(num_atoms,) float64: each channel's place in its group by L1 norm, as a share, 0 .. (C - 1) / C."""
+        parts = [self.l1[span].argsort(stable=True).argsort(stable=True) for span in self.graph.slices.values()]
+        return torch.cat([part.double() / len(part) for part in parts])
+
+    def by_ratios(self, ratios: Tensor) -> Tensor:
+        """The share of each group's channels to drop, smallest L1 norms first. (B, groups) in 0..1 -> (B, num_atoms)."""
+        kept = self.places >= ratios.double()[:, self.budget.group] - 1e-9
+        return self.never_empty(kept)
+
+    def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
+        """The largest networks within the budget that respect decisions as far as they go; (B, num_atoms) bool.
+
+        Args:
+            kept: (B, num_atoms) bool, what was decided.
+            priority: (B, num_atoms), what goes first (lowest) and comes back first (highest); places by L1 norm unless given.
+        """
+        wish = (self.places.expand(kept.shape) if priority is None else priority).argsort(dim=1, stable=True).argsort(dim=1)
+        return self.budget.fit(wish + kept.shape[1] * kept)
+
+    def excess(self, kept: Tensor) -> Tensor:
+        """The share of the cost that (B, num_atoms) bool keep, less the share that may stay: (B,) float64."""
+        return self.budget.shares(kept) - self.budget.share
+
+
+def game(
+    model: nn.Module,
+    graph: ChannelGraph,
+    data: Dataset,
+    share: float,
+    *,
+    of: Literal["macs", "params"] = "macs",
+    passes: int = 1,
+    decisions: int | None = None,
+    strongest: int = 8,
+    images: int | None = None,
+    calibration: int = 128,
+    seed: int = 0,
+) -> Game:
+    """The game over one network.
+
+    Args:
+        model: the trained network.
+        graph: its `trace`.
+        data: `.train` calibrates (activations, BN statistics), `.val` judges; test is never read.
+        share: of the cost, `of` "macs" or "params", that may stay.
+        passes, decisions: see `Game`.
+        strongest: incoming edges kept for each channel, see `observation.observe`.
+        images: validation images an episode is judged by; all unless given.
+        calibration: training images that BN statistics are re-estimated on.
+        seed: which images.
+
+    Raises:
+        ValueError: an argument out of its range, by name.
+
+    >>> rules = game(model, graph, data, 0.5)
+    >>> kept = rules.settle(rules.start(4).kept)
+    >>> rules.evaluator(kept).accuracy.shape
+    torch.Size([4])
+    """
+    observation = observe(model, graph, data, strongest=strongest, seed=seed)
+    evaluator = MaskEvaluator(model, graph, data, images=images, calibration=calibration, seed=seed)
+    budget = Budget(CostModel(graph, data.example()), share, of)
+    return Game(model, graph, observation, evaluator, budget, passes, decisions)
+
+
+class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """One episode at a time, as gymnasium has it.
+
+    Observation (a Dict of Boxes, named as in PyG; N = channels + 2 nodes):
+        x: (N, F + 6) float32, the features of `observation.observe` (see there for each one's unit), then `CHANGING`.
+        edge_index: (2, E) int64 and edge_attr: (E, D) float32, the same at every step.
+
+    Action, one of two spaces; only what belongs to the group to be decided now is looked at:
+        "channels": MultiBinary(num_atoms), 1 = keep (the paper's).
+        "ratios": Box(0, 1, (groups,)), the share of a group's channels to drop, smallest L1 norms first (as AMC, He et
+            al. 2018, and GNN-RL, Yu et al. 2022).
+
+    Reward: 0 until the last step, then `reward` of performance and excess. What it remembers (its own past, the
+    multiplier) lives as long as the environment; `reset(options={"forget": True})` starts it anew.
+
+    Info: "macs" or "params" (the share kept now); after the last step "performance", "excess", "loss" and "kept", the
+    settled mask over all channels.
+
+    Args:
+        model, graph, data, share, setting: as `game` takes them.
+        actions: which action space.
+        reward: a rule of `graphprune.rewards`.
+
+    >>> env = PruningEnv(model, graph, data, 0.5)
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: Dataset,
+        share: float = 0.5,
+        *,
+        actions: Literal["channels", "ratios"] = "channels",
+        reward: Reward | None = None,
+        **setting: Any,
+    ) -> None:
+        if actions not in ("channels", "ratios"):
+            raise ValueError(f"actions={actions!r}: must be 'channels' (a bit each) or 'ratios' (one a group)")
+        self.game = game(model, graph, data, share, **setting)
+        self.reward: Reward = SelfCompetition() if reward is None else reward
+        self.memory: Memory = self.reward.memory
+        self.position = self.game.start(1)
+        self.action_space: spaces.Space[Any] = spaces.MultiBinary(graph.num_atoms)
+        if actions == "ratios":
+            self.action_space = spaces.Box(0.0, 1.0, (len(graph.groups),), np.float32)
+        seen = self._observed()
+        nodes = len(seen["x"])
+        self.observation_space: spaces.Space[Any] = spaces.Dict(
+            {
+                "x": spaces.Box(-np.inf, np.inf, seen["x"].shape, np.float32),
+                "edge_index": spaces.Box(0, nodes - 1, seen["edge_index"].shape, np.int64),
+                "edge_attr": spaces.Box(-np.inf, np.inf, seen["edge_attr"].shape, np.float32),
+            }
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        super().reset(seed=seed)
+        if (options or {}).get("forget"):
+            self.memory = self.reward.memory
+        self.position = self.game.start(1)
+        return self._observed(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Decide the channels of the next group.
+
+        Raises:
+            ValueError: an action outside the action space. RuntimeError: the episode is over; call `reset`.
+        """
+        if self.position.step == self.game.steps:
+            raise RuntimeError("the episode is over: call reset() before the next step()")
+        if not self.action_space.contains(action):
+            raise ValueError(f"action={action!r}: not in {self.action_space}")
+        self.position = self.game.play(self.position, self._keep(action))
+        done, reward, info = self.position.step == self.game.steps, 0.0, self._info()
+        if done:
+            settled, excess = self.game.settle(self.position.kept), self.game.excess(self.position.kept)
+            found = self.game.evaluator(settled)
+            rewards, self.memory = self.reward(self.memory, found.accuracy, excess)
+            reward = float(rewards)
+            info |= {"performance": float(found.accuracy), "loss": float(found.loss), "excess": float(excess)}
+            info["kept"] = settled[0].numpy()
+        return self._observed(), reward, done, False, info
+
+    def _keep(self, action: np.ndarray) -> Tensor:
+        chosen = torch.from_numpy(np.asarray(action))[None]
+        return chosen.bool() if isinstance(self.action_space, spaces.MultiBinary) else self.game.by_ratios(chosen)
+
+    def _observed(self) -> dict[str, np.ndarray]:
+        fixed = self.game.observation
+        x = self.game.features(self.position)[0]
+        parts = {"x": x, "edge_index": fixed.edge_index, "edge_attr": fixed.edge_attr}
+        return {name: part.numpy().copy() for name, part in parts.items()}
+
+    def _info(self) -> dict[str, Any]:
+        return {self.game.budget.of: float(self.game.budget.shares(self.position.kept))}
