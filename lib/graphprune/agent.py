@@ -3,17 +3,20 @@
     1 settings   2 the network that decides   3 two kinds of decisions   4 an episode   5 the update   6 the training
 
 Source: the graph RL pruner (arXiv 2509.10526: GAT encoder, binary actions, self-competition), whose sizes and code are not
-public; sizes and the four points below are our reading. PPO: Schulman et al. 2017; its details follow CleanRL's `ppo.py`.
+public; sizes and the five points below are our reading. PPO: Schulman et al. 2017; its details follow CleanRL's `ppo.py`.
 
-1. A step decides dozens of channels at once. The policy's ratio is clipped for each channel by itself: the ratio of their
+1. An episode begins at the best network found so far (the first ones at the whole network) and walks over it once more: the
+   agent competes with its own best by changing it. Policies that build each mask anew learn, too, but their noise of a bit
+   a channel costs more accuracy than hundreds of episodes win back.
+2. A step decides dozens of channels at once. The policy's ratio is clipped for each channel by itself: the ratio of their
    joint probability would leave the clip's range after the smallest step.
-2. All logits are shifted by one number, found by bisection before each episode, so that the cost expected of the policy
+3. All logits are shifted by one number, found by bisection before each episode, so that the cost expected of the policy
    stands a little below the budget: *where* to cut is learned, *how much* in all is not. Without it the shared weights
    swing the whole network's size from update to update, and nothing else is learned.
-3. An episode is judged at the budget, whatever its decisions cost (see `environment`): the channels that come and go are
+4. An episode is judged at the budget, whatever its decisions cost (see `environment`): the channels that come and go are
    those nearest to the threshold.
-4. The policy's own mask keeps the shares of the groups that it expects, and in each group the likeliest channels. A
-   threshold on the logits would empty whole groups while all probabilities are still alike.
+5. The policy's own mask, from the whole network on, keeps the shares of the groups that it expects, and in each group the
+   likeliest channels. A threshold on the logits would empty whole groups while all probabilities are still alike.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune import artifacts, runtime
 from graphprune.checkpoint import packed, read, unpacked, write
-from graphprune.environment import Game
+from graphprune.environment import Game, Position
 from graphprune.rewards import Memory, Reward, SelfCompetition
 
 runtime.import_pyg()
@@ -46,13 +49,14 @@ class Settings:
     Args:
         evaluations: networks judged in all; the agent's cost, equal to its rivals'.
         episodes: networks judged in an update: the policy's own mask, and the episodes it learns from.
-        epochs: passes over those episodes.
+        epochs: passes over those episodes; 0 learns nothing and only tries changes (an ablation).
         minibatches: parts of a pass, an optimizer step each.
         lr: Adam's learning rate, which falls linearly to 0.
         clip, gae_lambda, value, max_norm: PPO's, as in CleanRL; nothing is discounted.
         hidden: channels of the encoder, over all its heads.
         layers: graph attention layers; 0 looks at no neighbour (an MLP on each channel by itself: the ablation).
         heads: attention heads.
+        hold: the logit, at first, of leaving a channel as it is: 3 changes one in 20.
         slack: share of the cost that the policy is expected to stay below the budget by.
         actions: "channels", a bit each (the paper), or "ratios", one for each group (AMC, GNN-RL).
 
@@ -61,10 +65,10 @@ class Settings:
     """
 
     evaluations: int = 512
-    episodes: int = 32
-    epochs: int = 8
-    minibatches: int = 8
-    lr: float = 3e-2
+    episodes: int = 8
+    epochs: int = 2
+    minibatches: int = 4
+    lr: float = 1e-2
     clip: float = 0.5
     gae_lambda: float = 0.95
     value: float = 0.5
@@ -72,11 +76,12 @@ class Settings:
     hidden: int = 16
     layers: int = 2
     heads: int = 2
-    slack: float = 0.05
+    hold: float = 3.0
+    slack: float = 0.02
     actions: Literal["channels", "ratios"] = "channels"
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 3, "epochs": 1, "minibatches": 1, "hidden": 1, "heads": 1, "layers": 0}.items():
+        for name, least in {"episodes": 3, "epochs": 0, "minibatches": 1, "hidden": 1, "heads": 1, "layers": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
         for name in ("lr", "clip", "max_norm"):
@@ -133,18 +138,23 @@ class Policy(nn.Module):
         self.settings = settings
         self.encoder = Encoder(features, edge_features, settings.hidden, settings.layers, settings.heads)
         self.decide, self.judge = nn.Linear(settings.hidden, 1), nn.Linear(settings.hidden, 1)
+        self.hold = nn.Parameter(torch.tensor(settings.hold))
         self.log_std = nn.Parameter(torch.tensor(-2.0))  # of a ratio
         nn.init.normal_(self.decide.weight, std=settings.hidden**-0.5)  # logits of order 1: opinions to begin with
         nn.init.zeros_(self.decide.bias)
 
     def forward(self, game: Game, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, N, F) -> logits of keeping (B, decisions), values (B,)."""
+        """x (B, N, F) -> logits of keeping (B, decisions), values (B,).
+
+        A logit is what the encoder thinks of the channel, or of the group, and what it is now.
+        """
         h = self.encoder(x, game.observation.edge_index, game.observation.edge_attr)
         channels, value = h[:, : game.graph.num_atoms], self.judge(h.mean(1)).squeeze(1)
-        if self.settings.actions == "ratios":
-            sizes = torch.tensor([group.channels for group in game.graph.groups])
-            channels = h.new_zeros(len(x), len(sizes), h.shape[2]).index_add(1, game.budget.group, channels) / sizes[:, None]
-        return self.decide(channels).squeeze(2), value
+        kept = x[:, : game.graph.num_atoms, game.observation.x.shape[1]]
+        if self.settings.actions == "channels":
+            return self.decide(channels).squeeze(2) + self.hold * (2 * kept - 1), value
+        groups, share = game.group_means(channels), game.group_means(kept[..., None]).squeeze(2)
+        return self.decide(groups).squeeze(2) + share.clamp(0.02, 0.98).logit(), value
 
 
 # --- 3 two kinds of decisions -----------------------------------------------------------------------------------------
@@ -214,9 +224,9 @@ def decisions(game: Game, policy: Policy) -> Channels | Ratios:
     return Channels(game) if policy.settings.actions == "channels" else Ratios(game)
 
 
-def shift(game: Game, policy: Policy) -> float:
-    """What to add to all logits, as they are before the first step, so that the expected cost is share - slack."""
-    logits, _ = policy(game, game.features(game.start(1)))
+def shift(game: Game, policy: Policy, start: Position) -> float:
+    """What to add to all logits, as they are in one position, so that the expected cost is share - slack."""
+    logits, _ = policy(game, game.features(start))
     kind, groups = decisions(game, policy), len(game.graph.groups)
     low, high = -30.0, 30.0
     for _ in range(40):
@@ -245,10 +255,10 @@ class Rollout:
 
 
 @torch.no_grad()
-def play(game: Game, policy: Policy, episodes: int, generator: torch.Generator) -> Rollout:
-    """Play episodes side by side, each decision drawn from the policy."""
-    kind, position, std = decisions(game, policy), game.start(episodes), policy.log_std.exp()
-    moved, order = shift(game, policy), torch.zeros(episodes, game.graph.num_atoms)
+def play(game: Game, policy: Policy, kept: Tensor, episodes: int, generator: torch.Generator) -> Rollout:
+    """Play episodes side by side from one mask on, (num_atoms,) bool, each decision drawn from the policy."""
+    kind, position, std = decisions(game, policy), game.start(episodes, kept), policy.log_std.exp()
+    moved, order = shift(game, policy, game.start(1, kept)), torch.zeros(episodes, game.graph.num_atoms)
     told: list[tuple[Tensor, ...]] = []
     entropies = []
     for stage, decided in zip(game.stages, kind.stages, strict=True):
@@ -266,12 +276,13 @@ def play(game: Game, policy: Policy, episodes: int, generator: torch.Generator) 
 
 @torch.no_grad()
 def decide(game: Game, policy: Policy) -> tuple[Tensor, Tensor]:
-    """The policy's own mask: an episode without chance, at the budget, with no group left empty.
+    """The policy's own mask: an episode from the whole network on, without chance; at the budget, no group left empty.
 
     Returns:
         kept (num_atoms,) bool, and the probability that the policy gave to keeping each channel, (num_atoms,).
     """
-    kind, position, moved = decisions(game, policy), game.start(1), shift(game, policy)
+    kind, position = decisions(game, policy), game.start(1)
+    moved = shift(game, policy, position)
     order, probabilities = torch.zeros(2, 1, game.graph.num_atoms)
     for stage in game.stages:
         logits, _ = policy(game, game.features(position))
@@ -441,7 +452,7 @@ def _update(game: Game, state: _State, reward: Reward) -> None:
     """Judge the policy's own mask and the episodes, reward these, and learn from them."""
     size, update = state.policy.settings.episodes, len(state.history)
     own, _ = decide(game, state.policy)
-    rollout = play(game, state.policy, size - 1, state.generator)
+    rollout = play(game, state.policy, state.kept, size - 1, state.generator)
     masks = torch.cat([own[None], rollout.settled])
     found = game.evaluator(masks)
     for kept, result in zip(masks, zip(found.accuracy.tolist(), (-found.loss).tolist(), strict=True), strict=True):

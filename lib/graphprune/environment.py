@@ -44,7 +44,7 @@ class Position:
     """Where B episodes, played side by side, have come to.
 
     Attributes:
-        kept: (B, num_atoms) bool; what is not decided yet is kept.
+        kept: (B, num_atoms) bool; what is not decided yet is as it was at the start.
         step: decisions taken.
     """
 
@@ -108,8 +108,10 @@ class Game:
         scores = importance.l1(self.model, self.graph)
         return torch.cat([scores[name] for name in self.graph.slices]).cpu()
 
-    def start(self, episodes: int) -> Position:
-        return Position(torch.ones(episodes, self.graph.num_atoms, dtype=torch.bool))
+    def start(self, episodes: int, kept: Tensor | None = None) -> Position:
+        """Where episodes begin: at the whole network, or at a mask, (num_atoms,) bool."""
+        whole = torch.ones(self.graph.num_atoms, dtype=torch.bool)
+        return Position((whole if kept is None else kept).expand(episodes, -1))
 
     def features(self, position: Position) -> Tensor:
         """Node features now, (B, nodes, F + 6) float32: the observation's and `CHANGING`."""
@@ -148,6 +150,12 @@ class Game:
         """The share of each group's channels to drop, smallest L1 norms first. (B, groups) in 0..1 -> (B, num_atoms)."""
         kept = self.places >= ratios.double()[:, self.budget.group] - 1e-9
         return self.never_empty(kept)
+
+    def group_means(self, values: Tensor) -> Tensor:
+        """(B, num_atoms, D) -> the means over each group's channels, (B, groups, D)."""
+        sizes = torch.tensor([group.channels for group in self.graph.groups])
+        sums = values.new_zeros(len(values), len(sizes), values.shape[2]).index_add(1, self.budget.group, values)
+        return sums / sizes[:, None]
 
     def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
         """The largest networks within the budget that respect decisions as far as they go; (B, num_atoms) bool.
@@ -218,7 +226,8 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             al. 2018, and GNN-RL, Yu et al. 2022).
 
     Reward: 0 until the last step, then `reward` of performance and excess. What it remembers (its own past, the
-    multiplier) lives as long as the environment; `reset(options={"forget": True})` starts it anew.
+    multiplier) lives as long as the environment; `reset(options={"forget": True})` starts it anew, and
+    `reset(options={"kept": mask})` begins the episode at a mask, say the best so far, in place of the whole network.
 
     Info: "macs" or "params" (the share kept now); after the last step "performance", "excess", "loss" and "kept", the
     settled mask over all channels.
@@ -267,9 +276,13 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
-        if (options or {}).get("forget"):
+        wishes = dict(options or {})
+        if wishes.pop("forget", False):
             self.memory = self.reward.memory
-        self.position = self.game.start(1)
+        kept = wishes.pop("kept", None)
+        if wishes:
+            raise ValueError(f"options: {sorted(wishes)} mean nothing here; there are 'forget' and 'kept'")
+        self.position = self.game.start(1, None if kept is None else self._mask(kept))
         return self._observed(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -292,6 +305,12 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             info |= {"performance": float(found.accuracy), "loss": float(found.loss), "excess": float(excess)}
             info["kept"] = settled[0].numpy()
         return self._observed(), reward, done, False, info
+
+    def _mask(self, kept: np.ndarray) -> Tensor:
+        mask = torch.as_tensor(kept)
+        if mask.shape != (self.game.graph.num_atoms,) or mask.dtype != torch.bool:
+            raise ValueError(f"options['kept']: must be bool of shape ({self.game.graph.num_atoms},), as info['kept'] is")
+        return self.game.never_empty(mask[None])[0]
 
     def _keep(self, action: np.ndarray) -> Tensor:
         chosen = torch.from_numpy(np.asarray(action))[None]
