@@ -13,6 +13,9 @@ from graphprune.graph import ChannelGraph
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
 
+BLOCK = 1 << 18
+"""Elements of a tensor cut at a time: they fit a core's cache."""
+
 
 def kept_places(graph: ChannelGraph, kept: Tensor) -> Places:
     """What a mask over all atoms, (num_atoms,) bool, leaves of each site."""
@@ -67,10 +70,23 @@ def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
         for dim, index in indices.items():
             shape[dim] = index.numel()
         return torch.empty(shape, dtype=tensor.dtype, device="meta")
-    data, cuts = tensor.detach(), [(dim, index) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
+    data = tensor.detach()
+    cuts = [(dim, index.to(data.device)) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
+    if len(cuts) == 2 and cuts[0][0] == 0 and data.device.type == "cpu":
+        return rows_and(data, cuts[0][1], *cuts[1])
     for dim, index in cuts:
-        data = data.index_select(dim, index.to(data.device))
+        data = data.index_select(dim, index)
     return data if cuts else data.clone()
+
+
+def rows_and(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
+    """These rows, and of them these slices: a few rows at a time, so that they are still in cache when they are cut."""
+    shape = list(data.shape)
+    shape[0], shape[dim] = len(rows), len(index)
+    out, step = data.new_empty(shape), max(1, BLOCK // max(data[0].numel(), 1))
+    for block, part in zip(rows.split(step), out.split(step), strict=True):
+        torch.index_select(data.index_select(0, block), dim, index, out=part)
+    return out
 
 
 def renumbered(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
