@@ -6,7 +6,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from graphprune.copying import light_shell, named_modules, named_tensors, on_meta, twin
+from graphprune.copying import light_shell, on_meta, twin
+from graphprune.parts import named_tensors
 
 
 class Odd(nn.Module):
@@ -71,10 +72,3 @@ def test_weightless_copies_have_the_same_shapes_and_leave_the_model_alone() -> N
         shell.features[0] = nn.Identity()
     assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(model).items())
     assert isinstance(model.features[0], nn.Sequential)
-
-
-def test_names_are_torch_s() -> None:
-    odd = Odd()
-    assert list(named_modules(odd)) == [name for name, _ in odd.named_modules(remove_duplicate=False)]
-    wanted = [*odd.named_parameters(remove_duplicate=False), *odd.named_buffers(remove_duplicate=False)]
-    assert list(named_tensors(odd)) == [name for name, _ in wanted]

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from graphprune import cutting
-from graphprune.cutting import sliced
+from graphprune.cutting import cut, sliced
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -22,3 +23,13 @@ def test_what_is_left_has_memory_of_its_own() -> None:
     for small in (sliced(weight, {0: every}), sliced(weight, {0: every[:2]}), sliced(weight, {0: every[:2], 1: every[:1]})):
         small.fill_(1)
     assert not weight.any()
+
+
+def test_every_module_that_holds_a_tied_weight_has_its_size_mended() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=4, bias=False), nn.Conv2d(4, 4, 1, groups=4, bias=False))
+    model[1].weight = model[0].weight
+    small = cut(model, {("0.weight", 0): torch.tensor([0, 2, 3])})
+    assert small[0].weight is small[1].weight
+    assert [conv.groups for conv in small] == [conv.in_channels for conv in small] == [3, 3]
+    assert small(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)
+    assert [conv.groups for conv in model] == [4, 4]

@@ -11,8 +11,8 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "copying", "tables", "convolution", "rewards"},
-    {"runtime", "tally"},
+    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "parts", "tables", "convolution", "rewards"},
+    {"runtime", "tally", "copying"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes"},
     {"splits", "models", "checkpoint", "records"},

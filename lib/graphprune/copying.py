@@ -10,29 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphprune.parts import named_modules, named_tensors
+
 HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
-
-
-def named_modules(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
-    """Path -> module; a shared one under each of its paths."""
-    found = {path: module}
-    for name, child in module._modules.items():
-        if child is not None:
-            found |= named_modules(child, f"{path}.{name}" if path else name)
-    return found
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Path -> parameter or buffer; a shared one under each of its paths."""
-    modules = named_modules(module).items()
-    return {
-        f"{path}.{name}" if path else name: tensor
-        for kind in ("_parameters", "_buffers")
-        for path, owner in modules
-        for name, tensor in getattr(owner, kind).items()
-        if tensor is not None
-    }
 
 
 def without_data(tensor: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphprune.call import tensors
-from graphprune.copying import named_modules, named_tensors, on_meta
+from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import varying
+from graphprune.parts import named_modules, parts_of
 from graphprune.propagation import Record
 from graphprune.proving import probe
 from graphprune.tracing import as_inputs, propagate, symbolic
@@ -68,12 +69,12 @@ def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, .
     Warns:
         UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
     """
-    idle = {name for name, _ in shell.named_parameters()} - reached(shell, skeleton)
+    idle = unread(shell, skeleton)
     if not idle:
         return None
     try:
         training = symbolic(shell, training=True)
-        if idle.isdisjoint(reached(shell, training)):
+        if idle <= unread(shell, training):
             return None
         extra = propagate(shell, training, inputs, record.continued())
     except Exception as error:
@@ -93,13 +94,15 @@ def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, .
     return training
 
 
-def reached(shell: nn.Module, skeleton: fx.Graph) -> set[str]:
-    """The parameters that a traced network reads, by the first of their names."""
-    modules, attributes = named_modules(shell), named_tensors(shell)
-    called = {str(node.target): modules[str(node.target)] for node in skeleton.nodes if node.op == "call_module"}
-    found = {id(tensor) for module in called.values() for tensor in named_tensors(module).values()}
-    found |= {id(attributes.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
-    return {name for name, parameter in shell.named_parameters() if id(parameter) in found}
+def unread(shell: nn.Module, skeleton: fx.Graph) -> set[str]:
+    """The parameters that a traced network does not read, by the first of their names."""
+    parts = parts_of(shell, skeleton)
+    found = {id(parts.tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
+    for called in parts.modules.values():
+        for module in named_modules(called).values() if called._modules else (called,):
+            found.update(map(id, module._parameters.values()))
+    own = {name: tensor for name, tensor in parts.tensors.items() if isinstance(tensor, nn.Parameter)}
+    return {name for name, tensor in own.items() if id(tensor) not in found and parts.canonical[name] == name}
 
 
 # groups -----------------------------------------------------------------------------------------------------------

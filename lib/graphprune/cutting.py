@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graphprune.copying import light, like, named_modules, named_tensors, twin
+from graphprune.copying import light, like, twin
 from graphprune.graph import ChannelGraph
+from graphprune.parts import Parts, named_modules, named_tensors
 
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
@@ -34,28 +37,39 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
 
 def cut(module: nn.Module, places: Places) -> nn.Module:
     """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
-    return mended(twin(module, {id(old): like(old, new) for old, new in smaller_tensors(module, places)}), places)
-
-
-def cut_shell(shell: nn.Module, places: Places) -> nn.Module:
-    """As `cut`, of a weightless network and for shapes only: what is neither a module nor a tensor is shared."""
-    return mended(light(shell, {id(old): new for old, new in smaller_tensors(shell, places)}), places)
-
-
-def mended(small: nn.Module, places: Places) -> nn.Module:
+    tensors = named_tensors(module)
+    swap = smaller_tensors(tensors, places)
+    owners = owners_of(tensors, swap)
+    small = twin(module, {key: like(old, new) for key, (old, new) in swap.items()})
     modules = named_modules(small)
-    for path in {name.rpartition(".")[0] for name, _ in places}:
+    for path in owners:
         mend(modules[path])
     return small
 
 
-def smaller_tensors(module: nn.Module, places: Places) -> list[tuple[Tensor, Tensor]]:
-    """Each tensor to cut and what is left of it."""
-    tensors = named_tensors(module)
+def cut_parts(parts: Parts, places: Places) -> Parts:
+    """As `cut`, of a weightless network and for shapes only: a module that changes is copied, all else is shared."""
+    swap: dict[int, Any] = {key: new for key, (_, new) in smaller_tensors(parts.tensors, places).items()}
+    owners = owners_of(parts.tensors, swap)
+    tensors = {path: swap.get(id(tensor), tensor) for path, tensor in parts.tensors.items()}
+    touched = {path: module for path, module in parts.modules.items() if path in owners or module._modules}
+    changed = {path: light(module, swap) for path, module in touched.items()}
+    for path in owners & changed.keys():
+        mend(changed[path])
+    return replace(parts, modules={**parts.modules, **changed}, tensors=tensors)
+
+
+def smaller_tensors(tensors: Mapping[str, Tensor], places: Places) -> dict[int, tuple[Tensor, Tensor]]:
+    """id -> each tensor to cut, and what is left of it."""
     dims: dict[str, dict[int, Tensor]] = {}
     for (name, dim), index in places.items():
         dims.setdefault(name, {})[dim] = index
-    return [(tensors[name], left_of(tensors[name], indices)) for name, indices in dims.items()]
+    return {id(tensors[name]): (tensors[name], left_of(tensors[name], indices)) for name, indices in dims.items()}
+
+
+def owners_of(tensors: Mapping[str, Tensor], chosen: Container[int]) -> set[str]:
+    """The paths of the modules that hold some of these tensors (by id)."""
+    return {path.rpartition(".")[0] for path, tensor in tensors.items() if id(tensor) in chosen}
 
 
 def left_of(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:

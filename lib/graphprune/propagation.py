@@ -9,7 +9,6 @@ the data flow between them are written down.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -17,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.call import Call, tensors, unknown
-from graphprune.copying import named_modules, named_tensors
+from graphprune.copying import light_shell, without_data
 from graphprune.labels import Ledger, along, tidy, unlabelled
 from graphprune.movement import elementwise
+from graphprune.parts import Parts
 from graphprune.rules import reads_weight, rule_of
 
 LARGE = 1 << 16
@@ -63,7 +63,7 @@ class Propagation:
     """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
 
     Args:
-        module: the network, on the meta device.
+        parts: the network; of its weights only the shapes are used.
         graph: its trace, every call with its rule and its shape's formula (`graphprune.tracing.symbolic`).
         seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
             are compared, and no layers are written down.
@@ -73,23 +73,20 @@ class Propagation:
 
     def __init__(
         self,
-        module: nn.Module,
+        parts: Parts,
         graph: fx.Graph,
         seeds: Mapping[tuple[str, int], Tensor] | None = None,
         atoms: int | None = None,
         record: Record | None = None,
     ):
-        self.module, self.graph, self.seeds = module, graph, seeds
+        self.parts, self.graph, self.seeds = parts, graph, seeds
         self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
-        self.modules = named_modules(module)
-        self.tensors = named_tensors(module)
-        first: dict[int, str] = {}  # a shared tensor goes by the first of its names
-        self.canonical = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
+        self.tensors, self.canonical = parts.tensors, parts.canonical
 
     # one node ------------------------------------------------------------------------------------------------------
 
@@ -101,7 +98,7 @@ class Propagation:
             if node.op == "placeholder":
                 self._note(node, self._input(node, given))
             elif node.op == "get_attr":
-                value = attribute(self.module, str(node.target))
+                value = weightless(self.parts.at(str(node.target)))
                 self._note(node, value, self._attribute_labels(node, value))
             elif node.op == "output":
                 for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
@@ -133,7 +130,7 @@ class Propagation:
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.record.entering[node.name] = labels
                 return self._note(node, value, labels)
-        op = self.modules[str(node.target)] if node.op == "call_module" else node.target
+        op = self.parts.modules[str(node.target)] if node.op == "call_module" else node.target
         args, kwargs = map_arg(node.args, self.labels.__getitem__), map_arg(node.kwargs, self.labels.__getitem__)
         call = Call(node, op, args, kwargs)
         call.out = self._result(call)
@@ -165,7 +162,8 @@ class Propagation:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         makes = not operands and getattr(call.op, "__module__", "") not in {"_operator", "builtins", "math"}
         with torch.device("meta") if makes else nullcontext():
-            return call.op(*args, **kwargs)
+            op = light_shell(call.op).eval() if call.is_module else call.op
+            return op(*args, **kwargs)
 
     def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
         """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
@@ -260,9 +258,9 @@ def passes_on(node: fx.Node) -> bool:
     return node.meta["rule"] is elementwise and node.meta["formula"] is not None and len(node.all_input_nodes) == 1
 
 
-def attribute(module: nn.Module, path: str) -> Any:
-    """What lies at a path below a module."""
-    return functools.reduce(getattr, path.split("."), module)
+def weightless(value: Any) -> Any:
+    """A value, or a tensor's shape in its place."""
+    return without_data(value) if isinstance(value, Tensor) and not value.is_meta else value
 
 
 def alike(labels: Any, out: Any) -> bool:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import replace
 
-from graphprune.cutting import Places, cut_shell, kept_places
+import torch
+from torch import Tensor
+
+from graphprune.cutting import Places, cut_parts, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.labels import Disagreement
+from graphprune.parts import Parts, parts_of
 from graphprune.propagation import Propagation
 from graphprune.tracing import constants, shapes_only
 
 
 def verify(
-    shell: nn.Module, graph: ChannelGraph, places: Places, inputs: tuple[Tensor, ...] | None = None
+    parts: Parts, graph: ChannelGraph, places: Places, inputs: tuple[Tensor, ...] | None = None
 ) -> tuple[str, str] | None:
     """Carry the kept classes through a pruned, weightless network and compare what every consumer reads.
 
     Args:
-        shell: the pruned network on the meta device, in evaluation mode.
+        parts: the pruned network, of any device and mode.
         graph: the trace of the unpruned one.
         places: what was kept.
         inputs: others than those it was traced with.
@@ -30,12 +33,12 @@ def verify(
     distinct = {id(site.atoms): site for site in graph.sites}
     classes = {key: site.atoms[places[site.tensor, site.dim]] for key, site in distinct.items()}
     seeds = {(site.tensor, site.dim): classes[id(site.atoms)] for site in graph.sites}
-    for name in constants(graph.shell):
-        setattr(shell, name, getattr(graph.shell, name))
+    made = {name: getattr(graph.shell, name) for name in constants(graph.shell)}
+    parts = replace(parts, tensors={**parts.tensors, **made}) if made else parts
     for skeleton in (graph.skeleton, graph.training):
         if skeleton is None:
             continue
-        run = Propagation(shell, skeleton, seeds, graph.num_atoms)
+        run = Propagation(parts, skeleton, seeds, graph.num_atoms)
         try:
             with shapes_only():
                 run.run(*(inputs or graph.example))
@@ -50,6 +53,7 @@ def verify(
 def probe(graph: ChannelGraph) -> tuple[str, str] | None:
     """Try hard cases before anything is offered: each group at one channel, all but one, or a random half, in two mixtures."""
     assert graph.shell is not None
+    parts = parts_of(graph.shell, graph.skeleton, graph.training)
     draw = torch.Generator().manual_seed(0)
     for case in range(2):
         kept = torch.rand(graph.num_atoms, generator=draw) < 0.5
@@ -61,6 +65,6 @@ def probe(graph: ChannelGraph) -> tuple[str, str] | None:
             elif not kept[span].any():
                 kept[span.start] = True
         places = kept_places(graph, kept)
-        if trouble := verify(cut_shell(graph.shell, places), graph, places):
+        if trouble := verify(cut_parts(parts, places), graph, places):
             return trouble
     return None

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graphprune.copying import light_shell, named_tensors
 from graphprune.cutting import cut, kept_classes, kept_places
 from graphprune.graph import ChannelGraph
+from graphprune.parts import named_tensors, parts_of
 from graphprune.proving import verify
 
 
@@ -50,7 +50,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places = kept_places(graph, kept)
     small = cut(model, places)
-    if trouble := verify(light_shell(small).eval(), graph, places):
+    if trouble := verify(parts_of(small, graph.skeleton, graph.training), graph, places):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     return small
 

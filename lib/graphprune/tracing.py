@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.copying import named_modules, without_data
+from graphprune.copying import ATOMS, without_data
 from graphprune.networks import ChannelSelect
+from graphprune.parts import named_modules, named_tensors, parts_of
 from graphprune.propagation import Propagation, Record
 from graphprune.rules import formula_of, module_base, rule_of
 
@@ -22,8 +23,10 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, shell: nn.Module | None = None):  # none: as fx does when it opens a pickled GraphModule
         super().__init__()
-        tensors = [*shell.named_parameters(), *shell.named_buffers()] if shell is not None else []
-        self.paths = {id(tensor): path for path, tensor in tensors}  # fx would search the network for each
+        tensors = named_tensors(shell) if shell is not None else {}
+        self.paths: dict[int, str] = {}  # fx would search the network for each
+        for path, tensor in tensors.items():
+            self.paths.setdefault(id(tensor), path)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As fx's, without notes on which module called which."""
@@ -35,8 +38,10 @@ class _Tracer(fx.Tracer):
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any | None = None
     ) -> fx.Node:
-        """As fx's, without those notes and stack traces."""
-        return self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        """As fx's, without those notes, stack traces, and a search for symbolic numbers."""
+        node = self.graph.create_node(kind, target, None, None, name, type_expr)
+        node.args, node.kwargs = args, kwargs
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, ChannelSelect) or module_base(m) is not None:
@@ -53,7 +58,14 @@ class _Tracer(fx.Tracer):
         return parameter_proxy_cache[path]
 
     def create_arg(self, a: Any) -> Any:
-        """A parameter or buffer handed to an operation becomes a node, each time."""
+        """A parameter or buffer handed to an operation becomes a node, each time. The common kinds go first."""
+        kind = type(a)
+        if kind is fx.Proxy:
+            return a.node
+        if kind in ATOMS:
+            return a
+        if kind is tuple or kind is list:
+            return kind(map(self.create_arg, a))
         if isinstance(a, Tensor) and id(a) in self.paths:
             return self.create_node("get_attr", self.paths[id(a)], (), {})
         return super().create_arg(a)
@@ -65,7 +77,8 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
     Raises:
         ValueError: it has control flow that depends on data; the message names the line.
     """
-    if any(module.training != training for module in named_modules(shell).values()):
+    modules = named_modules(shell)
+    if any(module.training != training for module in modules.values()):
         shell.train(training)
     try:
         with warnings.catch_warnings():
@@ -83,7 +96,6 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
             shell.eval()
     for name in constants(shell):
         setattr(shell, name, without_data(getattr(shell, name)))
-    modules = named_modules(shell)
     for node in graph.nodes:
         if node.op.startswith("call"):
             op = modules[str(node.target)] if node.op == "call_module" else node.target
@@ -131,7 +143,7 @@ def propagate(shell: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...], rec
     Raises:
         ValueError: the network rejects the input.
     """
-    run = Propagation(shell, graph, record=record)
+    run = Propagation(parts_of(shell, graph), graph, record=record)
     try:
         with shapes_only():
             run.run(*inputs)
