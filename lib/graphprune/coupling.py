@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from graphprune.call import tensors
 from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
-from graphprune.labels import varying
+from graphprune.labels import counted, varying
 from graphprune.parts import named_modules, parts_of
 from graphprune.propagation import Record
 from graphprune.proving import probe
@@ -125,10 +125,13 @@ def assemble(
         why[classes[record.ledger.reasons[index][0]]] = index
     columns: dict[bytes, np.ndarray] = {}
     alike: dict[tuple[str, int], bytes] = {}  # site -> its column: many have equal classes
+    read: dict[int, bytes] = {}  # and many of those the same labels
     for key, labels in sites.items():
-        found = classes[labels.numpy()]
-        alike[key] = found.tobytes()
-        columns[alike[key]] = found
+        if id(labels) not in read:
+            found = classes[labels.numpy()]
+            read[id(labels)] = found.tobytes()
+            columns[read[id(labels)]] = found
+        alike[key] = read[id(labels)]
     members = group_classes(columns.values(), why, count)
     reasons.append("all its channels are tied together, so none of them can go")
     why[[int(group[0]) for group in members if len(group) == 1]] = len(reasons) - 1
@@ -137,18 +140,23 @@ def assemble(
     number = np.full(count + 1, -1)
     number[order] = np.arange(len(order))
     final = {key: torch.from_numpy(number[found]) for key, found in columns.items()}
-    atoms, nodes, frozen = sum(len(group) for group in members), [], {}
+    frozen = {}
+    number[order[sum(map(len, members)) :]] = -1  # from here on the atoms alone
+    produced = []
     for layer in record.layers:
         found = classes[layer.labels.numpy()]
-        numbered = np.where(number[found] < atoms, number[found], -1)
-        nodes.append(Node(layer.name, layer.kind, len(found), tuple(numbered.tolist())))
+        produced.append(number[found])
         stuck = why[found[why[found] >= 0][:1]]
         if len(stuck) and layer.kind in {"conv", "fc"}:
             frozen[layer.name] = reasons[int(stuck[0])]
+    nodes = [
+        Node(layer.name, layer.kind, len(numbered), tuple(numbered.tolist()))
+        for layer, numbered in zip(record.layers, produced, strict=True)
+    ]
     return ChannelGraph(
         nodes=tuple(nodes),
         edge_index=torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous(),
-        groups=name_groups(nodes, members),
+        groups=name_groups(nodes, produced, members),
         frozen=frozen,
         sites=tuple(Site(tensor, dim, final[column]) for (tensor, dim), column in alike.items()),
         shell=shell,
@@ -191,11 +199,14 @@ def group_classes(columns: Iterable[np.ndarray], why: np.ndarray, count: int) ->
         return []
     kind, kinds = np.zeros(count, np.int64), 1  # classes of one kind are alike in the columns so far
     for found in columns:
-        times = np.bincount(found, minlength=count)
-        touched = np.flatnonzero(times)
-        different, which = np.unique(kind[touched] * (len(found) + 1) + times[touched], return_inverse=True)
-        kind[touched] = kinds + which
-        kinds += len(different)
+        touched, times = counted(found)
+        before = kind[touched] * (len(found) + 1) + times
+        if len(before) and (before == before[0]).all():  # mostly all of a kind, as often
+            kind[touched], kinds = kinds, kinds + 1
+        else:
+            different, which = np.unique(before, return_inverse=True)
+            kind[touched] = kinds + which
+            kinds += len(different)
     seen = np.concatenate(columns)
     first = np.full(count, len(seen))
     first[seen[::-1]] = np.arange(len(seen))[::-1]  # of a repeated index the last assignment stands
@@ -206,23 +217,21 @@ def group_classes(columns: Iterable[np.ndarray], why: np.ndarray, count: int) ->
     return np.split(free[np.argsort(rank, kind="stable")], np.cumsum(np.bincount(rank))[:-1]) if len(free) else []
 
 
-def name_groups(nodes: Iterable[Node], members: list[np.ndarray]) -> tuple[Group, ...]:
-    """Name the groups after their first producing layers."""
+def name_groups(nodes: Iterable[Node], produced: Iterable[np.ndarray], members: list[np.ndarray]) -> tuple[Group, ...]:
+    """Name the groups after their first producing layers. produced: the nodes' atoms."""
     owner = np.repeat(np.arange(len(members)), [len(group) for group in members])
     layers: list[dict[str, int]] = [{} for _ in members]
-    for node in nodes:
-        atoms = np.array(node.atoms, dtype=np.int64)
-        atoms = atoms[atoms >= 0]
-        if node.kind in {"conv", "fc"} and len(atoms) and ":" not in node.name:
-            for index, channels in enumerate(np.bincount(owner[atoms]).tolist()):
-                if channels:
-                    layers[index][node.name] = channels
+    for node, atoms in zip(nodes, produced, strict=True):
+        if node.kind in {"conv", "fc"} and ":" not in node.name:
+            channels = np.bincount(owner[atoms[atoms >= 0]])
+            for index in np.flatnonzero(channels).tolist():
+                layers[index][node.name] = int(channels[index])
     groups: list[Group] = []
     taken: set[str] = set()
-    for group, produced in zip(members, layers, strict=True):
-        base = name = next(iter(produced), "parameter")
+    for group, producers in zip(members, layers, strict=True):
+        base = name = next(iter(producers), "parameter")
         while name in taken:
             name = f"{base}#{sum(t.partition('#')[0] == base for t in taken) + 1}"
         taken.add(name)
-        groups.append(Group(name, len(group), tuple(produced), sum(produced.values())))
+        groups.append(Group(name, len(group), tuple(producers), sum(producers.values())))
     return tuple(groups)

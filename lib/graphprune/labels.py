@@ -78,10 +78,17 @@ def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     return labels.view(view).expand(shape)
 
 
-def distinct(numbers: np.ndarray) -> np.ndarray:
-    """The different ones, sorted (`np.unique` is slow on few)."""
+def counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones, sorted, and how often each is there (`np.unique` is slow on few).
+
+    >>> counted(np.array([3, 1, 3]))
+    (array([1, 3]), array([1, 2]))
+    """
     numbers = np.sort(numbers)
-    return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
+    new = np.ones(len(numbers), dtype=bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=new[1:])
+    starts = np.flatnonzero(new)
+    return numbers[starts], np.diff(starts, append=len(numbers))
 
 
 @dataclass
@@ -115,7 +122,7 @@ class Ledger:
                 raise Disagreement(reason)
             return
         self._hold(np.concatenate([a[~both], b[~both]]), reason)
-        links = distinct(np.minimum(a, b)[both] * self.count + np.maximum(a, b)[both])
+        links = counted(np.minimum(a, b)[both] * self.count + np.maximum(a, b)[both])[0]
         self.pairs.append(np.stack(np.divmod(links, self.count)))
 
     def freeze(self, labels: Tensor, reason: str) -> None:
@@ -124,7 +131,7 @@ class Ledger:
             self._hold(compact(labels).numpy().reshape(-1), reason)
 
     def _hold(self, labels: np.ndarray, reason: str) -> None:
-        if len(found := distinct(labels[labels >= 0])):
+        if len(found := counted(labels[labels >= 0])[0]):
             self.reasons.append((found, reason))
 
     def collapse(self, labels: Tensor, dims: Sequence[int], reason: str) -> Tensor:
@@ -153,17 +160,18 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """The connected component of each of `count` nodes, numbered in order of first appearance; pairs (2, P) -> (count,).
 
     Every node points to its root: roots that a pair joins are linked, the larger to the smaller, and paths are shortened,
-    until no pair joins two roots (Shiloach and Vishkin 1982).
+    until no pair joins two roots (Shiloach and Vishkin 1982). So a root is the smallest of its component.
 
     >>> components(5, np.array([[0, 4], [3, 3]])).tolist()
     [0, 1, 2, 0, 0]
     """
     parent = np.arange(count)
     while True:
-        low, high = np.sort(parent[pairs], axis=0)
-        apart = low < high
+        one, other = parent[pairs[0]], parent[pairs[1]]
+        apart = one != other
         if not apart.any():
-            return np.unique(parent, return_inverse=True)[1].reshape(-1)
-        np.minimum.at(parent, high[apart], low[apart])
+            return (np.cumsum(parent == np.arange(count)) - 1)[parent]
+        one, other, pairs = one[apart], other[apart], pairs[:, apart]
+        np.minimum.at(parent, np.maximum(one, other), np.minimum(one, other))
         while not np.array_equal(shorter := parent[parent], parent):
             parent = shorter
