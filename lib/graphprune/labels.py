@@ -36,6 +36,12 @@ def compact(labels: Tensor) -> Tensor:
     return first_along(labels, expanded) if expanded else labels
 
 
+def laid_along(labels: Tensor) -> list[int]:
+    """The dimensions that are no expansions: by the strides alone, the only ones along which labels can differ."""
+    shape = labels.shape
+    return [dim for dim, stride in enumerate(labels.stride()) if stride and shape[dim] > 1]
+
+
 def varies(labels: Tensor, dim: int) -> bool:
     """Whether the labels differ along a dimension."""
     if labels.shape[dim] < 2 or labels.stride(dim) == 0:
@@ -51,18 +57,21 @@ def varying(labels: Tensor) -> list[int]:
 
 def tidy(labels: Tensor) -> Tensor:
     """The same labels as an expanded view, stride 0 where they do not vary (a last dimension may stay)."""
-    small = compact(labels)
-    if small.numel() == max(small.shape, default=1):  # one dimension is left
+    dims = laid_along(labels)
+    if len(dims) < 2:
         return labels
-    for dim, size in enumerate(small.shape):
-        if size > 1 and not varies(small, dim):
+    small = compact(labels)
+    for dim in dims:
+        if not varies(small, dim):
             small = first_along(small, [dim])
     return small.expand(labels.shape)
 
 
 def same(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors bear the same labels in every place, but for expansion."""
-    return first is second or (first.ndim == second.ndim and torch.equal(compact(first), compact(second)))
+    if first is second or first.ndim != second.ndim:
+        return first is second
+    return torch.equal(first, second) if first.ndim == 1 else torch.equal(compact(first), compact(second))
 
 
 def unlabelled(shape: Iterable[int]) -> Tensor:
@@ -73,9 +82,9 @@ def unlabelled(shape: Iterable[int]) -> Tensor:
 def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     """(C,) labels as a tensor of the given shape that varies along `dim` only."""
     shape = tuple(shape)
-    view = [1] * len(shape)
-    view[dim] = -1
-    return labels.view(view).expand(shape)
+    stride = [0] * len(shape)
+    stride[dim] = labels.stride(0)
+    return labels.as_strided(shape, stride)
 
 
 def counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.call import Call, as_dims, freeze_along, others, unknown
-from graphprune.labels import along, compact, first_along, varies, varying
+from graphprune.labels import along, compact, first_along, laid_along, varies, varying
 
 if TYPE_CHECKING:
     from graphprune.propagation import Propagation
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
     """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
-    small = compact(call.x)
-    if small.numel() == small.shape[dim]:  # nothing varies along the others
-        return small.reshape(-1).expand(call.x.shape[dim])
+    x = call.x
+    if laid_along(x) in ([], [dim % x.ndim]):
+        return x.as_strided((x.shape[dim],), (x.stride(dim),))
     return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
 
 
@@ -113,8 +113,7 @@ def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind:
     if kind:
         first = next((name for name in names if name), None)
         run.layer(first.rpartition(".")[0] if first else _path(call), kind, channels)
-    small = compact(call.x)
-    return call.x if small.numel() == small.shape[1] else along(channels, 1, call.out.shape)
+    return call.x if laid_along(call.x) in ([], [1]) else along(channels, 1, call.out.shape)
 
 
 def _path(call: Call) -> str:

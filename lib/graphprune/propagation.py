@@ -124,14 +124,13 @@ class Propagation:
 
     def _call(self, node: fx.Node) -> None:
         """An operation: its result on the meta device, and its labels by its rule."""
-        if passes_on(node):
-            [source] = node.all_input_nodes
+        if source := node.meta["passes_on"]:
             value, labels = self.values[source], self.labels[source]
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.record.entering[node.name] = labels
                 return self._note(node, value, labels)
         op = self.parts.modules[str(node.target)] if node.op == "call_module" else node.target
-        args, kwargs = map_arg(node.args, self.labels.__getitem__), map_arg(node.kwargs, self.labels.__getitem__)
+        args, kwargs = self._filled(node, self.labels)
         call = Call(node, op, args, kwargs)
         call.out = self._result(call)
         if self.seeds is None:
@@ -147,6 +146,13 @@ class Propagation:
             labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
         self._note(node, call.out, labels)
 
+    def _filled(self, node: fx.Node, found: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A node's arguments, with what was found in place of nodes."""
+        args, kwargs = node.args, node.kwargs
+        if len(args) == 1 and isinstance(args[0], fx.Node) and not kwargs:
+            return (found[args[0]],), {}
+        return map_arg(args, found.__getitem__), map_arg(kwargs, found.__getitem__) if kwargs else {}
+
     def _result(self, call: Call) -> Any:
         """By the formula of its shape if there is one, else executed."""
         node, formula = call.node, call.node.meta["formula"]
@@ -157,7 +163,7 @@ class Propagation:
                 return operands[0]
             if shape is not None:
                 return torch.empty(shape, dtype=operands[0].dtype, device="meta")
-        args, kwargs = map_arg(node.args, self.values.__getitem__), map_arg(node.kwargs, self.values.__getitem__)
+        args, kwargs = self._filled(node, self.values)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         makes = not operands and getattr(call.op, "__module__", "") not in {"_operator", "builtins", "math"}
@@ -251,11 +257,6 @@ class Propagation:
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
-
-
-def passes_on(node: fx.Node) -> bool:
-    """Whether a node is an activation: one operand, and a result of its shape."""
-    return node.meta["rule"] is elementwise and node.meta["formula"] is not None and len(node.all_input_nodes) == 1
 
 
 def weightless(value: Any) -> Any:

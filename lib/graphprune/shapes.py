@@ -45,7 +45,7 @@ def unchanged(call: Call) -> Shape:
 
 def spread(value: Any, number: int) -> Sequence[int]:
     """A kernel size, stride ... as one number a dimension."""
-    return [value] * number if isinstance(value, int) else list(value) * (number if len(value) == 1 else 1)
+    return [value] * number if isinstance(value, int) else value * number if len(value) == 1 else value
 
 
 def windows(size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> int:
@@ -58,31 +58,30 @@ def windows(size: int, kernel: int, stride: int, padding: int, dilation: int = 1
 
 
 def positive(batch: Sequence[int], sizes: Sequence[int]) -> Shape:
-    return (*batch, *sizes) if all(size > 0 for size in sizes) else None
+    return (*batch, *sizes) if min(sizes, default=1) > 0 else None
 
 
 def convolution(call: Call) -> Shape:
     """Windows along each dimension; transposed (n - 1) s - 2 p + d (k - 1) + p_out + 1."""
-    weight = call.op.weight if call.is_module else call.get(1, "weight")
-    kernel, n = weight.shape[2:], weight.ndim - 2
-    transposed = isinstance(call.op, _ConvTransposeNd) if call.is_module else "transpose" in call.op.__name__
-    groups = call.option(6, "groups", 1)
-    padding = call.option(4, "padding", 0)
-    if call.x.ndim != n + 2 or padding == "same" or (call.is_module and len(call.args) > 1):
+    op, module = call.op, call.is_module
+    wide, narrow, *kernel = (op.weight if module else call.get(1, "weight")).shape
+    transposed = isinstance(op, _ConvTransposeNd) if module else "transpose" in op.__name__
+    groups, padding = call.option(6, "groups", 1), call.option(4, "padding", 0)
+    n, (batch, channels, *sizes) = len(kernel), call.x.shape
+    if len(sizes) != n or padding == "same" or (module and len(call.args) > 1):
         return None
-    if call.x.shape[1] != weight.shape[0 if transposed else 1] * (1 if transposed else groups) or weight.shape[0] % groups:
+    if channels != (wide if transposed else narrow * groups) or wide % groups:
         return None
     stride, padding = spread(call.option(3, "stride", 1), n), spread(0 if padding == "valid" else padding, n)
-    dilation, sizes = spread(call.option(7 if transposed else 5, "dilation", 1), n), call.x.shape[2:]
+    dilation = spread(call.option(7 if transposed else 5, "dilation", 1), n)
     if not transposed:
-        found = [windows(*along) for along in zip(sizes, kernel, stride, padding, dilation, strict=True)]
-        return positive((call.x.shape[0], weight.shape[0]), found)
+        return positive((batch, wide), list(map(windows, sizes, kernel, stride, padding, dilation)))
     extra = spread(call.option(5, "output_padding", 0), n)
     found = [
         (size - 1) * s - 2 * p + d * (k - 1) + e + 1
         for size, k, s, p, d, e in zip(sizes, kernel, stride, padding, dilation, extra, strict=True)
     ]
-    return positive((call.x.shape[0], weight.shape[1] * groups), found)
+    return positive((batch, narrow * groups), found)
 
 
 def linear(call: Call) -> Shape:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphprune.copying import ATOMS, without_data
+from graphprune.movement import elementwise
 from graphprune.networks import ChannelSelect
 from graphprune.parts import named_modules, named_tensors, parts_of
 from graphprune.propagation import Propagation, Record
@@ -100,7 +101,9 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
         if node.op.startswith("call"):
             op = modules[str(node.target)] if node.op == "call_module" else node.target
             rule = rule_of(op)
-            node.meta |= {"rule": rule, "formula": formula_of(op, rule)}
+            formula, sources = formula_of(op, rule), node.all_input_nodes
+            activation = rule is elementwise and formula is not None and len(sources) == 1  # a result of its operand's shape
+            node.meta |= {"rule": rule, "formula": formula, "passes_on": sources[0] if activation else None}
     return graph
 
 
