@@ -54,7 +54,7 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
     if id(value) in memo:
         return memo[id(value)]
     kind: Any = type(value)
-    if kind is tuple and all(type(item) in ATOMS for item in value):
+    if kind is tuple and ATOMS.issuperset(map(type, value)):
         return value
     if not isinstance(value, nn.Module) or not plain(kind):
         return copied(value, memo)
@@ -71,12 +71,12 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
 def copied(value: Any, memo: dict[int, Any]) -> Any:
     """What is no module, as `copy.deepcopy` copies it."""
     kind: Any = type(value)
-    if (kind is set or kind is list) and all(type(item) in ATOMS for item in value):
+    if (kind is set or kind is list) and ATOMS.issuperset(map(type, value)):
         memo[id(value)] = kind(value)
     elif kind is dict or kind is OrderedDict:
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[twin(key, memo)] = item if type(item) in ATOMS else twin(item, memo)
+            made[key if type(key) in ATOMS else twin(key, memo)] = item if type(item) in ATOMS else twin(item, memo)
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
     else:

@@ -115,21 +115,26 @@ def renumbered(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
 
 def mend(module: nn.Module) -> None:
     """Bring a module's recorded sizes in line with its tensors."""
+    sizes: dict[str, int] = {}
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         wide, narrow = weight.shape[0], weight.shape[1]
-        if module.groups == module.in_channels and module.groups > 1:  # one input channel a group: groups go
-            multiplier = module.out_channels // module.in_channels
-            module.groups = wide if module.transposed else wide // multiplier
-        sizes = (wide, narrow * module.groups)
-        module.in_channels, module.out_channels = sizes if module.transposed else sizes[::-1]
+        groups, transposed = module.groups, module.transposed
+        if groups == module.in_channels and groups > 1:  # one input channel a group: groups go
+            groups = wide if transposed else wide // (module.out_channels // groups)
+        inputs, outputs = (wide, narrow * groups) if transposed else (narrow * groups, wide)
+        sizes = {"in_channels": inputs, "out_channels": outputs, "groups": groups}
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+        outputs, inputs = module.weight.shape
+        sizes = {"in_features": inputs, "out_features": outputs}
     elif isinstance(module, nn.GroupNorm) and weight is not None:
-        module.num_groups = module.num_groups * len(weight) // module.num_channels
-        module.num_channels = len(weight)
+        groups = module.num_groups * len(weight) // module.num_channels
+        sizes = {"num_groups": groups, "num_channels": len(weight)}
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         sized = weight if weight is not None else module.running_mean
-        module.num_features = len(sized) if sized is not None else module.num_features
+        sizes = {"num_features": len(sized)} if sized is not None else {}
     elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.numel()
+        sizes = {"num_parameters": module.weight.numel()}
+    for name, size in sizes.items():
+        if getattr(module, name) != size:
+            setattr(module, name, size)
