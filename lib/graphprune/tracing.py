@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -18,28 +20,67 @@ from graphprune.parts import named_modules, named_tensors, parts_of
 from graphprune.propagation import Propagation, Record
 from graphprune.rules import formula_of, module_base, rule_of
 
+PATCHED = "__fx_already_patched"
+"""The mark by which fx knows a function that it need not exchange."""
+
+
+class _Read(fx.Proxy):
+    """A parameter that a forward may read: a node as soon as it is used."""
+
+    def __init__(self, tracer: fx.Tracer, path: str):
+        self.tracer, self.path = tracer, path
+
+    @functools.cached_property
+    def node(self) -> fx.Node:  # type: ignore[override]
+        return self.tracer.create_node("get_attr", self.path, (), {})
+
 
 class _Tracer(fx.Tracer):
-    """Stops at every module whose forward is torch's own, subclasses included."""
+    """Stops at every module whose forward is torch's own, subclasses included.
+
+    To hear of calls and of parameters read, fx exchanges methods of nn.Module itself: for every module of the process, and
+    Python looks the methods of 1,400 subclasses up anew. Here the traced copy's own modules and parameters report.
+    """
 
     def __init__(self, shell: nn.Module | None = None):  # none: as fx does when it opens a pickled GraphModule
         super().__init__()
-        tensors = named_tensors(shell) if shell is not None else {}
+        self.modules = named_modules(shell) if shell is not None else {}
         self.paths: dict[int, str] = {}  # fx would search the network for each
-        for path, tensor in tensors.items():
+        for path, tensor in named_tensors(shell).items() if shell is not None else ():
             self.paths.setdefault(id(tensor), path)
+        scopes = {module.forward.__module__ for module in self.modules.values() if module_base(module) is None}
+        self._autowrap_search += [sys.modules[name] for name in scopes if name in sys.modules]
 
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """As fx's, without notes on which module called which."""
-        path = self.path_of_module(m)
-        if self.is_leaf_module(m, path):
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Meanwhile the modules report their calls, and their parameters that they are read."""
+        methods: list[Any] = [nn.Module.__call__, nn.Module.__getattr__]
+        reads = {key: _Read(self, path) for key, path in self.paths.items()}
+        for module in self.modules.values():
+            read = {name: reads[id(tensor)] for name, tensor in module._parameters.items() if tensor is not None}
+            vars(module).update(read, _compiled_call_impl=functools.partial(self.called, module))
+        for method in methods:
+            setattr(method, PATCHED, True)
+        try:
+            yield
+        finally:
+            for method in methods:
+                delattr(method, PATCHED)
+            for module in self.modules.values():
+                for name in ("_compiled_call_impl", *module._parameters):
+                    vars(module).pop(name, None)
+
+    def called(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """A call becomes a node, or is followed."""
+        path = self.path_of_module(module)
+        if self.is_leaf_module(module, path):
             return self.create_proxy("call_module", path, args, kwargs)
-        return forward(*args, **kwargs)
+        return module._call_impl(*args, **kwargs)
 
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any | None = None
     ) -> fx.Node:
-        """As fx's, without those notes, stack traces, and a search for symbolic numbers."""
+        """As fx's, without stack traces, notes on which module called which, and a search for symbolic numbers."""
         node = self.graph.create_node(kind, target, None, None, name, type_expr)
         node.args, node.kwargs = args, kwargs
         return node
@@ -48,15 +89,6 @@ class _Tracer(fx.Tracer):
         if isinstance(m, ChannelSelect) or module_base(m) is not None:
             return True
         return super().is_leaf_module(m, module_qualified_name)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
-        """A parameter that a forward reads becomes a node, once."""
-        path = self.paths.get(id(attr_val))
-        if path is None or not isinstance(attr_val, nn.Parameter):
-            return attr_val
-        if path not in parameter_proxy_cache:
-            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
-        return parameter_proxy_cache[path]
 
     def create_arg(self, a: Any) -> Any:
         """A parameter or buffer handed to an operation becomes a node, each time. The common kinds go first."""
@@ -84,7 +116,9 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = _Tracer(shell).trace(shell)
+            tracer = _Tracer(shell)
+            with tracer.listening():
+                graph = tracer.trace(shell)
     except Exception as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
         where = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
