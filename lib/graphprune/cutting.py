@@ -16,8 +16,8 @@ from graphprune.parts import Parts, named_modules, named_tensors
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
 
-BLOCK = 1 << 18
-"""Elements of a tensor cut at a time: they fit a core's cache."""
+BLOCK = 1 << 20
+"""Elements of a large tensor cut at a time: they fit the cache."""
 
 
 def kept_places(graph: ChannelGraph, kept: Tensor) -> Places:
@@ -86,7 +86,7 @@ def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
         return torch.empty(shape, dtype=tensor.dtype, device="meta")
     data = tensor.detach()
     cuts = [(dim, index.to(data.device)) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
-    if len(cuts) == 2 and cuts[0][0] == 0 and data.device.type == "cpu":
+    if len(cuts) == 2 and cuts[0][0] == 0 and data.numel() > BLOCK and data.device.type == "cpu":
         return rows_and(data, cuts[0][1], *cuts[1])
     for dim, index in cuts:
         data = data.index_select(dim, index)
@@ -94,10 +94,10 @@ def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
 
 
 def rows_and(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
-    """These rows, and of them these slices: a few rows at a time, so that they are still in cache when they are cut."""
+    """These rows, and of them these slices: some rows at a time, so that they are still in cache when they are cut."""
     shape = list(data.shape)
     shape[0], shape[dim] = len(rows), len(index)
-    out, step = data.new_empty(shape), max(1, BLOCK // max(data[0].numel(), 1))
+    out, step = data.new_empty(shape), max(1, BLOCK // data[0].numel())
     for block, part in zip(rows.split(step), out.split(step), strict=True):
         torch.index_select(data.index_select(0, block), dim, index, out=part)
     return out

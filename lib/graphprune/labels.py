@@ -122,7 +122,9 @@ class Ledger:
         """Labels that meet in the same place live or die together; one that meets an unlabelled place must stay."""
         if same(first, second):
             return
-        a, b = np.broadcast_arrays(compact(first).numpy(), compact(second).numpy())
+        a, b = compact(first).numpy(), compact(second).numpy()
+        if a.shape != b.shape:
+            a, b = np.broadcast_arrays(a, b)
         differ = a != b
         a, b = a[differ], b[differ]
         both = (a >= 0) & (b >= 0)
@@ -130,9 +132,11 @@ class Ledger:
             if both.any() or (np.maximum(a, b) < self.atoms).any():
                 raise Disagreement(reason)
             return
-        self._hold(np.concatenate([a[~both], b[~both]]), reason)
-        links = counted(np.minimum(a, b)[both] * self.count + np.maximum(a, b)[both])[0]
-        self.pairs.append(np.stack(np.divmod(links, self.count)))
+        if both.all():
+            self.pairs.append(np.stack([a, b]))
+        else:
+            self.pairs.append(np.stack([a[both], b[both]]))
+            self._hold(np.concatenate([a[~both], b[~both]]), reason)
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These labels must stay."""
@@ -140,7 +144,7 @@ class Ledger:
             self._hold(compact(labels).numpy().reshape(-1), reason)
 
     def _hold(self, labels: np.ndarray, reason: str) -> None:
-        if len(found := counted(labels[labels >= 0])[0]):
+        if len(found := labels[labels >= 0]):
             self.reasons.append((found, reason))
 
     def collapse(self, labels: Tensor, dims: Sequence[int], reason: str) -> Tensor:
