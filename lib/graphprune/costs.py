@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.parts import parts_of
 from graphprune.runtime import evaluating
 from graphprune.tracing import as_inputs, propagate
 
@@ -151,7 +152,7 @@ class CostModel:
         self.graph = graph
         inputs = as_inputs(example_input)
         assert graph.shell is not None
-        record = propagate(graph.shell, graph.skeleton, inputs)
+        record = propagate(parts_of(graph.shell, graph.skeleton), graph.skeleton, inputs)
         flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
         self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
         if max(self.full.macs, self.full.params) >= 2**53:

@@ -20,7 +20,7 @@ from graphprune.call import tensors
 from graphprune.copying import on_meta
 from graphprune.graph import ChannelGraph, Group, Node, Site
 from graphprune.labels import counted, varying
-from graphprune.parts import named_modules, parts_of
+from graphprune.parts import Parts, named_modules, parts_of
 from graphprune.propagation import Record
 from graphprune.proving import probe
 from graphprune.tracing import as_inputs, propagate, symbolic
@@ -33,12 +33,14 @@ def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
     inputs = as_inputs(example_input)
     shell = on_meta(model)
     skeleton = symbolic(shell)
-    record = propagate(shell, skeleton, inputs)
-    training = training_heads(shell, skeleton, inputs, record)
+    parts = parts_of(shell, skeleton)
+    record = propagate(parts, skeleton, inputs)
+    training = training_heads(parts, skeleton, inputs, record)
+    parts = parts_of(shell, skeleton, training) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     for _ in range(100):
         graph = assemble(record, shell, skeleton, training, inputs)
-        trouble = probe(graph)
+        trouble = probe(graph, parts)
         if trouble is None:
             return graph
         node, reason = trouble
@@ -60,7 +62,7 @@ def upstream(skeletons: Iterable[fx.Graph | None], name: str, steps: int) -> set
     return found
 
 
-def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, ...], record: Record) -> fx.Graph | None:
+def training_heads(parts: Parts, skeleton: fx.Graph, inputs: tuple[Tensor, ...], record: Record) -> fx.Graph | None:
     """Layers that only training mode reaches (auxiliary classifiers): traced in that mode, and added to the record.
 
     Returns:
@@ -69,14 +71,15 @@ def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, .
     Warns:
         UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
     """
-    idle = unread(shell, skeleton)
+    idle = unread(parts, skeleton)
     if not idle:
         return None
     try:
-        training = symbolic(shell, training=True)
-        if idle <= unread(shell, training):
+        training = symbolic(parts.root, training=True)
+        parts = parts_of(parts.root, training)
+        if idle <= unread(parts, training):
             return None
-        extra = propagate(shell, training, inputs, record.continued())
+        extra = propagate(parts, training, inputs, record.continued())
     except Exception as error:
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
         message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {error}"
@@ -94,9 +97,8 @@ def training_heads(shell: nn.Module, skeleton: fx.Graph, inputs: tuple[Tensor, .
     return training
 
 
-def unread(shell: nn.Module, skeleton: fx.Graph) -> set[str]:
+def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
     """The parameters that a traced network does not read, by the first of their names."""
-    parts = parts_of(shell, skeleton)
     found = {id(parts.tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
     for called in parts.modules.values():
         for module in named_modules(called).values() if called._modules else (called,):

@@ -10,7 +10,7 @@ from torch import Tensor
 from graphprune.cutting import Places, cut_parts, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.labels import Disagreement
-from graphprune.parts import Parts, parts_of
+from graphprune.parts import Parts
 from graphprune.propagation import Propagation
 from graphprune.tracing import constants, shapes_only
 
@@ -50,10 +50,13 @@ def verify(
     return None
 
 
-def probe(graph: ChannelGraph) -> tuple[str, str] | None:
-    """Try hard cases before anything is offered: each group at one channel, all but one, or a random half, in two mixtures."""
-    assert graph.shell is not None
-    parts = parts_of(graph.shell, graph.skeleton, graph.training)
+def probe(graph: ChannelGraph, parts: Parts) -> tuple[str, str] | None:
+    """Try hard cases before anything is offered: each group at one channel, all but one, or a random half, in two mixtures.
+
+    Args:
+        graph: what is to be offered.
+        parts: the network that was traced.
+    """
     draw = torch.Generator().manual_seed(0)
     for case in range(2):
         kept = torch.rand(graph.num_atoms, generator=draw) < 0.5

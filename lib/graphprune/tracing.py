@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from graphprune.copying import ATOMS, without_data
 from graphprune.movement import elementwise
 from graphprune.networks import ChannelSelect
-from graphprune.parts import named_modules, named_tensors, parts_of
+from graphprune.parts import Parts, named_modules, named_tensors
 from graphprune.propagation import Propagation, Record
 from graphprune.rules import formula_of, module_base, rule_of
 
@@ -110,13 +110,12 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
     Raises:
         ValueError: it has control flow that depends on data; the message names the line.
     """
-    modules = named_modules(shell)
-    if any(module.training != training for module in modules.values()):
+    tracer = _Tracer(shell)
+    if any(module.training != training for module in tracer.modules.values()):
         shell.train(training)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tracer = _Tracer(shell)
             with tracer.listening():
                 graph = tracer.trace(shell)
     except Exception as error:
@@ -133,7 +132,7 @@ def symbolic(shell: nn.Module, training: bool = False) -> fx.Graph:
         setattr(shell, name, without_data(getattr(shell, name)))
     for node in graph.nodes:
         if node.op.startswith("call"):
-            op = modules[str(node.target)] if node.op == "call_module" else node.target
+            op = tracer.modules[str(node.target)] if node.op == "call_module" else node.target
             rule = rule_of(op)
             formula, sources = formula_of(op, rule), node.all_input_nodes
             activation = rule is elementwise and formula is not None and len(sources) == 1  # a result of its operand's shape
@@ -174,17 +173,17 @@ def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         ) from error
 
 
-def propagate(shell: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...], record: Record | None = None) -> Record:
+def propagate(parts: Parts, graph: fx.Graph, inputs: tuple[Tensor, ...], record: Record | None = None) -> Record:
     """Carry labels through a traced network.
 
     Raises:
         ValueError: the network rejects the input.
     """
-    run = Propagation(parts_of(shell, graph), graph, record=record)
+    run = Propagation(parts, graph, record=record)
     try:
         with shapes_only():
             run.run(*inputs)
     except Exception:
-        reject_bad_input(fx.GraphModule(shell, graph), inputs)
+        reject_bad_input(fx.GraphModule(parts.root, graph), inputs)
         raise
     return run.record
