@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune import artifacts, layers, movement, runtime, train
-from graphprune.copying import named_modules
 from graphprune.cutting import cut, kept_places
 from graphprune.data import Dataset
 from graphprune.graph import ChannelGraph
 from graphprune.networks import ChannelSelect
+from graphprune.parts import named_modules
 from graphprune.pruning import check_same, prune
 from graphprune.rules import module_base, rule_of
 

@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from graphprune import importance, runtime
-from graphprune.copying import named_tensors
 from graphprune.costs import CostModel
 from graphprune.graph import ChannelGraph
+from graphprune.parts import named_tensors
 from graphprune.pruning import check_same
 
 if TYPE_CHECKING:
