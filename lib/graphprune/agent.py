@@ -10,7 +10,7 @@ public; sizes and the five points below are our reading. PPO: Schulman et al. 20
    a channel costs more accuracy than hundreds of episodes win back.
 2. A step decides dozens of channels at once. The policy's ratio is clipped for each channel by itself: the ratio of their
    joint probability would leave the clip's range after the smallest step.
-3. All logits are shifted by one number, found by bisection before each episode, so that the cost expected of the policy
+3. All logits are shifted by one number, found by bisection at each step, so that the cost to be expected at the walk's end
    stands a little below the budget: *where* to cut is learned, *how much* in all is not. Without it the shared weights
    swing the whole network's size from update to update, and nothing else is learned.
 4. An episode is judged at the budget, whatever its decisions cost (see `environment`): the channels that come and go are
@@ -68,7 +68,7 @@ class Settings:
     episodes: int = 8
     epochs: int = 2
     minibatches: int = 4
-    lr: float = 1e-2
+    lr: float = 3e-3
     clip: float = 0.5
     gae_lambda: float = 0.95
     value: float = 0.5
@@ -224,16 +224,19 @@ def decisions(game: Game, policy: Policy) -> Channels | Ratios:
     return Channels(game) if policy.settings.actions == "channels" else Ratios(game)
 
 
-def shift(game: Game, policy: Policy, start: Position) -> float:
-    """What to add to all logits, as they are in one position, so that the expected cost is share - slack."""
-    logits, _ = policy(game, game.features(start))
-    kind, groups = decisions(game, policy), len(game.graph.groups)
-    low, high = -30.0, 30.0
-    for _ in range(40):
+def shift(game: Game, kind: Channels | Ratios, logits: Tensor, position: Position, slack: float) -> Tensor:
+    """What to add to all logits, (B, decisions), so that the cost to be expected at the walk's end is share - slack: (B, 1).
+
+    What is decided in this walk stands; the rest will go by the probabilities of now.
+    """
+    decided, low = game.decided(position), torch.full((len(logits), 1), -30.0)
+    high, target = -low, game.budget.share - slack
+    for _ in range(30):
         middle = (low + high) / 2
-        expected = torch.zeros(1, groups).index_add(1, game.budget.group, kind.probabilities(logits + middle))
-        above = game.budget.shares_of_counts(expected).item() > game.budget.share - policy.settings.slack
-        low, high = (low, middle) if above else (middle, high)
+        expected = torch.where(decided, position.kept.float(), kind.probabilities(logits + middle))
+        counts = game.group_means(expected[..., None]).squeeze(2) * game.sizes
+        above = (game.budget.shares_of_counts(counts) > target)[:, None]
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return low
 
 
@@ -248,7 +251,7 @@ class Rollout:
     actions: Tensor  # (T, B, decisions)
     log_probs: Tensor  # (T, B, decisions)
     values: Tensor  # (T, B)
-    shift: float  # of the logits
+    shift: Tensor  # (T, B, 1), of the logits
     excess: Tensor  # (B,) of what was decided
     settled: Tensor  # (B, num_atoms) bool, what is judged
     entropy: float  # nats a decision
@@ -258,20 +261,21 @@ class Rollout:
 def play(game: Game, policy: Policy, kept: Tensor, episodes: int, generator: torch.Generator) -> Rollout:
     """Play episodes side by side from one mask on, (num_atoms,) bool, each decision drawn from the policy."""
     kind, position, std = decisions(game, policy), game.start(episodes, kept), policy.log_std.exp()
-    moved, order = shift(game, policy, game.start(1, kept)), torch.zeros(episodes, game.graph.num_atoms)
+    order = torch.zeros(episodes, game.graph.num_atoms)
     told: list[tuple[Tensor, ...]] = []
     entropies = []
     for stage, decided in zip(game.stages, kind.stages, strict=True):
         x = game.features(position)
         logits, value = policy(game, x)
+        moved = shift(game, kind, logits, position, policy.settings.slack)
         choice = kind.choice(logits + moved, std)
         action, keep, by = kind.draw(logits + moved, std, generator)
         position, order = game.play(position, keep), torch.where(stage, by.float(), order)
-        told.append((x, action, choice.log_prob(action), value))
+        told.append((x, action, choice.log_prob(action), value, moved))
         entropies.append(choice.entropy().expand_as(action)[:, decided].mean().item())
     settled, entropy = game.settle(position.kept, order), sum(entropies) / len(entropies)
-    x, actions, log_probs, values = (torch.stack(record) for record in zip(*told, strict=True))
-    return Rollout(x, actions, log_probs, values, moved, game.excess(position.kept), settled, entropy)
+    x, actions, log_probs, values, moves = (torch.stack(record) for record in zip(*told, strict=True))
+    return Rollout(x, actions, log_probs, values, moves, game.excess(position.kept), settled, entropy)
 
 
 @torch.no_grad()
@@ -282,10 +286,10 @@ def decide(game: Game, policy: Policy) -> tuple[Tensor, Tensor]:
         kept (num_atoms,) bool, and the probability that the policy gave to keeping each channel, (num_atoms,).
     """
     kind, position = decisions(game, policy), game.start(1)
-    moved = shift(game, policy, position)
     order, probabilities = torch.zeros(2, 1, game.graph.num_atoms)
     for stage in game.stages:
         logits, _ = policy(game, game.features(position))
+        moved = shift(game, kind, logits, position, policy.settings.slack)
         by = kind.order(logits + moved)
         position, order = game.play(position, by >= 0), torch.where(stage, by.float(), order)
         probabilities = torch.where(stage, kind.probabilities(logits + moved), probabilities)
@@ -326,12 +330,14 @@ def learn(
     settings, kind = policy.settings, decisions(game, policy)
     gains = advantages(rollout.values, rewards, settings.gae_lambda)
     returns, gains = (gains + rollout.values).flatten(), ((gains - gains.mean()) / (gains.std() + 1e-8)).flatten()
-    x, actions, log_probs = (part.flatten(0, 1) for part in (rollout.x, rollout.actions, rollout.log_probs))
+    x, actions, log_probs, moved = (
+        part.flatten(0, 1) for part in (rollout.x, rollout.actions, rollout.log_probs, rollout.shift)
+    )
     decided = kind.stages.repeat_interleave(rollout.values.shape[1], 0)  # (T B, decisions)
     for _ in range(settings.epochs):
         for part in torch.randperm(len(x), generator=generator).chunk(settings.minibatches):
             logits, value = policy(game, x[part])
-            choice = kind.choice(logits + rollout.shift, policy.log_std.exp())
+            choice = kind.choice(logits + moved[part], policy.log_std.exp())
             ratio, gain = (choice.log_prob(actions[part]) - log_probs[part]).exp(), gains[part, None]
             surrogate = torch.minimum(gain * ratio, gain * ratio.clamp(1 - settings.clip, 1 + settings.clip))
             loss = settings.value * (value - returns[part]).square().mean() - (surrogate * decided[part]).sum(1).mean()

@@ -113,11 +113,14 @@ class Game:
         whole = torch.ones(self.graph.num_atoms, dtype=torch.bool)
         return Position((whole if kept is None else kept).expand(episodes, -1))
 
+    def decided(self, position: Position) -> Tensor:
+        """(num_atoms,) bool: the channels decided so far in the walk that is under way."""
+        walk = position.step % (self.steps // self.passes)
+        return self.stages[position.step - walk : position.step].any(0)
+
     def features(self, position: Position) -> Tensor:
         """Node features now, (B, nodes, F + 6) float32: the observation's and `CHANGING`."""
-        kept, step = position.kept, position.step
-        walk = step % (self.steps // self.passes)
-        decided = self.stages[step - walk : step].any(0)
+        kept, step, decided = position.kept, position.step, self.decided(position)
         now = self.stages[step] if step < self.steps else torch.zeros_like(decided)
         bits = torch.stack([kept, decided.expand_as(kept), now.expand_as(kept)], 2).float()
         bits = nn.functional.pad(bits, (0, 0, 0, 2))  # the input and the class node are nobody's choice
@@ -151,11 +154,15 @@ class Game:
         kept = self.places >= ratios.double()[:, self.budget.group] - 1e-9
         return self.never_empty(kept)
 
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(groups,) int64: channels of each group."""
+        return torch.tensor([group.channels for group in self.graph.groups])
+
     def group_means(self, values: Tensor) -> Tensor:
         """(B, num_atoms, D) -> the means over each group's channels, (B, groups, D)."""
-        sizes = torch.tensor([group.channels for group in self.graph.groups])
-        sums = values.new_zeros(len(values), len(sizes), values.shape[2]).index_add(1, self.budget.group, values)
-        return sums / sizes[:, None]
+        sums = values.new_zeros(len(values), len(self.sizes), values.shape[2]).index_add(1, self.budget.group, values)
+        return sums / self.sizes[:, None]
 
     def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
         """The largest networks within the budget that respect decisions as far as they go; (B, num_atoms) bool.
