@@ -38,8 +38,8 @@ class SelfCompetition:
         reward = sign(V' - V)  if V > 0 or V' > 0,  else sign(P - P').
 
     While the budget is missed on average only the excess counts; after that an episode within it is judged by P alone.
-    P' is over episodes within the budget only [our reading]: one that misses it is a larger network, with which those
-    that keep to it would compete in vain.
+    P' is over episodes within the budget only [our reading]: one that misses it may be a larger network, with which those
+    that keep to it would compete in vain. Both averages begin with the first batch that has something to say on them.
 
     Args:
         rate: what one batch of episodes weighs in the averages, above 0 and at most 1.
@@ -56,14 +56,19 @@ class SelfCompetition:
         return {}
 
     def __call__(self, memory: Memory, performance: Tensor, excess: Tensor) -> tuple[Tensor, Memory]:
-        within = excess <= 0
-        past_excess = memory.get("excess", excess.mean().item())
-        past_performance = memory.get("performance", (performance[within] if within.any() else performance).mean().item())
-        by_excess = (past_excess - excess).sign()
-        rewards = (performance - past_performance).sign().where(within & (past_excess <= 0), by_excess)
-        averages = {"excess": past_excess + self.rate * (excess.mean().item() - past_excess)}
-        gain = (performance[within].mean().item() - past_performance) if within.any() else 0.0
-        return rewards, {**averages, "performance": past_performance + self.rate * gain}
+        within, now = excess <= 0, {"excess": excess.mean().item()}
+        if bool(within.any()):
+            now["performance"] = performance[within].mean().item()
+        past = {**now, **memory}
+        by_excess = _sign(past["excess"] - excess)
+        by_performance = _sign(performance - past.get("performance", 0.0))  # 0: nobody is within, so it is not looked at
+        rewards = by_performance.where(within & (past["excess"] <= 0), by_excess)
+        return rewards, {name: value + self.rate * (now.get(name, value) - value) for name, value in past.items()}
+
+
+def _sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; NaN stays NaN, where torch's is 0 and would hide it."""
+    return x.sign().where(~x.isnan(), x)
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,10 @@ class Lagrangian:
     step: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.multiplier < 0 or self.step <= 0:
-            raise ValueError(f"multiplier={self.multiplier}, step={self.step}: at least 0, and above 0")
+        if not self.multiplier >= 0:
+            raise ValueError(f"multiplier={self.multiplier}: must be at least 0, e.g. 1")
+        if not self.step > 0:
+            raise ValueError(f"step={self.step}: must be above 0, e.g. 1")
 
     @property
     def memory(self) -> Memory:
