@@ -77,7 +77,7 @@ class Game:
     def __post_init__(self) -> None:
         if self.passes < 1:
             raise ValueError(f"passes={self.passes}: must be at least 1")
-        if not 1 <= (self.decisions or 1) <= len(self.graph.groups):
+        if self.decisions is not None and not 1 <= self.decisions <= len(self.graph.groups):
             raise ValueError(
                 f"decisions={self.decisions}: must be 1 .. {len(self.graph.groups)}, the groups, or None: one each"
             )
@@ -115,8 +115,9 @@ class Game:
 
     def decided(self, position: Position) -> Tensor:
         """(num_atoms,) bool: the channels decided so far in the walk that is under way."""
-        walk = position.step % (self.steps // self.passes)
-        return self.stages[position.step - walk : position.step].any(0)
+        walk = self.steps // self.passes
+        begun = min(position.step // walk, self.passes - 1) * walk  # at the end: of the last walk
+        return self.stages[begun : position.step].any(0)
 
     def features(self, position: Position) -> Tensor:
         """Node features now, (B, nodes, F + 6) float32: the observation's and `CHANGING`."""
@@ -150,8 +151,8 @@ class Game:
         return torch.cat([part.double() / len(part) for part in parts])
 
     def by_ratios(self, ratios: Tensor) -> Tensor:
-        """The share of each group's channels to drop, smallest L1 norms first. (B, groups) in 0..1 -> (B, num_atoms)."""
-        kept = self.places >= ratios.double()[:, self.budget.group] - 1e-9
+        """The share of each group's channels to drop, rounded up, smallest L1 norms first. (B, groups) -> (B, num_atoms)."""
+        kept = self.places >= ratios.double()[:, self.budget.group] - 1e-6  # 1 / 3 in single precision drops one of three
         return self.never_empty(kept)
 
     @cached_property
@@ -165,7 +166,10 @@ class Game:
         return sums / self.sizes[:, None]
 
     def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
-        """The largest networks within the budget that respect decisions as far as they go; (B, num_atoms) bool.
+        """Networks at the budget: (B, num_atoms) bool.
+
+        What was decided to go goes first, then what was decided to stay, each in the order of the priority, until the budget
+        is met: a result either keeps all that was decided to stay, and perhaps more, or nothing else.
 
         Args:
             kept: (B, num_atoms) bool, what was decided.
