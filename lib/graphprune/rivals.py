@@ -27,11 +27,13 @@ class Found:
 
 
 def best_of(game: Game, kept: Tensor) -> Found:
-    """The best of given masks, ties broken by the loss. kept: (n, num_atoms) bool, all within the budget.
+    """The best of given masks, ties broken by the loss. kept: (n, num_atoms) bool, n at least 1, all within the budget.
 
     Raises:
-        ValueError: a mask misses the budget.
+        ValueError: a mask misses the budget, or there is none.
     """
+    if not len(kept):
+        raise ValueError("kept: has no mask; give at least 1, e.g. those of Budget.fit")
     if bool((game.excess(kept) > 0).any()):
         raise ValueError(f"kept: a mask costs more than share={game.budget.share} of the {game.budget.of}; see Budget.fit")
     found = game.evaluator(kept)
@@ -64,7 +66,7 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -
         flips: bits flipped on average, above 0.
     """
     _at_least_one(evaluations)
-    if flips <= 0:
+    if not flips > 0:
         raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
     generator, size = runtime.seed_generator(seed, "hill climbing"), game.graph.num_atoms
     here = game.budget.fit(torch.rand(1, size, generator=generator))
