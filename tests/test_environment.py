@@ -319,6 +319,28 @@ def test_what_the_reward_remembers_outlives_an_episode_until_it_is_to_forget(bui
     assert env.memory == {"multiplier": 2.0}
 
 
+def test_an_episode_may_begin_at_a_mask(build):
+    env = build(0.5)
+    kept = np.array([1, 0, 1, 0, 0, 1, 1], dtype=bool)
+    observed, info = env.reset(options={"kept": kept})
+    assert changing(observed)["kept"] == [1, 0, 1, 0, 0, 1, 1, 0, 0]
+    assert changing(observed)["decided in this pass"] == [0] * 9
+    assert info["macs"] == pytest.approx(macs(2, 2))
+    observed, *_ = env.step(bits(0, 1, 0, 0, 0, 0, 0))
+    assert changing(observed)["kept"] == [0, 1, 0, 0, 0, 1, 1, 0, 0]  # the second group is still as it was
+    observed, _ = env.reset(options={"kept": kept & False})
+    assert changing(observed)["kept"] == [0, 1, 0, 0, 0, 1, 0, 0, 0]  # never empty
+    assert changing(env.reset()[0])["kept"] == [1] * 7 + [0, 0]
+
+
+@pytest.mark.parametrize("kept", [np.ones(7), np.ones(6, dtype=bool), np.ones((1, 7), dtype=bool)])
+def test_a_beginning_that_is_no_mask_is_named(build, kept):
+    with pytest.raises(ValueError, match=r"options\['kept'\]: must be bool of shape \(7,\), as info\['kept'\] is"):
+        build().reset(options={"kept": kept})
+    with pytest.raises(ValueError, match=r"options: \['keep'\] mean nothing here; there are 'forget' and 'kept'"):
+        build().reset(options={"keep": kept})
+
+
 def test_the_model_is_left_alone(net, build):
     before, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
     env = build()

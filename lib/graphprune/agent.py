@@ -87,6 +87,12 @@ class Settings:
         for name in ("lr", "clip", "max_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"gae_lambda={self.gae_lambda}: must be 0 .. 1")
+        if not self.value >= 0:
+            raise ValueError(f"value={self.value}: must be at least 0")
+        if not abs(self.hold) < float("inf"):
+            raise ValueError(f"hold={self.hold}: must be a finite number, e.g. 3")
         if self.evaluations < self.episodes:
             raise ValueError(f"evaluations={self.evaluations}: must be at least episodes={self.episodes}, for one update")
         if self.hidden % self.heads:
@@ -229,6 +235,8 @@ def shift(game: Game, kind: Channels | Ratios, logits: Tensor, position: Positio
 
     What is decided in this walk stands; the rest will go by the probabilities of now.
     """
+    if not bool(logits.isfinite().all()):
+        raise FloatingPointError("the policy's logits are not finite numbers; lower settings.lr")
     decided, low = game.decided(position), torch.full((len(logits), 1), -30.0)
     high, target = -low, game.budget.share - slack
     for _ in range(30):
@@ -345,7 +353,8 @@ def learn(
             loss.backward()
             norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_norm)
             if not torch.isfinite(loss) or not torch.isfinite(norm):
-                raise FloatingPointError(f"loss {loss.item()}, norm of the gradient {norm.item()}")
+                found = f"loss {loss.item()}, norm of the gradient {norm.item()}"
+                raise FloatingPointError(f"{found}; lower settings.lr={settings.lr}")
             optimizer.step()
 
 
@@ -431,13 +440,17 @@ def train(
     known = artifacts.digest([game.digest, settings, reward, seed])
     if path is not None and (content := read(path)) is not None:
         stored = unpacked(content)
-        if stored["known"] != known:
+        if stored.get("known") != known:
             raise ValueError(f"checkpoint={str(path)!r} holds another training (game, settings, reward or seed): name another")
         state.restore(stored)
     for update in runtime.progress(range(len(state.history), settings.updates), "agent"):
         for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * (1 - update / settings.updates)
-        _update(game, state, reward)
+        try:
+            _update(game, state, reward)
+        except FloatingPointError as error:
+            size = settings.episodes
+            raise FloatingPointError(f"episodes {update * size + 1} to {(update + 1) * size}: {error}") from error
         if path is not None and (update + 1) % every == 0:
             write(path, packed({"known": known, **state.packed()}))
     _, probabilities = decide(game, state.policy)
@@ -465,13 +478,10 @@ def _update(game: Game, state: _State, reward: Reward) -> None:
         if result > state.best:
             state.best, state.kept = result, kept.clone()
     rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)
-    episodes = f"episodes {update * size + 1} to {(update + 1) * size}"
-    if not bool(rewards.isfinite().all()):
-        raise FloatingPointError(f"{episodes}: a reward is not a finite number: {rewards.tolist()}")
-    try:
-        learn(game, state.policy, state.optimizer, rollout, rewards.float(), state.generator)
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{episodes}: {error}; lower settings.lr={state.policy.settings.lr}") from error
+    for what, values in {"performance": found.accuracy, "reward": rewards}.items():
+        if not bool(values.isfinite().all()):
+            raise FloatingPointError(f"a {what} is not a finite number: {values.tolist()}")
+    learn(game, state.policy, state.optimizer, rollout, rewards.float(), state.generator)
     row = {"update": update + 1, "evaluations": (update + 1) * size, "reward": rewards.mean().item()}
     row |= {"performance": found.accuracy[1:].mean().item(), "excess": rollout.excess.mean().item()}
     row |= {"feasible": (rollout.excess <= 0).double().mean().item(), "entropy": rollout.entropy}
