@@ -44,7 +44,7 @@ def snippets() -> list[str]:
 def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first runs as it is; the search, on digits and a small network, in two ways that end alike."""
     monkeypatch.chdir(tmp_path)
-    prune, search, spread = snippets()
+    prune, search, learn, spread = snippets()
     scope: dict[str, Any] = {}
     exec(prune, scope)
     assert graphprune.cost(scope["small"], scope["x"]).macs < 0.4 * graphprune.cost(scope["model"], scope["x"]).macs
@@ -60,6 +60,10 @@ def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     assert scope["result"].best["ratio"] >= 0.3
     assert set(scope["result"].trials["stage"]) == {"light", "full"}
     alone = scope["result"].trials
+    exec(learn.replace("evaluations=512", "evaluations=16"), scope)
+    assert graphprune.cost(scope["small"], digits.example()).macs <= 0.5 * graphprune.cost(scope["model"], digits.example()).macs
+    observation, _ = scope["env"].reset()
+    assert scope["env"].observation_space.contains(observation)
     (tmp_path / "shared").mkdir()
     with cluster(tmp_path / "shared"):
         exec(spread, scope)

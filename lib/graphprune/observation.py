@@ -69,10 +69,10 @@ def observe(
 
     | node feature | what it is | unit |
     |---|---|---|
-    | l1, l2 | norm of the channel's filters, summed over coupled layers | ln of the ratio to the group's mean |
-    | gamma | abs(gamma), summed over the batch normalisations that scale the channel | ln of the ratio to the group's mean |
-    | beta | beta, summed over the same | the group's mean of summed abs(gamma) |
-    | activation | mean of max(0, output) over images and places [our reading] | ln of the ratio to the group's mean |
+    | l1, l2 | ln of the norm of the channel's filters, summed over coupled layers | standard deviations from the group's mean |
+    | gamma | ln of abs(gamma), summed over the batch normalisations that scale the channel | the same |
+    | beta | beta, summed over those | the same |
+    | activation | ln of the mean of max(0, output) over images and places [our reading] | the same |
     | depth | place among convolutions and linear layers, mean over the producing ones | 0 = the first, 1 = the last |
     | kernel | side of the kernel (linear: 1), geometric mean over the producing layers | ln of pixels |
     | stride | the same; a transposed convolution's is 1 / stride | ln of pixels |
@@ -83,8 +83,8 @@ def observe(
     The output is that of the normalisations that read the channel, or of its producers where there is none, in evaluation
     mode on training images.
 
-    Logarithms of ratios and beta end at -4 and 4. A feature that a network has not (gamma without batch normalisation), or
-    that is 0 for a whole group, is 0.
+    All of these end at -4 and 4; a logarithm is of the ratio to the group's mean and ends there, too. A feature that a
+    network has not (gamma without batch normalisation), or that is the same for a whole group, is 0.
 
     An edge joins source and target if a weight does, by a slice (k x k in a convolution) that is not all zeros. Its feature is
     ln of the slice's Euclidean norm over the root mean square of all such slices into the target, within -4 and 4. Layers
@@ -144,10 +144,8 @@ def _of_channels(model: nn.Module, graph: ChannelGraph, data: Dataset, images: i
     for name, values in raw.items():
         if not bool(values.isfinite().all()):
             raise ValueError(f"model has {name} values that are not finite: train it again, or load weights that are sound")
-    columns = {name: _log_ratio(values, _group_mean(graph, values)) for name, values in raw.items()}
-    unit = _group_mean(graph, raw["gamma"])
-    columns["beta"] = torch.where(unit > 0, raw["beta"] / unit, 0).clamp(-REACH, REACH)
-    return columns
+    columns = {name: _log_ratio(values, _group_mean(graph, values)) for name, values in raw.items() if name != "beta"}
+    return {name: _standard(graph, values) for name, values in {**columns, "beta": raw["beta"]}.items()}
 
 
 def _summed(graph: ChannelGraph, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -158,6 +156,14 @@ def _summed(graph: ChannelGraph, parts: dict[str, Tensor]) -> tuple[Tensor, Tens
 def _group_mean(graph: ChannelGraph, values: Tensor) -> Tensor:
     """(num_atoms,): of each atom the mean over its group."""
     return torch.cat([values[span].mean().expand(values[span].shape) for span in graph.slices.values()])
+
+
+def _standard(graph: ChannelGraph, values: Tensor) -> Tensor:
+    """Standard deviations from the group's mean, within reach; 0 where all of a group are alike, but for rounding."""
+    apart = values - _group_mean(graph, values)
+    deviation = _group_mean(graph, apart.square()).sqrt()
+    alike = deviation <= 1e-5 * _group_mean(graph, values.abs()).clamp_min(1e-5)
+    return torch.where(alike, 0, apart / deviation).clamp(-REACH, REACH)
 
 
 def _log_ratio(values: Tensor, unit: Tensor) -> Tensor:
