@@ -77,11 +77,11 @@ def test_the_features_by_hand():
     net = by_hand()
     x = observe(net, trace(net, torch.zeros(1, 1, 1, 2)), dataset(torch.tensor([[[[1, 3]]]], dtype=torch.uint8))).x
     expected = {
-        "l1": [log(3 / 3.5), log(4 / 3.5), log(7 / 4.5), log(2 / 4.5)],
-        "l2": [log(3 / 3.5), log(4 / 3.5), log(5 / 3.5), log(2 / 3.5)],
-        "gamma": [log(1 / 2), log(3 / 2), 0, 0],
-        "beta": [0.25, -0.5, 0, 0],
-        "activation": [log(2), -4, log(2), -4],
+        "l1": [-1, 1, 1, -1],  # of two channels each is one standard deviation from their mean: 3 < 4 and 7 > 2
+        "l2": [-1, 1, 1, -1],
+        "gamma": [-1, 1, 0, 0],
+        "beta": [1, -1, 0, 0],
+        "activation": [1, -1, 1, -1],
         "depth": [0, 0, 0.5, 0.5],
         "kernel": [0, 0, 0, 0],
         "stride": [0, 0, 0, 0],
@@ -138,7 +138,8 @@ def test_the_activation_is_the_mean_of_the_positive_part_of_what_normalisation_m
         second = net.relu2(net.bn2(net.conv2(first.relu())) + first.relu())
         third = net.bn3(net.conv3(second))
         both = first.relu().mean((0, 2, 3)) + net.bn2(net.conv2(first.relu())).relu().mean((0, 2, 3))
-        expected = [(mean / mean.mean()).log().clamp(-4, 4) for mean in (both, third.relu().mean((0, 2, 3)))]
+        logs = [(mean / mean.mean()).log().clamp(-4, 4) for mean in (both, third.relu().mean((0, 2, 3)))]
+        expected = [((log - log.mean()) / log.std(correction=0)).clamp(-4, 4) for log in logs]
     torch.testing.assert_close(x[:7, NAMES.index("activation")], torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 

@@ -61,7 +61,9 @@ def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(scope["result"].trials["stage"]) == {"light", "full"}
     alone = scope["result"].trials
     exec(learn.replace("evaluations=512", "evaluations=16"), scope)
-    assert graphprune.cost(scope["small"], digits.example()).macs <= 0.5 * graphprune.cost(scope["model"], digits.example()).macs
+    assert (
+        graphprune.cost(scope["small"], digits.example()).macs <= 0.5 * graphprune.cost(scope["model"], digits.example()).macs
+    )
     observation, _ = scope["env"].reset()
     assert scope["env"].observation_space.contains(observation)
     (tmp_path / "shared").mkdir()
