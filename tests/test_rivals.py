@@ -161,6 +161,7 @@ def test_hill_climbing_goes_on_from_the_best_and_changes_little(resnet8):
         changes.append(int((mask ^ here).sum()))
         here = mask if float(counted(mask[None]).accuracy) >= float(counted(here[None]).accuracy) else here
     assert torch.equal(here, found.kept)
+    assert min(changes) > 0  # what a flip takes away stays away
     assert sum(changes) / len(changes) < 12
     assert found.performance > random_masks(other, 300, seed=0).performance + 0.03
 
