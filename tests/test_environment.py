@@ -70,9 +70,11 @@ def finish(env, action):
 @pytest.mark.parametrize("setting", [{}, {"of": "params"}, {"passes": 2}, {"decisions": 1}, {"reward": PlainAccuracy()}])
 @pytest.mark.parametrize("actions", ["channels", "ratios"])
 def test_gymnasium_has_nothing_against_it(build, actions, setting):
+    env = build(actions=actions, **setting)
+    env.action_space.seed(0)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        check_env(build(actions=actions, **setting), skip_render_check=True)
+        check_env(env, skip_render_check=True)
     left = [str(one.message) for one in said if "value is infinity" not in str(one.message)]
     assert [text for text in left if "value is -infinity" not in text] == []  # features have no natural bounds
 
@@ -311,7 +313,7 @@ def test_what_the_reward_remembers_outlives_an_episode_until_it_is_to_forget(bui
     env = build(0.5, reward=Lagrangian(2.0))
     env.reset()
     finish(env, bits(1, 1, 1, 1, 1, 1, 1))
-    env.reset(seed=1)
+    env.reset()
     assert env.memory == {"multiplier": 2.5}
     env.reset(options={"forget": False})
     assert env.memory == {"multiplier": 2.5}
@@ -339,6 +341,21 @@ def test_a_beginning_that_is_no_mask_is_named(build, kept):
         build().reset(options={"kept": kept})
     with pytest.raises(ValueError, match=r"options: \['keep'\] mean nothing here; there are 'forget' and 'kept'"):
         build().reset(options={"keep": kept})
+
+
+def test_after_a_reset_with_a_seed_all_is_as_if_new(build):
+    env, plans = build(decisions=1), (bits(1, 0, 0, 0, 0, 0, 1), bits(1, 1, 1, 1, 1, 1, 1), bits(0, 1, 0, 0, 0, 1, 0))
+
+    def told(**reset):
+        rewards = []
+        for number, plan in enumerate(plans):
+            env.reset(**(reset if not number else {}))
+            rewards.append(env.step(plan)[1])
+        return rewards
+
+    first = told(seed=0)
+    assert told() != first  # it competes with its past
+    assert told(seed=0) == told(options={"forget": True}) == first
 
 
 def test_the_model_is_left_alone(net, build):

@@ -439,10 +439,7 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     known = artifacts.digest([game.digest, settings, reward, seed])
     if path is not None and (content := read(path)) is not None:
-        stored = unpacked(content)
-        if stored.get("known") != known:
-            raise ValueError(f"checkpoint={str(path)!r} holds another training (game, settings, reward or seed): name another")
-        state.restore(stored)
+        state.restore(_checked(unpacked(content), known, path))
     for update in runtime.progress(range(len(state.history), settings.updates), "agent"):
         for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * (1 - update / settings.updates)
@@ -455,6 +452,12 @@ def train(
             write(path, packed({"known": known, **state.packed()}))
     _, probabilities = decide(game, state.policy)
     return Trained(state.policy, state.kept, state.best[0], probabilities, pd.DataFrame(state.history))
+
+
+def _checked(stored: dict[str, Any], known: str, path: Path) -> dict[str, Any]:
+    if stored.get("known") != known:
+        raise ValueError(f"checkpoint={str(path)!r} holds another training (game, settings, reward or seed): name another")
+    return stored
 
 
 def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:

@@ -237,8 +237,9 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             al. 2018, and GNN-RL, Yu et al. 2022).
 
     Reward: 0 until the last step, then `reward` of performance and excess. What it remembers (its own past, the
-    multiplier) lives as long as the environment; `reset(options={"forget": True})` starts it anew, and
-    `reset(options={"kept": mask})` begins the episode at a mask, say the best so far, in place of the whole network.
+    multiplier) lives on from episode to episode; `reset(seed=...)`, after which everything is as if it were new, and
+    `reset(options={"forget": True})` start it anew. `reset(options={"kept": mask})` begins the episode at a mask, say the best
+    so far, in place of the whole network.
 
     Info: "macs" or "params" (the share kept now); after the last step "performance", "excess", "loss" and "kept", the
     settled mask over all channels.
@@ -288,7 +289,7 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
         wishes = dict(options or {})
-        if wishes.pop("forget", False):
+        if wishes.pop("forget", False) or seed is not None:
             self.memory = self.reward.memory
         kept = wishes.pop("kept", None)
         if wishes:
