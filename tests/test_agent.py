@@ -166,7 +166,7 @@ def test_what_is_told_of_an_episode_is_what_happened(actions, setting):
         keeping = (logits + moved).sigmoid()
         if actions == "channels":
             by_hand = torch.where(action > 0, keeping, 1 - keeping).log()
-            entropy = -(keeping * keeping.log() + (1 - keeping) * (1 - keeping).log())
+            entropy = torch.special.entr(keeping) + torch.special.entr(1 - keeping)
             keep, decided = action.bool(), rules.stages[step]
         else:
             by_hand = -((action - (1 - keeping)) ** 2) / (2 * std**2) - torch.tensor(std * (2 * torch.pi) ** 0.5).log()
