@@ -337,7 +337,7 @@ def learn(
     """
     settings, kind = policy.settings, decisions(game, policy)
     gains = advantages(rollout.values, rewards, settings.gae_lambda)
-    returns, gains = (gains + rollout.values).flatten(), ((gains - gains.mean()) / (gains.std() + 1e-8)).flatten()
+    returns, gains = (gains + rollout.values).flatten(), gains.flatten()  # signs already: nothing to normalise
     x, actions, log_probs, moved = (
         part.flatten(0, 1) for part in (rollout.x, rollout.actions, rollout.log_probs, rollout.shift)
     )
