@@ -68,7 +68,7 @@ class Settings:
     episodes: int = 8
     epochs: int = 2
     minibatches: int = 4
-    lr: float = 3e-3
+    lr: float = 1e-2
     clip: float = 0.5
     gae_lambda: float = 0.95
     value: float = 0.5
