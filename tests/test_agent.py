@@ -186,7 +186,6 @@ def naive_loss(rules, policy, told, rewards):
     """PPO's loss, term by term."""
     settings, kind = policy.settings, decisions(rules, policy)
     gains = advantages(told.values, rewards, settings.gae_lambda)
-    scaled = (gains - gains.mean()) / gains.std()
     steps, episodes = told.values.shape
     loss, clipped = torch.zeros(()), 0
     for t in range(steps):
@@ -196,7 +195,7 @@ def naive_loss(rules, policy, told, rewards):
             loss = loss + settings.value * (values[e] - (gains[t, e] + told.values[t, e])) ** 2
             for d in range(log_probs.shape[1]):
                 if kind.stages[t, d]:
-                    ratio, gain = (log_probs[e, d] - told.log_probs[t, e, d]).exp(), scaled[t, e]
+                    ratio, gain = (log_probs[e, d] - told.log_probs[t, e, d]).exp(), gains[t, e]
                     bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip)
                     clipped += bool(gain * bounded < gain * ratio)
                     loss = loss - torch.minimum(gain * ratio, gain * bounded)
