@@ -46,6 +46,7 @@ class Task:
         threads: torch threads a trial has.
         folder: where results are stored.
         store_weights: store the trained weights, too.
+        tested: measure on `.test`, too: where every row is a fact to be looked at, and none is chosen.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Task:
     threads: int
     folder: Path
     store_weights: bool
+    tested: bool = False
 
     @property
     def graph(self) -> ChannelGraph:
@@ -76,6 +78,7 @@ class Trial:
         """What its result depends on, as `artifacts.stage` takes it."""
         task = self.task
         about = {"base": task.base, "kept": self.kept, "recipe": task.recipe, "inherit": task.inherit, "seed": self.seed}
+        about |= {"tested": True} if task.tested else {}
         return {"parameters": about, "modules": ("trial",)}
 
     @cached_property
@@ -230,6 +233,8 @@ def _about(trial: Trial) -> dict[str, Any]:
 
 
 def _measured(trial: Trial, small: nn.Module, curve: Tensor, seconds: float) -> dict[str, Any]:
-    found = train.evaluate(small, trial.task.data.val)
-    measured = {"failed": "", "accuracy_val": found.accuracy, "loss_val": found.loss, "seconds": seconds}
+    data, measured = trial.task.data, {"failed": "", "seconds": seconds}
+    for split, images in {"val": data.val, **({"test": data.test} if trial.task.tested else {})}.items():
+        found = train.evaluate(small, images)
+        measured |= {f"accuracy_{split}": found.accuracy, f"loss_{split}": found.loss}
     return {**_about(trial), **measured, "curve": [dict(zip(CURVE, row, strict=True)) for row in curve.tolist()]}

@@ -1,0 +1,200 @@
+"""A census of pruned networks: which configurations of a network are really pruned, trained and measured, and how.
+
+Rankings can only be judged where the truth is known for networks that no ranker picked, and for those it picked. So
+there are two strata: U, configurations exactly uniform within bands of R(r) and of MACs, and T, the best of a million
+candidates of each ranker. All are trained the same light way under two seeds, some of them fully as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from graphprune import artifacts, base, data, importance, runtime
+from graphprune.data import Dataset, TensorSplit
+from graphprune.graph import ChannelGraph, trace
+from graphprune.recipe import Recipe
+from graphprune.space import RateSpace, kept_masks
+from graphprune.splits import stratified
+from graphprune.trial import Task, Trial, run_all
+from graphprune.window import Score, Window
+
+RATIO_EDGES = tuple(tenth / 10 for tenth in range(10))
+MACS_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+DESIGN = 1 / 3
+"""The share of each band on which rankers may be designed; the rest is only for reporting."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What is measured, and how.
+
+    Attributes:
+        name: the table's.
+        dataset, network: as `data.load` and `models.build` take them.
+        base: how the unpruned network is trained; None = public weights.
+        seed: of the unpruned network and of all draws.
+        images: validation and test images each that measure a network; None for all.
+        per_band: configurations in each band of R(r) and of MACs (stratum U).
+        light: the recipe every configuration is trained by, under each of `seeds`.
+        full: the recipe some are trained by as well, under each of `seeds`.
+        fully: how many of stratum U are; of stratum T all are, under the first seed.
+        window: MACs of stratum T, shares of the whole network's.
+        top: configurations of stratum T a ranker.
+        draws: candidates they are the best of.
+    """
+
+    name: str
+    dataset: str
+    network: str
+    base: Recipe | None
+    light: Recipe
+    full: Recipe
+    per_band: int
+    fully: int
+    window: tuple[float, float] = (0.2, 0.22)
+    top: int = 150
+    draws: int = 1_000_000
+    images: int | None = None
+    seed: int = 0
+    seeds: tuple[int, ...] = (0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a census is taken: the network, its graph, its data, and the folder of what was measured."""
+
+    census: Census
+    folder: Path
+
+    @cached_property
+    def data(self) -> Dataset:
+        found = data.load(self.census.dataset)
+        found = found if self.census.base else found.for_public_weights()
+        if self.census.images is None:
+            return found
+        return replace(found, val=_some(found.val, self.census.images), test=_some(found.test, self.census.images))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        census = self.census
+        return base.network(census.network, self.data, census.base, seed=census.seed, folder=self.folder)
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        return trace(self.model, self.data.example())
+
+    @cached_property
+    def scores(self) -> Mapping[str, Tensor]:
+        """The L1 norms that say which channels survive."""
+        return importance.l1(self.model, self.graph)
+
+    @cached_property
+    def anywhere(self) -> Window:
+        return Window(self.graph, self.data.example())
+
+    def generator(self, *purpose: str) -> torch.Generator:
+        return runtime.seed_generator(self.census.seed, "census", *purpose)
+
+    def trials(self, indices: Tensor, recipe: Recipe, seed: int) -> list[Trial]:
+        task = Task(
+            model=self.model,
+            costs=self.anywhere.costs,
+            data=self.data,
+            base=artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), self.data.fingerprint()]),
+            recipe=recipe,
+            inherit=True,
+            threads=1,
+            folder=self.folder.absolute() / "trials",
+            store_weights=False,
+            tested=True,
+        )
+        return [Trial(task, mask, seed) for mask in kept_masks(self.graph, indices, self.scores)]
+
+
+def _some(split: object, images: int) -> TensorSplit:
+    assert isinstance(split, TensorSplit)
+    return split.take(stratified(split.labels, images)[1])
+
+
+# --- strata -----------------------------------------------------------------------------------------------------------
+
+
+def uniform(site: Site) -> pd.DataFrame:
+    """Stratum U: `indices`, `band` and `part` of configurations exactly uniform within bands, no network twice."""
+    window, count, rows = site.anywhere, site.census.per_band, []
+    seen: set[tuple[int, ...]] = set()
+    for low, high in pairwise(RATIO_EDGES):
+        name = f"R {low}-{high}"
+        rows += [(name, row) for row in _different(window, ratio_band(window.space, low, high, site.generator(name)), seen, count)]
+    least = float(window.shares(window.table[:, -1:].T))
+    for low, high in pairwise(MACS_EDGES):
+        if high > least:
+            name, band = f"MACs {low}-{high}", replace(window, macs=(low, high))
+            rows += [(name, row) for row in _different(window, _pieces(band, site.generator(name)), seen, count)]
+    frame = pd.DataFrame(rows, columns=["band", "indices"])
+    return frame.assign(stratum="U", part=_parts(frame["band"], site.generator("parts of U")))
+
+
+def ratio_band(space: RateSpace, low: float, high: float, generator: torch.Generator) -> Iterator[Tensor]:
+    """Configurations exactly uniform in { r : low <= R(r) <= high }, piece by piece without end.
+
+    Uniform draws above `low`, those above `high` dropped; below the middle of the space, mirrored: r -> r_max - r maps
+    what lies above one bound onto what lies below another.
+    """
+    top = len(space.rates) - 1
+    mirrored = low + high < space.max_ratio
+    floor = space.max_ratio - high if mirrored else low
+    while True:
+        rows = space.sample(1 << 14, round(floor, 6), generator)
+        rows = top - rows if mirrored else rows
+        ratio = space.ratio(rows)
+        yield rows[(ratio >= low - 1e-12) & (ratio <= high + 1e-12)]
+
+
+def _pieces(window: Window, generator: torch.Generator) -> Iterator[Tensor]:
+    while True:
+        yield window.draw(256, generator)
+
+
+def _different(window: Window, pieces: Iterator[Tensor], seen: set[tuple[int, ...]], count: int) -> list[list[int]]:
+    """The first `count` configurations that are networks not seen before."""
+    found: list[list[int]] = []
+    for rows in pieces:
+        for row, counts in zip(rows.tolist(), window.counts(rows).tolist(), strict=True):
+            if tuple(counts) not in seen and len(found) < count:
+                seen.add(tuple(counts))
+                found.append(row)
+        if len(found) == count:
+            return found
+    raise AssertionError("pieces never end")
+
+
+def _parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
+    """ "design" for a third of each group, drawn at random, "report" for the rest."""
+    order = pd.Series(torch.randperm(len(groups), generator=generator).tolist(), index=groups.index)
+    share = order.groupby(groups).rank() / groups.groupby(groups).transform("size")
+    return ["design" if value <= DESIGN else "report" for value in share]
+
+
+def best(site: Site, name: str, score: Score) -> pd.DataFrame:
+    """Stratum T of one ranker: the best of the draws within the window, `rank` from 1, no network twice."""
+    window = replace(site.anywhere, macs=site.census.window)
+    indices, _ = window.best(score, site.census.draws, site.census.top, site.generator("candidates"))
+    return pd.DataFrame({"indices": indices.tolist(), "rank": range(1, len(indices) + 1), "ranker": name})
+
+
+# --- truths -----------------------------------------------------------------------------------------------------------
+
+
+def measured(site: Site, indices: Tensor, recipe: Recipe, seed: int, n_jobs: int = -1) -> pd.DataFrame:
+    """Prune, train and measure; each network is stored when it is done, and loaded when it was done before."""
+    rows = pd.DataFrame(run_all(site.trials(indices, recipe, seed), n_jobs, f"{site.census.name}, seed {seed}"))
+    return rows[["macs", "params", "seed", "accuracy_val", "loss_val", "accuracy_test", "loss_test", "seconds", "failed"]]
