@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.from-lock
 CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 JOBS ?= $(shell [ $(CPUS) -lt 8 ] && echo $(CPUS) || echo 8)
+TABLES ?= digits digits_seed1 digits_resnet8 cifar10
 SOURCES := $(filter-out $(addprefix lib/graphprune/,report.py publishing.py __main__.py),$(wildcard lib/graphprune/*.py))
 
 # A profile other than laptop runs the notebooks it names; laptop is every notebook at its own default parameters.
@@ -26,7 +27,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help venv report runs publish test lint lab notebooks lock clean conformance bench
+.PHONY: help venv report runs publish test lint lab notebooks lock clean conformance bench tabular
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -52,6 +53,9 @@ test: $(STAMP)  ## run the tests and the notebooks against their stored outputs
 conformance: $(STAMP)  ## prune every network of the zoo and prove it, check the proven optimum against 10^9 (resumable)
 	$(BIN)/python benchmarks/conformance.py
 	$(BIN)/python benchmarks/exact_enumeration.py
+
+tabular: $(STAMP)  ## measure the tables of true accuracies in reports/tabular (resumable; an hour from nothing; TABLES=digits is one)
+	@set -e; for table in $(TABLES); do $(BIN)/python -m graphprune tabular $$table; done
 
 bench: $(STAMP)  ## measure the library against its peers, goals and limits; writes reports/benchmarks.{csv,md}
 	$(BIN)/python benchmarks/gather.py $(BENCH)

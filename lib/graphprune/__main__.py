@@ -1,4 +1,4 @@
-"""The command line: `python -m graphprune run | compare | publish | reproduce`."""
+"""The command line: `python -m graphprune run | compare | publish | tabular | reproduce`."""
 
 import argparse
 import ast
@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, compare, publish):
         command.add_argument("--profile", default=report.LAPTOP, help="default: %(default)s")
 
+    table = commands.add_parser("tabular", help="measure a table of true accuracies into reports/tabular (resumable)")
+    table.add_argument("name", metavar="NAME", help="digits, digits_seed1, digits_resnet8 or cifar10")
+    table.set_defaults(call=_tabular)
+
     pieces = commands.add_parser("reproduce", help="a table of the SACP paper at its size, in pieces of some minutes")
     pieces.add_argument("table", metavar="TABLE", help="table3, table4 or figure2")
     pieces.add_argument("--net", required=True, help="vgg16, resnet18, resnet56 or resnet20a; resnet8 with --recipe tiny")
@@ -79,6 +83,12 @@ def _compare(options: argparse.Namespace) -> None:
 def _publish(options: argparse.Namespace) -> None:
     changed = publishing.publish(options.profile)
     print("\n".join(f"changed {path}" for path in changed) or "the committed results are up to date")
+
+
+def _tabular(options: argparse.Namespace) -> None:
+    from graphprune import contest  # here, as it imports much
+
+    print(f"wrote {contest.build(options.name)}")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ candidates of each ranker. All are trained the same light way under two seeds, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +23,7 @@ from graphprune.graph import ChannelGraph, trace
 from graphprune.recipe import Recipe
 from graphprune.space import RateSpace, kept_masks
 from graphprune.splits import stratified
+from graphprune.tabular import TRUTHS
 from graphprune.trial import Task, Trial, run_all
 from graphprune.window import Score, Window
 
@@ -45,7 +46,8 @@ class Census:
         per_band: configurations in each band of R(r) and of MACs (stratum U).
         light: the recipe every configuration is trained by, under each of `seeds`.
         full: the recipe some are trained by as well, under each of `seeds`.
-        fully: how many of stratum U are; of stratum T all are, under the first seed.
+        fully: how many of stratum U are; of stratum T what rankers named, under the first seed.
+        restarts: how many of a random ranker's candidates are also trained from new weights, by the recipe `anew`.
         window: MACs of stratum T, shares of the whole network's.
         top: configurations of stratum T a ranker.
         draws: candidates they are the best of.
@@ -65,11 +67,13 @@ class Census:
     images: int | None = None
     seed: int = 0
     seeds: tuple[int, ...] = (0, 1)
+    restarts: int = 0
+    anew: Recipe | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
-    """Where a census is taken: the network, its graph, its data, and the folder of what was measured."""
+class Survey:
+    """A census at work: the network, its graph, its data, and the folder of what was measured."""
 
     census: Census
     folder: Path
@@ -103,14 +107,19 @@ class Site:
     def generator(self, *purpose: str) -> torch.Generator:
         return runtime.seed_generator(self.census.seed, "census", *purpose)
 
-    def trials(self, indices: Tensor, recipe: Recipe, seed: int) -> list[Trial]:
+    @cached_property
+    def base(self) -> str:
+        """What every result depends on: a digest of the network's weights, the graph and the data."""
+        return artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), self.data.fingerprint()])
+
+    def trials(self, indices: Tensor, recipe: Recipe, seed: int, inherit: bool = True) -> list[Trial]:
         task = Task(
             model=self.model,
             costs=self.anywhere.costs,
             data=self.data,
-            base=artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), self.data.fingerprint()]),
+            base=self.base,
             recipe=recipe,
-            inherit=True,
+            inherit=inherit,
             threads=1,
             folder=self.folder.absolute() / "trials",
             store_weights=False,
@@ -127,20 +136,22 @@ def _some(split: object, images: int) -> TensorSplit:
 # --- strata -----------------------------------------------------------------------------------------------------------
 
 
-def uniform(site: Site) -> pd.DataFrame:
+def uniform(survey: Survey) -> pd.DataFrame:
     """Stratum U: `indices`, `band` and `part` of configurations exactly uniform within bands, no network twice."""
-    window, count, rows = site.anywhere, site.census.per_band, []
+    window, count, rows = survey.anywhere, survey.census.per_band, []
     seen: set[tuple[int, ...]] = set()
     for low, high in pairwise(RATIO_EDGES):
         name = f"R {low}-{high}"
-        rows += [(name, row) for row in _different(window, ratio_band(window.space, low, high, site.generator(name)), seen, count)]
+        rows += [
+            (name, row) for row in _different(window, ratio_band(window.space, low, high, survey.generator(name)), seen, count)
+        ]
     least = float(window.shares(window.table[:, -1:].T))
     for low, high in pairwise(MACS_EDGES):
         if high > least:
             name, band = f"MACs {low}-{high}", replace(window, macs=(low, high))
-            rows += [(name, row) for row in _different(window, _pieces(band, site.generator(name)), seen, count)]
+            rows += [(name, row) for row in _different(window, _pieces(band, survey.generator(name)), seen, count)]
     frame = pd.DataFrame(rows, columns=["band", "indices"])
-    return frame.assign(stratum="U", part=_parts(frame["band"], site.generator("parts of U")))
+    return frame.assign(stratum="U", part=_parts(frame["band"], survey.generator("parts of U")))
 
 
 def ratio_band(space: RateSpace, low: float, high: float, generator: torch.Generator) -> Iterator[Tensor]:
@@ -184,17 +195,21 @@ def _parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
     return ["design" if value <= DESIGN else "report" for value in share]
 
 
-def best(site: Site, name: str, score: Score) -> pd.DataFrame:
+def best(survey: Survey, name: str, score: Score) -> pd.DataFrame:
     """Stratum T of one ranker: the best of the draws within the window, `rank` from 1, no network twice."""
-    window = replace(site.anywhere, macs=site.census.window)
-    indices, _ = window.best(score, site.census.draws, site.census.top, site.generator("candidates"))
+    window = replace(survey.anywhere, macs=survey.census.window)
+    indices, _ = window.best(score, survey.census.draws, survey.census.top, survey.generator("candidates"))
     return pd.DataFrame({"indices": indices.tolist(), "rank": range(1, len(indices) + 1), "ranker": name})
 
 
 # --- truths -----------------------------------------------------------------------------------------------------------
 
 
-def measured(site: Site, indices: Tensor, recipe: Recipe, seed: int, n_jobs: int = -1) -> pd.DataFrame:
-    """Prune, train and measure; each network is stored when it is done, and loaded when it was done before."""
-    rows = pd.DataFrame(run_all(site.trials(indices, recipe, seed), n_jobs, f"{site.census.name}, seed {seed}"))
-    return rows[["macs", "params", "seed", "accuracy_val", "loss_val", "accuracy_test", "loss_test", "seconds", "failed"]]
+def measured(survey: Survey, indices: Tensor, recipe: Recipe, seed: int, inherit: bool = True) -> pd.DataFrame:
+    """Prune, train and measure; each network is stored when it is done, and loaded when it was done before.
+
+    Returns:
+        A row each, in their order: `TRUTHS`, NaN where a training failed.
+    """
+    rows = pd.DataFrame(run_all(survey.trials(indices, recipe, seed, inherit), -1, f"{survey.census.name}, seed {seed}"))
+    return rows[list(TRUTHS)].astype(float)
