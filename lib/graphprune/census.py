@@ -151,7 +151,7 @@ def uniform(survey: Survey) -> pd.DataFrame:
             name, band = f"MACs {low}-{high}", replace(window, macs=(low, high))
             rows += [(name, row) for row in _different(window, _pieces(band, survey.generator(name)), seen, count)]
     frame = pd.DataFrame(rows, columns=["band", "indices"])
-    return frame.assign(stratum="U", part=_parts(frame["band"], survey.generator("parts of U")))
+    return frame.assign(stratum="U", part=parts(frame["band"], survey.generator("parts of U")))
 
 
 def ratio_band(space: RateSpace, low: float, high: float, generator: torch.Generator) -> Iterator[Tensor]:
@@ -188,18 +188,17 @@ def _different(window: Window, pieces: Iterator[Tensor], seen: set[tuple[int, ..
     raise AssertionError("pieces never end")
 
 
-def _parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
+def parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
     """ "design" for a third of each group, drawn at random, "report" for the rest."""
     order = pd.Series(torch.randperm(len(groups), generator=generator).tolist(), index=groups.index)
     share = order.groupby(groups).rank() / groups.groupby(groups).transform("size")
     return ["design" if value <= DESIGN else "report" for value in share]
 
 
-def best(survey: Survey, name: str, score: Score) -> pd.DataFrame:
-    """Stratum T of one ranker: the best of the draws within the window, `rank` from 1, no network twice."""
+def best(survey: Survey, score: Score) -> Tensor:
+    """The best of the draws within the window, (top, groups), the best first, no network twice: stratum T of one ranker."""
     window = replace(survey.anywhere, macs=survey.census.window)
-    indices, _ = window.best(score, survey.census.draws, survey.census.top, survey.generator("candidates"))
-    return pd.DataFrame({"indices": indices.tolist(), "rank": range(1, len(indices) + 1), "ranker": name})
+    return window.best(score, survey.census.draws, survey.census.top, survey.generator("candidates"))[0]
 
 
 # --- truths -----------------------------------------------------------------------------------------------------------

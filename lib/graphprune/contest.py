@@ -1,100 +1,190 @@
-"""The contest of rankers: the tables there are, who stands in them, and how one is made, piece by piece.
+"""The contest of rankers: who stands in the tables of true accuracies, and how a table is made, piece by piece.
 
-`build` draws stratum U, lets every ranker score it and name the best of a million (stratum T), measures what was drawn
-and named, and writes the table with its card. All it makes is stored at once, so that a killed build goes on.
+`build` draws stratum U, lets rankers and searches name what they find best (stratum T), measures all that was drawn or
+named, asks every ranker for its scores, and writes the table with its card. What is made is stored at once, so that a
+killed build goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor
 
-from graphprune import contrast
-from graphprune.census import Census
-from graphprune.graph import ChannelGraph
-from graphprune.rankers import (
-    Ranker,
-    Similarity,
-)
+from graphprune import artifacts, jobs, runtime
+from graphprune.census import Census, Survey, best, measured, parts, uniform
+from graphprune.data import Dataset
+from graphprune.entrants import NAMED, candidates, everyone, searched
+from graphprune.jobs import Shared
+from graphprune.rankers import Ranker
 from graphprune.recipe import Recipe
-from graphprune.window import Score
+from graphprune.tabular import TRUTHS, folder, rates
 
 _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
 
 CENSUSES = (
-    Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=300),
+    Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160),
     Census("digits_seed1", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=16, fully=0, top=0, seed=1),
     Census("digits_resnet8", "digits", "resnet8", _TRAINED, _LIGHT, _FULL, per_band=16, fully=0, top=0),
 )
 
-ANCHORS = {"unpruned": contrast.anchor_unpruned, "l1": contrast.anchor_l1, "first": contrast.anchor_first}
-LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own": contrast.loss_repel_own}
-KINDS = ("gcn", "gat", "sage")
-LABELS = (16, 32, 64, 128, 256, 512)
+
+# --- what they say ----------------------------------------------------------------------------------------------------
 
 
-# --- who stands in it -------------------------------------------------------------------------------------------------
+def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker]) -> dict[str, Tensor]:
+    """The scores of every ranker, (configurations,) each; a ranker's are stored when it has spoken.
+
+    Beside them, "NAME.seconds", is stored how long it took: (prepare, score).
+    """
+    shared = Shared((survey, indices))
+    jobs.run(_speak, shared, list(rankers.items()), -1, f"{survey.census.name}, rankers")
+    return {name: _spoken(survey, indices, name, ranker)["scores"] for name, ranker in rankers.items()}
 
 
-def readings(seeds: int) -> dict[str, Ranker]:
-    """SACP's similarity under every reading of encoder, anchor and loss."""
-    return {
-        f"similarity_{kind}_{anchor}_{loss}_{seed}": Similarity(kind, seed=seed, triads=ANCHORS[anchor], loss=LOSSES[loss])
-        for kind in KINDS
-        for anchor in ANCHORS
-        for loss in LOSSES
-        for seed in range(seeds)
-    }
+def _speak(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker]) -> None:
+    survey, indices = shared.value
+    with runtime.threads(1):
+        _spoken(survey, indices, *what)
 
 
-def ablations(seeds: int, tau: float) -> dict[str, Ranker]:
-    """The paper's most literal reading, one thing changed at a time (SACP, table 4, and what it leaves open)."""
-    literal = Similarity()
-    changes: dict[str, Callable[[int], Ranker]] = {
-        "no_graph": lambda seed: Redrawn(replace(literal, seed=seed), unconnected),
-        "no_bn": lambda seed: Redrawn(replace(literal, seed=seed), without_bn),
-        "undirected": lambda seed: replace(literal, seed=seed, undirected=True),
-        "constrained": lambda seed: replace(literal, seed=seed, min_ratio=tau),
-        "temperature_0.1": lambda seed: replace(literal, seed=seed, temperature=0.1),
-        "temperature_1": lambda seed: replace(literal, seed=seed, temperature=1.0),
-        "n_256": lambda seed: replace(literal, seed=seed, n_train=256),
-        "n_4096": lambda seed: replace(literal, seed=seed, n_train=4096),
-        "layers_1": lambda seed: replace(literal, seed=seed, layers=1),
-        "layers_3": lambda seed: replace(literal, seed=seed, layers=3),
-        "hidden_16": lambda seed: replace(literal, seed=seed, hidden=16),
-        "hidden_256": lambda seed: replace(literal, seed=seed, hidden=256),
-    }
-    return {f"ablation_{name}_{seed}": make(seed) for name, make in changes.items() for seed in range(seeds)}
+def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[str, Tensor]:
+    def speak() -> dict[str, Tensor]:
+        started = time.perf_counter()
+        score = ranker.prepare(survey.graph, survey.model)
+        prepared = time.perf_counter()
+        scores = score(indices).double()
+        seconds = torch.tensor([prepared - started, time.perf_counter() - prepared], dtype=torch.float64)
+        return {"scores": scores, "seconds": seconds}
+
+    parameters = {"base": survey.base, "indices": indices, "ranker": described(ranker)}
+    module = type(ranker).__module__.removeprefix("graphprune.")
+    return artifacts.stage(survey.folder / "scores" / f"{name}.safetensors", speak, parameters=parameters, modules=(module,))
 
 
-@dataclass(frozen=True)
-class Redrawn(Ranker):
-    """A ranker that sees another graph of the same network."""
-
-    ranker: Ranker
-    change: Callable[[ChannelGraph], ChannelGraph]
-
-    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        return self.ranker.prepare(self.change(graph), model)
-
-
-def unconnected(graph: ChannelGraph) -> ChannelGraph:
-    """The same nodes without edges: what a multilayer perceptron on each node sees."""
-    return replace(graph, edge_index=graph.edge_index[:, :0])
+def described(value: Any) -> Any:
+    """A ranker as plain data, for provenance: its settings, functions by their names and data sets by their fingerprints."""
+    if isinstance(value, Dataset):
+        return value.fingerprint()
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, {field.name: described(getattr(value, field.name)) for field in fields(value)}]
+    if callable(value) and not isinstance(value, Tensor):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return {str(key): described(part) for key, part in value.items()}
+    return value
 
 
-def without_bn(graph: ChannelGraph) -> ChannelGraph:
-    """No batch normalisation nodes: what led into one leads on to where it led."""
-    edges = {(source, target) for source, target in graph.edge_index.T.tolist()}
-    for node in (number for number, node in enumerate(graph.nodes) if node.kind == "bn"):
-        into, out = [s for s, t in edges if t == node], [t for s, t in edges if s == node]
-        edges = {edge for edge in edges if node not in edge} | {(s, t) for s in into for t in out}
-    kept = [number for number, node in enumerate(graph.nodes) if node.kind != "bn"]
-    place = {number: new for new, number in enumerate(kept)}
-    pairs = sorted((place[s], place[t]) for s, t in edges)
-    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.contiguous()
-    return replace(graph, nodes=tuple(graph.nodes[number] for number in kept), edge_index=edge_index)
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def build(name: str) -> Path:
+    """Make a table, or what is missing of it, and write it with its card to `reports/tabular`.
+
+    Raises:
+        ValueError: there is no census of that name.
+    """
+    found = {census.name: census for census in CENSUSES}
+    if name not in found:
+        raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(found)}")
+    survey = Survey(found[name], runtime.run_dir("tabular") / name)
+    drawn = uniform(survey)
+    light = measured(survey, rates(drawn), survey.census.light, survey.census.seeds[0])
+    known = (drawn["part"] == "design").to_numpy()
+    labels = rates(drawn[known]), torch.tensor(light.loc[known, "accuracy_val"].to_numpy())
+    tops = {name: _named(survey, name, ranker) for name, ranker in candidates(survey, *labels).items()}
+    tops |= {name: rows for name, rows in searched(survey).items()}
+    chosen = joined(survey, drawn, tops)
+    rankers = everyone(survey, *labels)
+    table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
+    path = folder() / f"{name}.parquet"
+    artifacts.save(path, table, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
+    path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
+    return path
+
+
+def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
+    def named() -> dict[str, Tensor]:
+        with runtime.threads(1):
+            return {"indices": best(survey, ranker.prepare(survey.graph, survey.model))}
+
+    parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
+    module = type(ranker).__module__.removeprefix("graphprune.")
+    path = survey.folder / "tops" / f"{name}.safetensors"
+    return artifacts.stage(path, named, parameters=parameters, modules=(module, "census"))["indices"]
+
+
+def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Stratum U and, below it, what was named and is not in it: no network twice."""
+    window = survey.anywhere
+    seen = {tuple(row) for row in window.counts(rates(drawn)).tolist()}
+    fresh = []
+    for rows in tops.values():
+        for row, counts in zip(rows.tolist(), window.counts(rows).tolist(), strict=True):
+            if tuple(counts) not in seen:
+                seen.add(tuple(counts))
+                fresh.append(row)
+    named = pd.DataFrame({"indices": fresh, "stratum": "T", "band": ""})
+    named["part"] = parts(named["band"], survey.generator("parts of T"))
+    return pd.concat([drawn, named], ignore_index=True)
+
+
+def assemble(survey: Survey, chosen: pd.DataFrame, tops: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Measure what was chosen, and put it beside what rankers say of it: the columns of `tabular.Table`."""
+    census, indices = survey.census, rates(chosen)
+    macs, params = survey.anywhere.costs.of_rates(indices)
+    about = chosen.assign(
+        ratio=survey.anywhere.space.ratio(indices).numpy(),
+        macs=macs.numpy(),
+        macs_share=(macs.double() / survey.anywhere.costs.full.macs).numpy(),
+        params=params.numpy(),
+    )
+    place = {tuple(row): number for number, row in enumerate(survey.anywhere.counts(indices).tolist())}
+    columns: dict[str, np.ndarray] = {}
+    for name, rows in tops.items():
+        columns[f"rank_{name}"] = np.full(len(chosen), np.nan)
+        columns[f"rank_{name}"][[place[tuple(row)] for row in survey.anywhere.counts(rows).tolist()]] = range(1, len(rows) + 1)
+    columns |= {f"score_{name}": values.numpy() for name, values in scores.items()}
+    about = pd.concat([about, pd.DataFrame(columns)], axis=1)
+    blocks = []
+    for seed in census.seeds:
+        light = measured(survey, indices, census.light, seed)
+        full = _some(survey, indices, _fully(survey, about, seed), census.full, seed, "full_")
+        anew = _some(survey, indices, _anew(survey, about, seed), census.anew, seed, "anew_", inherit=False)
+        blocks.append(pd.concat([about.assign(seed=seed), light, full, anew], axis=1))
+    table = pd.concat(blocks, ignore_index=True)
+    last = [column for column in table.columns if column.startswith(("rank_", "score_"))]
+    return table[[column for column in table.columns if column not in last] + last]
+
+
+def _fully(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
+    """Which configurations are trained fully: a random part of U, and what rankers (not searches) named under the first seed."""
+    some = torch.randperm(int((about["stratum"] == "U").sum()), generator=survey.generator("fully"))[: survey.census.fully]
+    mask = np.isin(np.arange(len(about)), some.numpy())
+    if seed == survey.census.seeds[0]:
+        mask |= about[[f"rank_{name}" for name in NAMED if f"rank_{name}" in about]].notna().any(axis=1).to_numpy()
+    return mask
+
+
+def _anew(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
+    """Which are trained from new weights: the first of the random order, under the first seed."""
+    first = seed == survey.census.seeds[0] and "rank_random" in about
+    return (about["rank_random"] <= survey.census.restarts).to_numpy() if first else np.zeros(len(about), bool)
+
+
+def _some(
+    survey: Survey, indices: Tensor, mask: np.ndarray, recipe: Recipe | None, seed: int, prefix: str, inherit: bool = True
+) -> pd.DataFrame:
+    """The truths of some configurations, NaN for the rest."""
+    rows = pd.DataFrame(np.nan, index=range(len(indices)), columns=[f"{prefix}{name}" for name in TRUTHS])
+    if recipe is not None and mask.any():
+        rows.loc[mask] = measured(survey, indices[torch.from_numpy(mask)], recipe, seed, inherit).to_numpy()
+    return rows

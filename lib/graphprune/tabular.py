@@ -27,10 +27,11 @@ Table = pd.DataFrame
 | indices | rate indices, a list of int, one a group |
 | stratum, band | "U" and the band it is uniform in; "T" |
 | part | "design" or "report" |
-| ratio, macs, params | R(r); multiply-adds; parameters |
+| ratio, macs, macs_share, params | R(r); multiply-adds, and their share of the whole network's; parameters |
 | seed | of the fine-tuning |
 | accuracy_val, loss_val, accuracy_test, loss_test, seconds | after light fine-tuning |
 | full_accuracy_val, ..., full_seconds | after full fine-tuning; NaN where it was not done |
+| anew_accuracy_val, ..., anew_seconds | after training from new weights; NaN where it was not done |
 | rank_NAME | 1, 2, ...: its place in what the ranker or search NAME found best; NaN elsewhere |
 | score_NAME, score_NAME_SEED | what the ranker NAME says, higher = believed better |
 | score_default | what the suite's own ranker says |

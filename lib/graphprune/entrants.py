@@ -1,0 +1,109 @@
+"""Who stands in the contest of rankers: every reading of SACP's similarity, its ablations, baselines, learners, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from graphprune import contrast, importance, runtime
+from graphprune.census import Survey
+from graphprune.graph import ChannelGraph
+from graphprune.learners import Regression, Ridge, Trees
+from graphprune.rankers import (
+    KeptRatio,
+    LogWidths,
+    Macs,
+    Params,
+    RandomOrder,
+    Ranker,
+    RawCosine,
+    RetainedMass,
+    Similarity,
+    Untrained,
+)
+from graphprune.window import Score
+
+ANCHORS = {"unpruned": contrast.anchor_unpruned, "l1": contrast.anchor_l1, "first": contrast.anchor_first}
+LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own": contrast.loss_repel_own}
+KINDS = ("gcn", "gat", "sage")
+LABELS = (16, 32, 64, 128, 256, 512)
+
+
+def readings(seeds: int) -> dict[str, Ranker]:
+    """SACP's similarity under every reading of encoder, anchor and loss."""
+    return {
+        f"similarity_{kind}_{anchor}_{loss}_{seed}": Similarity(kind, seed=seed, triads=ANCHORS[anchor], loss=LOSSES[loss])
+        for kind in KINDS
+        for anchor in ANCHORS
+        for loss in LOSSES
+        for seed in range(seeds)
+    }
+
+
+def ablations(seeds: int, tau: float) -> dict[str, Ranker]:
+    """The paper's most literal reading, one thing changed at a time (SACP, table 4, and what it leaves open)."""
+    literal = Similarity()
+    changes: dict[str, Callable[[int], Ranker]] = {
+        "no_graph": lambda seed: Redrawn(replace(literal, seed=seed), unconnected),
+        "no_bn": lambda seed: Redrawn(replace(literal, seed=seed), without_bn),
+        "undirected": lambda seed: replace(literal, seed=seed, undirected=True),
+        "constrained": lambda seed: replace(literal, seed=seed, min_ratio=tau),
+        "temperature_0.1": lambda seed: replace(literal, seed=seed, temperature=0.1),
+        "temperature_1": lambda seed: replace(literal, seed=seed, temperature=1.0),
+        "n_256": lambda seed: replace(literal, seed=seed, n_train=256),
+        "n_4096": lambda seed: replace(literal, seed=seed, n_train=4096),
+        "layers_1": lambda seed: replace(literal, seed=seed, layers=1),
+        "layers_3": lambda seed: replace(literal, seed=seed, layers=3),
+        "hidden_16": lambda seed: replace(literal, seed=seed, hidden=16),
+        "hidden_256": lambda seed: replace(literal, seed=seed, hidden=256),
+    }
+    return {f"ablation_{name}_{seed}": make(seed) for name, make in changes.items() for seed in range(seeds)}
+
+
+@dataclass(frozen=True)
+class Redrawn(Ranker):
+    """A ranker that sees another graph of the same network."""
+
+    ranker: Ranker
+    change: Callable[[ChannelGraph], ChannelGraph]
+
+    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
+        return self.ranker.prepare(self.change(graph), model)
+
+
+def unconnected(graph: ChannelGraph) -> ChannelGraph:
+    """The same nodes without edges: what a multilayer perceptron on each node sees."""
+    return replace(graph, edge_index=graph.edge_index[:, :0])
+
+
+def without_bn(graph: ChannelGraph) -> ChannelGraph:
+    """No batch normalisation nodes: what led into one leads on to where it led."""
+    edges = {(source, target) for source, target in graph.edge_index.T.tolist()}
+    for node in (number for number, node in enumerate(graph.nodes) if node.kind == "bn"):
+        into, out = [s for s, t in edges if t == node], [t for s, t in edges if s == node]
+        edges = {edge for edge in edges if node not in edge} | {(s, t) for s in into for t in out}
+    kept = [number for number, node in enumerate(graph.nodes) if node.kind != "bn"]
+    place = {number: new for new, number in enumerate(kept)}
+    pairs = sorted((place[s], place[t]) for s, t in edges)
+    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+    return replace(graph, nodes=tuple(graph.nodes[number] for number in kept), edge_index=edge_index)
+
+
+def learners(indices: Tensor, accuracies: Tensor, draws: int, seed: int) -> dict[str, Ranker]:
+    """Rankers that learn from n labels, each from `draws` draws of them.
+
+    Args:
+        indices, accuracies: (N, groups) and (N,), the labels there are.
+    """
+    found: dict[str, Ranker] = {}
+    for draw in range(draws):
+        order = torch.randperm(len(indices), generator=runtime.seed_generator(seed, "labels", draw))
+        for n in (n for n in LABELS if n <= len(indices)):
+            known = indices[order[:n]], accuracies[order[:n]]
+            found[f"sacp1_{n}_{draw}"] = Regression(*known, seed=draw)
+            found[f"trees_{n}_{draw}"] = Trees(*known, seed=draw)
+            found[f"ridge_{n}_{draw}"] = Ridge(*known)
+    return found
