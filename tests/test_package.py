@@ -11,6 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
+    {"correlation"},
     {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "parts", "tables", "convolution", "rewards"},
     {"runtime", "tally", "copying"},
     {"artifacts", "call", "figures", "jobs"},
