@@ -62,9 +62,10 @@ def kendall(scores: ArrayLike, truths: ArrayLike) -> Floats:
 
 
 def _tied(values: Whole) -> Whole:
-    """Pairs of equal values, (..., N) -> (...)."""
-    others = rankdata(values, "max", axis=-1) - rankdata(values, "min", axis=-1)  # of each value, how many equal it
-    return np.asarray(others.sum(-1).astype(np.int64) // 2)
+    """Pairs of equal values, none of them negative, (..., N) -> (...)."""
+    row, place = np.sort(values, -1), np.arange(values.shape[-1])
+    first = np.where(np.diff(row, axis=-1, prepend=-1) > 0, place, 0)
+    return (place - np.maximum.accumulate(first, -1)).sum(-1)  # of each value, how many before it equal it
 
 
 def _inversions(ranks: Whole) -> Whole:
@@ -75,8 +76,8 @@ def _inversions(ranks: Whole) -> Whole:
         row = np.take_along_axis(ranks, order, -1)
         high, low = row >> bit + 1, row >> bit & 1
         before = low.cumsum(-1) - low  # ones so far, from which those of other blocks of equal higher bits are taken
-        first = np.diff(high, axis=-1, prepend=-1) > 0
-        here = before - np.maximum.accumulate(np.where(first, before, 0), -1)
+        first = np.where(np.diff(high, axis=-1, prepend=-1) > 0, before, 0)
+        here = before - np.maximum.accumulate(first, -1)
         found += (here * (1 - low)).sum(-1)
     return found
 
