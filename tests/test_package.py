@@ -20,7 +20,7 @@ FLOORS = [
     {"data", "layers", "movement", "course", "paper"},
     {"rules"},
     {"propagation"},
-    {"graph", "ranking"},
+    {"graph", "ranking", "replay"},
     {"cutting"},
     {"tracing"},
     {"proving"},
