@@ -28,7 +28,7 @@ FLOORS = [
     {"costs", "pruning", "importance", "train"},
     {"space", "encoder", "base", "observation", "evaluator", "budget"},
     {"scorer", "window", "elimination", "environment"},
-    {"agent", "rivals", "contrast", "trial", "cone", "regression"},
+{"agent", "rivals", "contrast", "trial", "cone", "regression", "ascent"},
     {"funnel", "proof", "terms", "rankers"},
     {"search", "arms", "exact", "pieces", "learners"},
     {"reproduce"},

@@ -23,9 +23,10 @@ from graphprune.census import Census, Survey, best, measured, parts, uniform
 from graphprune.data import Dataset
 from graphprune.entrants import NAMED, candidates, everyone, searched
 from graphprune.jobs import Shared
+from graphprune.correlation import spearman
 from graphprune.rankers import Ranker
 from graphprune.recipe import Recipe
-from graphprune.tabular import TRUTHS, folder, rates
+from graphprune.tabular import TRUTHS, folder, once, rates, truths
 
 _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
@@ -188,3 +189,37 @@ def _some(
     if recipe is not None and mask.any():
         rows.loc[mask] = measured(survey, indices[torch.from_numpy(mask)], recipe, seed, inherit).to_numpy()
     return rows
+
+
+def card(survey: Survey, table: pd.DataFrame) -> str:
+    """How a table was made, in Markdown: what a reader of its numbers must know."""
+    census, rows = survey.census, once(table)
+    first, second = truths(table, "accuracy_test")[:2]
+    groups = len(survey.graph.groups)
+    named = {column.removeprefix("rank_"): int(rows[column].notna().sum()) for column in rows if column.startswith("rank_")}
+    lines = [
+        f"# {census.name}: true accuracies of {len(rows):,} pruned networks",
+        "",
+        f"`graphprune.tabular.load({census.name!r})`, one row a configuration and seed; the columns are described there.",
+        "",
+        f"- **Network**: {census.network}, {groups} groups of coupled channels, {10**groups:.0e} configurations of rates 0, 0.1 ... "
+        f"0.9; {survey.anywhere.costs.full.macs:,} MACs and {survey.anywhere.costs.full.params:,} parameters unpruned. "
+        + (f"Trained by {census.base}, seed {census.seed}." if census.base else "Public CIFAR-10 weights."),
+        f"- **Data**: {census.dataset}, {len(survey.data.train):,} training, {len(survey.data.val):,} validation and "
+        f"{len(survey.data.test):,} test images.",
+        "- **A row**: the channels of largest L1 norm stay, the rest are cut out for real, BN statistics are re-estimated, then "
+        f"SGD with inherited weights. Light: {census.light}, seeds {', '.join(map(str, census.seeds))}. Full: {census.full}, "
+        f"for {int(rows['full_accuracy_val'].notna().sum())} configurations.",
+        f"- **Stratum U**: {int((rows['stratum'] == 'U').sum())} configurations, exactly uniform within bands of R(r) and of MACs "
+        "(column `band`).",
+        f"- **Stratum T**: {int((rows['stratum'] == 'T').sum())} configurations at {census.window[0]:g} to {census.window[1]:g} of "
+        f"the MACs: the best of {census.draws:,} draws of each ranker, and what searches for a higher score found: "
+        + (", ".join(f"{name} {count}" for name, count in named.items()) or "none")
+        + ".",
+        f"- **Parts**: {int((rows['part'] == 'design').sum())} design, {int((rows['part'] == 'report').sum())} report. Rankers that "
+        "learn take their labels from stratum U of the design part, the validation accuracy under the first seed.",
+        f"- **Noise**: test accuracy under two seeds differs by {100 * np.abs(first - second).mean():.2f} points on average; "
+        f"Spearman between the seeds {float(spearman(first, second)):.3f}.",
+        f"- **Hardware**: {runtime.hardware()}. **Licence**: MIT, as the project; the images keep their own.",
+    ]
+    return "\n".join(lines) + "\n"
