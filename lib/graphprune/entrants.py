@@ -107,3 +107,26 @@ def learners(indices: Tensor, accuracies: Tensor, draws: int, seed: int) -> dict
             found[f"trees_{n}_{draw}"] = Trees(*known, seed=draw)
             found[f"ridge_{n}_{draw}"] = Ridge(*known)
     return found
+
+
+def baselines(survey: Survey) -> dict[str, Ranker]:
+    """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
+    data, example = survey.data, survey.data.example()
+    taylor = partial(importance.taylor, data=data)
+    found: dict[str, Ranker] = {
+        "ratio": KeptRatio(),
+        "macs": Macs(example),
+        "params": Params(example),
+        "log_widths_groups": LogWidths("groups"),
+        "log_widths_layers": LogWidths("layers"),
+        "l1_mass": RetainedMass(),
+        "taylor_mass": RetainedMass(taylor),
+        "raw_cosine": RawCosine(),
+        "recalibrated_accuracy": Recalibrated(data),
+        "recalibrated_loss": Recalibrated(data, "loss"),
+        "synflow": SynFlow(),
+        "naswot": Naswot(data),
+        "bees": Bees(data, survey.census.window, FLIGHTS),
+    }
+    found |= {f"random_{seed}": RandomOrder(seed) for seed in range(10)}
+    return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}
