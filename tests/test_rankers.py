@@ -22,6 +22,7 @@ from graphprune.rankers import (
     RawCosine,
     RetainedMass,
     Similarity,
+    Taylor,
     Untrained,
 )
 from graphprune.runtime import seed_generator
@@ -109,13 +110,13 @@ def test_log_widths_of_a_hand_sized_network() -> None:
 
 
 def test_retained_mass_is_the_mean_share_of_what_survives() -> None:
-    model, graph, _ = task()
-    l1, l2 = importance.l1(model, graph), importance.l2(model, graph)
+    model, graph, digits = task()
+    l1, l2, taylor = importance.l1(model, graph), importance.l2(model, graph), importance.taylor(model, graph, digits, seed=3)
     row = drawn(graph, 1)
     keep = keep_from_rates(graph, row[0], l1)
-    for mass in (l1, l2):
+    for mass, named in ((l1, importance.l1), (l2, importance.l2), (taylor, Taylor(digits, seed=3))):
         expected = np.mean([float(mass[name][kept].sum() / mass[name].sum()) for name, kept in keep.items()])
-        found = RetainedMass(lambda *_, own=mass: own)(graph, model, row)
+        found = RetainedMass(named)(graph, model, row)
         assert found.item() == pytest.approx(expected)
 
 

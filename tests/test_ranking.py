@@ -157,6 +157,8 @@ def test_bad_counts_are_refused() -> None:
         regret([1, 2, 3, 4], [1, 2, 3, 4], 5)
     with pytest.raises(ValueError, match=r"covariates must be \(C, N\) of the 4 networks"):
         agreement([1, 2, 3, 4], [1, 2, 3, 4], covariates=[1, 2, 3])
+    with pytest.raises(ValueError, match="held fixed for spearman alone"):
+        agreement([1, 2, 3, 4], [1, 2, 3, 4], covariates=[1, 2, 3, 4], statistic=kendall)
     with pytest.raises(ValueError, match="a ceiling needs 2 measurements"):
         ceiling([1, 2, 3, 4])
     with pytest.raises(ValueError, match=r"their ceiling is -1\.000, not above 0"):

@@ -32,8 +32,8 @@ def partial(scores: ArrayLike, truths: ArrayLike, covariates: ArrayLike) -> Floa
 
     Shapes: (..., N), (..., N), (C, ..., N) -> (...).
 
-    >>> partial([1, 2, 4, 3], [1, 3, 4, 2], [[2, 1, 3, 4]]).round(6).item()
-    0.904534
+    >>> partial([1, 2, 4, 3], [1, 3, 4, 2], [[1, 2, 3, 4]]).round(6).item()
+    0.872872
     """
     basis: list[Floats] = []  # orthonormal, of the centred ranks of the covariates
     for covariate in np.asarray(covariates):

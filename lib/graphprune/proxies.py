@@ -67,9 +67,9 @@ class Recalibrated(Ranker):
 class SynFlow(Ranker):
     """The log of the flow through all weights, log sum |theta . dR/dtheta| (Abdelfattah et al. 2021, arXiv 2101.08134).
 
-    R is the sum of the outputs for an input of ones, all parameters replaced by their absolute values and BN bypassed (section
-    3.3 there; Tanaka et al. 2020, eq. 3). Summed are the weights of convolutions and linear layers. In double precision, and
-    the log [our choice], as the sum grows like the product of all widths.
+    R is the sum of the outputs for an input of ones, all parameters replaced by their absolute values and BN bypassed, as in
+    the authors' code; summed are the weights of convolutions and linear layers. In double precision, and the log [our
+    choice], as the sum grows like the product of all widths.
     """
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
@@ -80,10 +80,10 @@ class SynFlow(Ranker):
 
 @dataclass(frozen=True, eq=False)
 class Naswot(Ranker):
-    """log |det K_H| of the ReLUs' codes of a minibatch (Mellor et al. 2021, eq. 2): large where images are told apart.
+    """log |det K_H| of the ReLUs' codes of a minibatch (Mellor et al. 2021): large where images are told apart.
 
     c_i holds for image i which of all N_A rectified units are above 0, and K_H[i, j] = N_A - Hamming(c_i, c_j). BN takes
-    the minibatch's own statistics, as in the authors' code, which leaves the network in training mode.
+    the minibatch's own statistics, as in the authors' code, whose networks are in training mode.
 
     Attributes:
         data: `.train` gives the images, without augmentation.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace, Scores, check_indices, kept_masks, kept_table
 from graphprune.window import Score
+
+if TYPE_CHECKING:
+    from graphprune.data import Dataset
 
 Importance = Callable[[nn.Module, ChannelGraph], Scores]
 """A network and its graph -> the importance of each channel, as the functions of `graphprune.importance`."""
@@ -184,12 +187,29 @@ class LogWidths(Ranker):
         return _sum_of(kept_table(graph).double().log() * weight[:, None])
 
 
+@dataclass(frozen=True, eq=False)
+class Taylor:
+    """`importance.taylor` on one data set: an importance whose settings can be read and stored.
+
+    Attributes:
+        data, batches, batch_size, seed: as `importance.taylor` takes them.
+    """
+
+    data: Dataset
+    batches: int = 8
+    batch_size: int = 128
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, graph: ChannelGraph) -> Scores:
+        return importance.taylor(model, graph, self.data, batches=self.batches, batch_size=self.batch_size, seed=self.seed)
+
+
 @dataclass(frozen=True)
 class RetainedMass(Ranker):
     """The share of a group's importance that its surviving channels hold, mean over groups.
 
     Attributes:
-        mass: the importance that is added up; another than `kept_by` says how much of it that choice keeps.
+        mass: the importance that is added up, such as `importance.l1` or `Taylor(data)`.
         kept_by: the importance that says which channels survive; L1 in the paper, and in every network pruned here.
     """
 

@@ -109,7 +109,7 @@ def agreement(
         truths: (N,), or (T, N) of T measurements of the same networks; higher = better.
         band: (N,) whole numbers, e.g. from `bands`: correlate inside each band and average. None = all at once.
         statistic: `spearman`, `kendall`, or any other.
-        covariates: (N,) or (C, N), what is held fixed besides: Spearman's `partial` in place of the statistic.
+        covariates: (N,) or (C, N), what is held fixed besides: Spearman's correlation becomes the `partial` one.
         resamples: bootstrap draws.
         seed: of the draws.
 
@@ -236,6 +236,8 @@ def _checked(
     if given.ndim != 2 or measured.ndim != 2 or not given.shape[1] == measured.shape[1] == place.size:
         shapes = f"{given.shape}, {measured.shape} and {place.shape}"
         raise ValueError(f"scores (S, N), truths (T, N) and band (N,) must be of the same N networks, got {shapes}")
+    if fixed is not None and statistic is not spearman:
+        raise ValueError("covariates: held fixed for spearman alone; leave out the statistic or the covariates")
     if fixed is not None and fixed.shape[1:] != (place.size,):
         raise ValueError(f"covariates must be (C, N) of the {place.size} networks, got {fixed.shape}")
     for name, values in (("scores", given), ("truths", measured), ("covariates", fixed)):
