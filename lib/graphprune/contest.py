@@ -20,10 +20,10 @@ from torch import Tensor
 
 from graphprune import artifacts, jobs, runtime
 from graphprune.census import Census, Survey, best, measured, parts, uniform
-from graphprune.data import Dataset
-from graphprune.entrants import NAMED, candidates, everyone, searched
-from graphprune.jobs import Shared
 from graphprune.correlation import spearman
+from graphprune.data import Dataset
+from graphprune.entrants import NAMED, candidates
+from graphprune.jobs import Shared
 from graphprune.rankers import Ranker
 from graphprune.recipe import Recipe
 from graphprune.tabular import TRUTHS, folder, once, rates, truths
@@ -167,7 +167,7 @@ def assemble(survey: Survey, chosen: pd.DataFrame, tops: Mapping[str, Tensor], s
 
 
 def _fully(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
-    """Which configurations are trained fully: a random part of U, and what rankers (not searches) named under the first seed."""
+    """Which are trained fully: a random part of U, and under the first seed what rankers (not searches) named."""
     some = torch.randperm(int((about["stratum"] == "U").sum()), generator=survey.generator("fully"))[: survey.census.fully]
     mask = np.isin(np.arange(len(about)), some.numpy())
     if seed == survey.census.seeds[0]:
@@ -193,33 +193,32 @@ def _some(
 
 def card(survey: Survey, table: pd.DataFrame) -> str:
     """How a table was made, in Markdown: what a reader of its numbers must know."""
-    census, rows = survey.census, once(table)
+    census, data, full, rows = survey.census, survey.data, survey.anywhere.costs.full, once(table)
     first, second = truths(table, "accuracy_test")[:2]
-    groups = len(survey.graph.groups)
-    named = {column.removeprefix("rank_"): int(rows[column].notna().sum()) for column in rows if column.startswith("rank_")}
-    lines = [
-        f"# {census.name}: true accuracies of {len(rows):,} pruned networks",
-        "",
-        f"`graphprune.tabular.load({census.name!r})`, one row a configuration and seed; the columns are described there.",
-        "",
-        f"- **Network**: {census.network}, {groups} groups of coupled channels, {10**groups:.0e} configurations of rates 0, 0.1 ... "
-        f"0.9; {survey.anywhere.costs.full.macs:,} MACs and {survey.anywhere.costs.full.params:,} parameters unpruned. "
-        + (f"Trained by {census.base}, seed {census.seed}." if census.base else "Public CIFAR-10 weights."),
-        f"- **Data**: {census.dataset}, {len(survey.data.train):,} training, {len(survey.data.val):,} validation and "
-        f"{len(survey.data.test):,} test images.",
-        "- **A row**: the channels of largest L1 norm stay, the rest are cut out for real, BN statistics are re-estimated, then "
-        f"SGD with inherited weights. Light: {census.light}, seeds {', '.join(map(str, census.seeds))}. Full: {census.full}, "
-        f"for {int(rows['full_accuracy_val'].notna().sum())} configurations.",
-        f"- **Stratum U**: {int((rows['stratum'] == 'U').sum())} configurations, exactly uniform within bands of R(r) and of MACs "
-        "(column `band`).",
-        f"- **Stratum T**: {int((rows['stratum'] == 'T').sum())} configurations at {census.window[0]:g} to {census.window[1]:g} of "
-        f"the MACs: the best of {census.draws:,} draws of each ranker, and what searches for a higher score found: "
-        + (", ".join(f"{name} {count}" for name, count in named.items()) or "none")
-        + ".",
-        f"- **Parts**: {int((rows['part'] == 'design').sum())} design, {int((rows['part'] == 'report').sum())} report. Rankers that "
-        "learn take their labels from stratum U of the design part, the validation accuracy under the first seed.",
-        f"- **Noise**: test accuracy under two seeds differs by {100 * np.abs(first - second).mean():.2f} points on average; "
-        f"Spearman between the seeds {float(spearman(first, second)):.3f}.",
-        f"- **Hardware**: {runtime.hardware()}. **Licence**: MIT, as the project; the images keep their own.",
-    ]
-    return "\n".join(lines) + "\n"
+    groups, size = len(survey.graph.groups), {name: int((rows["stratum"] == name).sum()) for name in "UT"}
+    named = [f"{c.removeprefix('rank_')} {rows[c].notna().sum()}" for c in rows if c.startswith("rank_")]
+    part = rows["part"].value_counts()
+    origin = f"trained by {census.base}, seed {census.seed}" if census.base else "public CIFAR-10 weights"
+    return f"""# {census.name}: the true accuracies of {len(rows):,} pruned networks
+
+`graphprune.tabular.load({census.name!r})`, one row a configuration and seed; `tabular.Table` describes the columns.
+
+- **Network**: {census.network}, {origin}; {groups} groups of coupled channels, 10^{groups} configurations of the rates
+  0, 0.1 ... 0.9; {full.macs:,} MACs and {full.params:,} parameters unpruned.
+- **Data**: {census.dataset}; {len(data.train):,} training, {len(data.val):,} validation and {len(data.test):,} test images.
+- **A row**: the channels of the largest L1 norms stay, the others are cut out, BN statistics are re-estimated, then SGD from
+  the weights that are left. Light: {census.light}, under the seeds {", ".join(map(str, census.seeds))}. Full: {census.full},
+  {int(rows["full_accuracy_val"].notna().sum())} configurations. From new weights: {census.anew}, {_count(rows)} configurations.
+- **Stratum U**: {size["U"]} configurations, exactly uniform within bands of R(r) and of MACs (column `band`).
+- **Stratum T**: {size["T"]} configurations at {census.window[0]:g} to {census.window[1]:g} of the MACs: the best of
+  {census.draws:,} draws of each ranker, and what searches for higher scores found: {", ".join(named) or "none here"}.
+- **Parts**: {part["design"]} design, {part["report"]} report. Rankers that learn have their labels from U, design: the
+  validation accuracy under the first seed.
+- **Noise**: the test accuracies under two seeds are {100 * np.abs(first - second).mean():.2f} points apart on average;
+  Spearman between them {float(spearman(first, second)):.3f}.
+- **Made on** {runtime.hardware()}. **Licence**: MIT, as the project; the images keep their own.
+"""
+
+
+def _count(rows: pd.DataFrame) -> int:
+    return int(rows["anew_accuracy_val"].notna().sum())

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from graphprune import contrast, importance, runtime
+from graphprune import contrast, runtime
 from graphprune.census import Survey
 from graphprune.graph import ChannelGraph
+from graphprune.hive import Bees
 from graphprune.learners import Regression, Ridge, Trees
+from graphprune.proxies import Naswot, Recalibrated, SynFlow
 from graphprune.rankers import (
     KeptRatio,
     LogWidths,
@@ -22,13 +24,18 @@ from graphprune.rankers import (
     RawCosine,
     RetainedMass,
     Similarity,
+    Taylor,
     Untrained,
 )
 from graphprune.window import Score
 
 ANCHORS = {"unpruned": contrast.anchor_unpruned, "l1": contrast.anchor_l1, "first": contrast.anchor_first}
 LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own": contrast.loss_repel_own}
+NAMED = ("random", "similarity", "similarity_own", "untrained", "log_widths", "sacp1", "bees")
+"""Who names stratum T."""
 KINDS = ("gcn", "gat", "sage")
+FLIGHTS = 512  # configurations that the bees may try
+KNOWN = 128  # labels of the learner that names candidates
 LABELS = (16, 32, 64, 128, 256, 512)
 
 
@@ -92,17 +99,22 @@ def without_bn(graph: ChannelGraph) -> ChannelGraph:
     return replace(graph, nodes=tuple(graph.nodes[number] for number in kept), edge_index=edge_index)
 
 
-def learners(indices: Tensor, accuracies: Tensor, draws: int, seed: int) -> dict[str, Ranker]:
-    """Rankers that learn from n labels, each from `draws` draws of them.
+def some_labels(indices: Tensor, accuracies: Tensor, n: int, draw: int) -> tuple[Tensor, Tensor]:
+    """The first n of the labels, in an order of their own for each draw."""
+    some = torch.randperm(len(indices), generator=runtime.seed_generator(draw, "labels"))[:n]
+    return indices[some], accuracies[some]
+
+
+def learners(indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranker]:
+    """Rankers that learn from n labels, each from several draws of them.
 
     Args:
         indices, accuracies: (N, groups) and (N,), the labels there are.
     """
     found: dict[str, Ranker] = {}
-    for draw in range(draws):
-        order = torch.randperm(len(indices), generator=runtime.seed_generator(seed, "labels", draw))
-        for n in (n for n in LABELS if n <= len(indices)):
-            known = indices[order[:n]], accuracies[order[:n]]
+    for n in (n for n in LABELS if n <= len(indices)):
+        for draw in range(draws):
+            known = some_labels(indices, accuracies, n, draw)
             found[f"sacp1_{n}_{draw}"] = Regression(*known, seed=draw)
             found[f"trees_{n}_{draw}"] = Trees(*known, seed=draw)
             found[f"ridge_{n}_{draw}"] = Ridge(*known)
@@ -112,7 +124,6 @@ def learners(indices: Tensor, accuracies: Tensor, draws: int, seed: int) -> dict
 def baselines(survey: Survey) -> dict[str, Ranker]:
     """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
     data, example = survey.data, survey.data.example()
-    taylor = partial(importance.taylor, data=data)
     found: dict[str, Ranker] = {
         "ratio": KeptRatio(),
         "macs": Macs(example),
@@ -120,7 +131,7 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
         "log_widths_groups": LogWidths("groups"),
         "log_widths_layers": LogWidths("layers"),
         "l1_mass": RetainedMass(),
-        "taylor_mass": RetainedMass(taylor),
+        "taylor_mass": RetainedMass(Taylor(data)),
         "raw_cosine": RawCosine(),
         "recalibrated_accuracy": Recalibrated(data),
         "recalibrated_loss": Recalibrated(data, "loss"),
@@ -130,3 +141,20 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
     }
     found |= {f"random_{seed}": RandomOrder(seed) for seed in range(10)}
     return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}
+
+
+def candidates(survey: Survey, indices: Tensor, accuracies: Tensor) -> dict[str, Ranker]:
+    """The main rankers: each names the best of a million draws, which are then measured (stratum T).
+
+    Args:
+        indices, accuracies: (N, groups) and (N,), the labels there are; `KNOWN` of them are used.
+    """
+    known = some_labels(indices, accuracies, KNOWN, 0)
+    return {
+        "random": RandomOrder(),
+        "similarity": Similarity(),
+        "similarity_own": Similarity(triads=contrast.anchor_unpruned, loss=contrast.loss_repel_own),
+        "untrained": Untrained(),
+        "log_widths": LogWidths("layers"),
+        "sacp1": Regression(*known),
+    }
