@@ -21,7 +21,7 @@ FLOORS = [
     {"rules"},
     {"propagation"},
     {"graph", "ranking", "replay"},
-    {"cutting"},
+    {"cutting", "slider"},
     {"tracing"},
     {"proving"},
     {"coupling"},
