@@ -17,7 +17,7 @@ def made_up(n: int = 120) -> pd.DataFrame:
     """A table with the committed ones' columns: two budgets, two seeds, full trainings of most under the first seed."""
     generator = np.random.default_rng(0)
     quality = generator.normal(0, 1, n)
-    macs = np.where(np.arange(n) % 3 == 0, 4_000_000, 8_000_000) + generator.integers(-50_000, 50_000, n)
+    share = np.where(np.arange(n) % 3 == 0, 0.2, 0.4) + generator.uniform(-0.0025, 0.0025, n)
     rows = []
     for i in range(n):
         for seed in (0, 1):
@@ -26,7 +26,7 @@ def made_up(n: int = 120) -> pd.DataFrame:
             rows.append({
                 "indices": np.array([i % 10, i // 10]),
                 "seed": seed,
-                "macs": int(macs[i]),
+                "macs_share": share[i],
                 "accuracy_val": 0.9 + light / 50,
                 "loss_val": 0.3 - light / 50,
                 "full_accuracy_val": 0.95 + full / 50 if fully else np.nan,
@@ -62,65 +62,65 @@ def png(figure) -> bytes:
 
 
 def test_candidates_stand_in_the_rankers_order_and_are_fully_trained():
-    found = at_budget(TABLE, "default", 8_000_000)
-    rows = TABLE[(TABLE["macs"] > 6_000_000) & TABLE["full_accuracy_test"].notna()].sort_values("score_default")
+    found = at_budget(TABLE, "default", 0.4)
+    rows = TABLE[(TABLE["macs_share"] > 0.3) & TABLE["full_accuracy_test"].notna()].sort_values("score_default")
     assert found.full_test[0].tolist() == rows["full_accuracy_test"].tolist()[::-1]
     assert found.light_accuracy.shape == (2, len(rows))
 
 
 def test_budgets_are_where_the_networks_are():
     found = budgets(TABLE, 41)
-    assert {round(value / 4e6) for value in found} == {1, 2}
+    assert {round(value / 0.2) for value in found} == {1, 2}
     assert max(found.values()) == 72
     assert all(len(at_budget(TABLE, "default", budget)) == near for budget, near in found.items())
 
 
 def test_every_network_is_one_point_marked_by_how_far_it_came():
-    left, right = draw(TABLE, "default", 8_000_000, 30, 5).axes
+    left, right = draw(TABLE, "default", 0.4, 30, 5).axes
     assert points(left) == [72 - 30, 30 - 5, 5 - 1, 1]
     assert len(right.collections[0].get_offsets()) == 3
-    assert left.get_title() == "72 networks at 8 M MACs ± 5%"
+    assert left.get_title() == "72 networks at 0.4 of the MACs, ± 5%"
     assert right.get_title() == "m = 30 light, k = 5 full trainings"
 
 
 def test_the_means_written_are_those_of_the_replays():
-    networks = at_budget(TABLE, "default", 8_000_000)
+    networks = at_budget(TABLE, "default", 0.4)
     found = slider.replays(networks, [30], 5).test[:, 0, 4].mean()
-    figure = draw(TABLE, "default", 8_000_000, 30, 5)
+    figure = draw(TABLE, "default", 0.4, 30, 5)
     assert figure.axes[1].texts[0].get_text() == f"{100 * found:.2f}"
-    assert f"chosen: test accuracy {slider.replay(networks, 30, 5).test:.1%}" in texts(figure)
+    assert f"chosen: test accuracy {slider.run(networks, 30, 5).test:.1%}" in texts(figure)
 
 
-@pytest.mark.parametrize("change", [{"ranker": "backwards"}, {"budget": 4_000_000}, {"m": 8}, {"k": 1}])
+@pytest.mark.parametrize("change", [{"ranker": "backwards"}, {"budget": 0.2}, {"m": 8}, {"k": 1}])
 def test_each_argument_changes_what_is_written_and_drawn(change):
-    usual = {"ranker": "default", "budget": 8_000_000, "m": 30, "k": 5}
+    usual = {"ranker": "default", "budget": 0.4, "m": 30, "k": 5}
     before, after = draw(TABLE, **usual), draw(TABLE, **usual | change)
     assert texts(before) != texts(after)
     assert png(before) != png(after)
 
 
 def test_the_ranker_that_knows_beats_random_and_the_backward_one_does_not():
-    mean = {name: float(draw(TABLE, name, 8_000_000, 10, 3).axes[1].texts[0].get_text()) for name in rankers(TABLE)}
-    random, oracle = (float(draw(TABLE, "default", 8_000_000, 10, 3).axes[1].texts[i].get_text()) for i in (1, 2))
+    mean = {name: float(draw(TABLE, name, 0.4, 10, 3).axes[1].texts[0].get_text()) for name in rankers(TABLE)}
+    random, oracle = (float(draw(TABLE, "default", 0.4, 10, 3).axes[1].texts[i].get_text()) for i in (1, 2))
     assert mean["backwards"] < random < mean["default"] <= oracle
 
 
 def test_m_and_k_are_at_most_what_is_there():
-    assert draw(TABLE, "default", 8_000_000, 150, 150).axes[1].get_title() == "m = 72 light, k = 72 full trainings"
-    assert draw(TABLE, "default", 8_000_000, 3, 5).axes[1].get_title() == "m = 3 light, k = 3 full trainings"
+    assert draw(TABLE, "default", 0.4, 150, 150).axes[1].get_title() == "m = 72 light, k = 72 full trainings"
+    assert draw(TABLE, "default", 0.4, 3, 5).axes[1].get_title() == "m = 3 light, k = 3 full trainings"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"ranker": "best"}, r"ranker='best': the table holds the scores of \['default', 'backwards'\]"),
-        ({"budget": 1_000}, "budget=1000: the table has no fully trained network within 5% of it"),
+        ({"budget": 0.9}, "budget=0.9: the table has no fully trained network within 5% of it"),
         ({"m": 0}, "m=0: must be 1 <= k <= m"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        draw(TABLE, **{"ranker": "default", "budget": 8_000_000, "m": 30, "k": 5} | change)
+        draw(TABLE, **{"ranker": "default", "budget": 0.4, "m": 30, "k": 5} | change)
 
 
 def test_a_table_without_full_trainings_is_refused():
@@ -143,10 +143,10 @@ def test_each_slider_redraws_the_figure():
         assert drawn[-1].axes[1].get_title() == title
     knobs["ranker"].value = "backwards"
     assert "backwards" in [label.get_text() for label in drawn[-1].axes[1].get_yticklabels()]
-    knobs["MACs"].value = first
-    assert drawn[-1].axes[0].get_title().startswith(f"{budgets(TABLE)[first]} networks at {first / 1e6:.3g} M")
+    knobs["MACs share"].value = first
+    assert drawn[-1].axes[0].get_title().startswith(f"{budgets(TABLE)[first]} networks at {first:.3g} of the MACs")
     assert len(drawn) == 4
-    assert next(label for label, _ in knobs["MACs"].options).endswith(f"({budgets(TABLE)[first]} networks)")
+    assert next(label for label, _ in knobs["MACs share"].options).endswith(f"({budgets(TABLE)[first]} networks)")
 
 
 def test_nobody_is_there_outside_a_notebook():

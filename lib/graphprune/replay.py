@@ -127,7 +127,7 @@ def candidates(table: pd.DataFrame, order: ArrayLike, *, light_epochs: float = 1
 
 
 @dataclass(frozen=True)
-class Replay:
+class Run:
     """One run of the funnel.
 
     Attributes:
@@ -141,9 +141,9 @@ class Replay:
     test: float
 
 
-def replay(
+def run(
     given: Candidates, m: int, k: int, criterion: Criterion = "accuracy", *, light_seed: int = 0, full_seed: int = 0
-) -> Replay:
+) -> Run:
     """One run on the candidates as they are: of the first m the k best after light training, of those the best after full.
 
     SACP-2 (table 4: no top-k stage) is k = 1: the best after light training is the one trained fully.
@@ -151,7 +151,7 @@ def replay(
     Raises:
         ValueError: not 1 <= k <= m <= n.
 
-    >>> found = replay(Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]]), 2, 2)
+    >>> found = run(Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]]), 2, 2)
     >>> found.finalists, found.chosen, found.test
     ((1, 0), 0, 0.91)
     """
@@ -160,7 +160,7 @@ def replay(
     light, full = given.places(criterion, light_seed, full_seed)
     finalists = np.argsort(light[:m])[:k]
     chosen = int(finalists[full[finalists].argmin()])
-    return Replay(tuple(finalists.tolist()), chosen, float(given.full_test[full_seed, chosen]))
+    return Run(tuple(finalists.tolist()), chosen, float(given.full_test[full_seed, chosen]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,11 +283,11 @@ def _tests(given: Candidates, drawn: Ints, light: Ints, full: Ints, sizes: Ints,
     pairs = [[given.places(criterion, s, f) for f in range(len(given.full_test))] for s in range(len(given.light_loss))]
     first, last = (np.array([[pair[i] for pair in row] for row in pairs]) for i in (0, 1))  # (S, F, n) places
     owner = np.argsort(last, axis=2)  # whose place it is
-    run, at = first[light[:, None], full[:, None], drawn], np.argsort(first[:, 0], axis=1)
+    places, at = first[light[:, None], full[:, None], drawn], np.argsort(first[:, 0], axis=1)
     out = np.full((len(drawn), len(sizes), k), np.nan)
     for j, m in enumerate(sizes):
         some = min(k, m)
-        top = np.sort(np.partition(run[:, :m], some - 1, axis=1)[:, :some], 1)  # (R, some) light places, the best first
+        top = np.sort(np.partition(places[:, :m], some - 1, axis=1)[:, :some], 1)  # (R, some) light places, the best first
         finalists = at[light[:, None], top]
         best = np.minimum.accumulate(last[light[:, None], full[:, None], finalists], 1)  # of the first 1, 2 ... k
         out[:, j, :some] = given.full_test[full[:, None], owner[light[:, None], full[:, None], best]]

@@ -19,10 +19,10 @@ from ipywidgets import Dropdown, IntSlider, Layout, SelectionSlider, VBox
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graphprune.replay import Candidates, candidates, replay, replays
+from graphprune.replay import Candidates, candidates, replays, run
 
 WIDTH = 0.05
-"""Networks stand at a budget whose MACs differ from it by this share at most."""
+"""Networks stand at a budget whose MACs differ from it by this part of it at most."""
 FEWEST = 5  # networks at a budget that the slider offers
 SCORE = "score_"
 
@@ -36,16 +36,16 @@ def at_budget(table: pd.DataFrame, ranker: str, budget: float) -> Candidates:
     """The networks at a budget, in the ranker's order; those alone that are fully trained under the first seed.
 
     Args:
-        table: columns as in `replay.candidates`, and `macs` and `score_<ranker>`.
+        table: columns as in `replay.candidates`, and `macs_share` and `score_<ranker>` (`tabular.Table` has them).
         ranker: one of `rankers(table)`.
-        budget: multiply-adds.
+        budget: a share of the whole network's multiply-adds.
 
     Raises:
         ValueError: an unknown ranker, or no such network.
     """
     if ranker not in rankers(table):
         raise ValueError(f"ranker={ranker!r}: the table holds the scores of {rankers(table)}")
-    rows = table[(table["macs"] / budget - 1).abs() <= WIDTH]
+    rows = table[(table["macs_share"] / budget - 1).abs() <= WIDTH]
     rows = rows[_complete(rows) & rows[SCORE + ranker].notna()]
     if rows.empty:
         raise ValueError(
@@ -61,21 +61,21 @@ def _complete(rows: pd.DataFrame) -> pd.Series:
     return light & (rows["full_accuracy_test"].notna() & first).groupby(key).transform("any")
 
 
-def budgets(table: pd.DataFrame, count: int = 15) -> dict[int, int]:
-    """Where the slider may stand: up to `count` multiply-adds, equal factors apart, each with its number of networks.
+def budgets(table: pd.DataFrame, count: int = 15) -> dict[float, int]:
+    """Where the slider may stand: up to `count` shares of the MACs, equal factors apart, each with its number of networks.
 
     Raises:
         ValueError: there are fewer than 5 fully trained networks everywhere.
     """
     rows = table[_complete(table) & (table["seed"] == table["seed"].min())]
-    macs = rows["macs"].to_numpy(np.float64)
+    shares = rows["macs_share"].to_numpy(np.float64)
     found = {}
-    for value in np.geomspace(macs.min(), macs.max(), count) if len(macs) else ():
-        near = int((np.abs(macs / int(value) - 1) <= WIDTH).sum())
+    for value in np.geomspace(shares.min(), shares.max(), count).round(4).tolist() if len(shares) else ():
+        near = int((np.abs(shares / value - 1) <= WIDTH).sum())
         if near >= FEWEST:
-            found[int(value)] = near
+            found[value] = near
     if not found:
-        raise ValueError(f"table: fewer than {FEWEST} fully trained networks within {WIDTH:.0%} of any multiply-adds")
+        raise ValueError(f"table: fewer than {FEWEST} fully trained networks within {WIDTH:.0%} of any share of the MACs")
     return found
 
 
@@ -89,14 +89,14 @@ def draw(table: pd.DataFrame, ranker: str, budget: float, m: int, k: int) -> Fig
     Where fewer than m networks are there, m is all of them, and k at most m.
 
     Args:
-        table, ranker, budget: as in `at_budget`.
+        table, ranker, budget: as in `at_budget`. To judge a ranker, give the rows it was not designed on alone.
         m: how many networks are lightly trained.
         k: how many of them are fully trained.
 
     Raises:
         ValueError: m or k below 1, an unknown ranker, or no network at this budget.
 
-    >>> draw(table, "similarity", 8_000_000, m=150, k=10).savefig("funnel.png")
+    >>> draw(table, "similarity", 0.21, m=150, k=10).savefig("funnel.png")
     """
     networks = at_budget(table, ranker, budget)
     m = min(m, len(networks))
@@ -104,7 +104,7 @@ def draw(table: pd.DataFrame, ranker: str, budget: float, m: int, k: int) -> Fig
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
     _funnel(left, networks, m, k)
-    left.set_title(f"{len(networks)} networks at {budget / 1e6:.3g} M MACs ± {WIDTH:.0%}", fontsize=11)
+    left.set_title(f"{len(networks)} networks at {budget:.3g} of the MACs, ± {WIDTH:.0%}", fontsize=11)
     _found(right, networks, ranker, m, k)
     right.set_title(f"m = {m} light, k = {k} full trainings", fontsize=11)
     seaborn.despine(figure)
@@ -113,16 +113,16 @@ def draw(table: pd.DataFrame, ranker: str, budget: float, m: int, k: int) -> Fig
 
 def _funnel(axes: Axes, networks: Candidates, m: int, k: int) -> None:
     """Validation accuracy after light and full training under the first seeds, the networks taken marked."""
-    run = replay(networks, m, k)
+    one = run(networks, m, k)
     stage = np.full(len(networks), f"not among the first {m}", object)
     stage[:m] = f"first {m}: lightly trained"
-    stage[list(run.finalists)] = f"best {k} of them: fully trained"
-    stage[run.chosen] = f"chosen: test accuracy {run.test:.1%}"
+    stage[list(one.finalists)] = f"best {k} of them: fully trained"
+    stage[one.chosen] = f"chosen: test accuracy {one.test:.1%}"
     colours = seaborn.color_palette("colorblind")
     looks = {f"not among the first {m}": (".", "#b5b5b5", 50), f"first {m}: lightly trained": ("o", colours[0], 30)}
     looks |= {
         f"best {k} of them: fully trained": ("D", colours[1], 45),
-        f"chosen: test accuracy {run.test:.1%}": ("*", "k", 260),
+        f"chosen: test accuracy {one.test:.1%}": ("*", "k", 260),
     }
     for label, (marker, colour, size) in looks.items():
         at = stage == label
@@ -155,7 +155,7 @@ def _found(axes: Axes, networks: Candidates, ranker: str, m: int, k: int) -> Non
 # --- the sliders ------------------------------------------------------------------------------------------------------
 
 
-def controls(table: pd.DataFrame, update: Callable[[Figure], None], ranker: str, budget: int, m: int, k: int) -> VBox:
+def controls(table: pd.DataFrame, update: Callable[[Figure], None], ranker: str, budget: float, m: int, k: int) -> VBox:
     """Sliders that draw the figure anew whenever one is moved.
 
     Args:
@@ -163,12 +163,12 @@ def controls(table: pd.DataFrame, update: Callable[[Figure], None], ranker: str,
         update: what to do with each new figure.
         ranker, budget, m, k: where they stand first; the budget is one of `budgets(table)`.
     """
-    options = [(f"{value / 1e6:.3g} M ({near} networks)", value) for value, near in budgets(table).items()]
+    options = [(f"{value:.3g} ({near} networks)", value) for value, near in budgets(table).items()]
     wide = {"layout": Layout(width="32em"), "style": {"description_width": "6em"}}
     live = {"continuous_update": False, **wide}
     knobs = {
         "ranker": Dropdown(options=rankers(table), value=ranker, description="ranker", **wide),
-        "budget": SelectionSlider(options=options, value=budget, description="MACs", **live),
+        "budget": SelectionSlider(options=options, value=budget, description="MACs share", **live),
         "m": IntSlider(m, 1, max(150, m), description="m (light)", **live),
         "k": IntSlider(k, 1, max(20, k), description="k (full)", **live),
     }
@@ -181,7 +181,7 @@ def controls(table: pd.DataFrame, update: Callable[[Figure], None], ranker: str,
     return VBox(list(knobs.values()))
 
 
-def show(table: pd.DataFrame, ranker: str = "default", budget: int | None = None, m: int = 150, k: int = 10) -> None:
+def show(table: pd.DataFrame, ranker: str = "default", budget: float | None = None, m: int = 150, k: int = 10) -> None:
     """The figure as a picture; and below it, where a person's notebook runs the cell, sliders that redraw the picture.
 
     Args:
