@@ -92,6 +92,16 @@ def test_equals_a_plain_loop_on_tables_full_of_ties(seed, n, seeds, levels, crit
                     assert value == slow(networks, order, light[r], full[r], m, k, criterion)
 
 
+def test_equals_a_plain_loop_on_150_candidates():
+    networks = random_networks(1, 150, 2, 1000)
+    found = replays(networks, [40, 150], 10, count=20, seed=5)
+    generator = np.random.default_rng(5)
+    drawn, light, full = generator.integers(150, size=(20, 150)), generator.integers(2, size=20), generator.integers(2, size=20)
+    for r, j, k in np.ndindex(20, 2, 10):
+        value = slow(networks, sorted(drawn[r].tolist()), light[r], full[r], (40, 150)[j], k + 1, "accuracy")
+        assert found.test[r, j, k] == value
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

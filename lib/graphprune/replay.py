@@ -108,22 +108,18 @@ def candidates(table: pd.DataFrame, order: ArrayLike, *, light_epochs: float = 1
     place = np.asarray(order, np.float64)
     if len(place) != len(table):
         raise ValueError(f"order: {len(place)} numbers for {len(table)} rows of the table, must be one a row")
-    rows = table.assign(key=table["indices"].map(tuple), place=place)
-    rows = rows[rows["place"].notna()].sort_values("place", kind="stable")
+    rows = table.assign(place=place).dropna(subset="place").sort_values("place", kind="stable")
     if rows.empty:
         raise ValueError("order: NaN in every row, so that there is no candidate")
-    wide = rows.pivot(index="seed", columns="key")
-    first = rows["key"].unique()  # in the ranker's order
-
-    def column(name: str) -> Floats:
-        return np.stack([wide[name][key].to_numpy(np.float64) for key in first], 1)  # (seeds, n)
-
-    full = [column(f"full_{name}") for name in ("accuracy_val", "loss_val", "accuracy_test")]
-    done = np.isfinite(full).all((0, 2))
+    rows["candidate"] = pd.factorize(rows["indices"].map(tuple))[0]  # numbered in the ranker's order
+    wide = rows.pivot(index="seed", columns="candidate")
+    full = [wide[f"full_{name}"].to_numpy(np.float64) for name in ("accuracy_val", "loss_val", "accuracy_test")]
+    done = np.isfinite(full).all((0, 2))  # (seeds,)
     if not done.any():
         raise ValueError("table: under no seed are all candidates fully trained; leave out those that are not (NaN)")
     accuracy, loss, test = (array[done] for array in full)
-    return Candidates(column("accuracy_val"), column("loss_val"), accuracy, loss, test, light_epochs, full_epochs)
+    light = [wide[name].to_numpy(np.float64) for name in ("accuracy_val", "loss_val")]
+    return Candidates(light[0], light[1], accuracy, loss, test, light_epochs, full_epochs)
 
 
 @dataclass(frozen=True)
