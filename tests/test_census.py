@@ -37,8 +37,8 @@ def test_a_band_of_ratio_is_exactly_uniform(low, high) -> None:
 
 def test_stratum_u_has_its_bands_and_no_network_twice() -> None:
     chosen = census.Census("u", "digits", "resnet8", Recipe(0.1, 0.1, 64), LIGHT, LIGHT, per_band=6, fully=0)
-    from tempfile import TemporaryDirectory
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
         there = census.Survey(chosen, Path(folder))

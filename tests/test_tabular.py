@@ -32,7 +32,14 @@ def test_every_configuration_stands_once_under_every_seed(name: str) -> None:
     keys = table["indices"].map(tuple)
     assert (table.groupby(keys)["seed"].agg(list).map(sorted).map(tuple) == (0, 1)).all()
     first, second = (part.reset_index(drop=True) for _, part in table.groupby("seed"))
-    about = ["indices", "stratum", "band", "part", "macs", *(column for column in table if column.startswith(("score_", "rank_")))]
+    about = [
+        "indices",
+        "stratum",
+        "band",
+        "part",
+        "macs",
+        *(column for column in table if column.startswith(("score_", "rank_"))),
+    ]
     pd.testing.assert_frame_equal(first[about], second[about])
 
 

@@ -47,6 +47,8 @@ class Census:
         light: the recipe every configuration is trained by, under each of `seeds`.
         full: the recipe some are trained by as well, under each of `seeds`.
         fully: how many of stratum U are; of stratum T what rankers named, under the first seed.
+        encoders: encoders trained for each reading of the paper, and draws of labels.
+        source: another census, what is learned on which is carried to this one; "" for none.
         restarts: how many of a random ranker's candidates are also trained from new weights, by the recipe `anew`.
         window: MACs of stratum T, shares of the whole network's.
         top: configurations of stratum T a ranker.
@@ -67,6 +69,8 @@ class Census:
     images: int | None = None
     seed: int = 0
     seeds: tuple[int, ...] = (0, 1)
+    encoders: int = 2
+    source: str = ""
     restarts: int = 0
     anew: Recipe | None = None
 

@@ -8,8 +8,9 @@ killed build goes on where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,31 @@ from graphprune import artifacts, jobs, runtime
 from graphprune.census import Census, Survey, best, measured, parts, uniform
 from graphprune.correlation import spearman
 from graphprune.data import Dataset
-from graphprune.entrants import NAMED, candidates
+from graphprune.distilled import Distilled, Lessons
+from graphprune.entrants import FLIGHTS, FULLY, ablations, baselines, candidates, carried, climbers, learners, own, readings
+from graphprune.hive import Bees
 from graphprune.jobs import Shared
-from graphprune.rankers import Ranker
+from graphprune.means import ClassMeans
+from graphprune.rankers import Ranker, Similarity
 from graphprune.recipe import Recipe
 from graphprune.tabular import TRUTHS, folder, once, rates, truths
 
 _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
 
-CENSUSES = (
-    Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160),
-    Census("digits_seed1", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=16, fully=0, top=0, seed=1),
-    Census("digits_resnet8", "digits", "resnet8", _TRAINED, _LIGHT, _FULL, per_band=16, fully=0, top=0),
-)
+_HARD, _HARDER = Recipe(epochs=0.08, lr=0.02, batch_size=64), Recipe(epochs=0.4, lr=0.02, batch_size=64)
+
+_DIGITS = Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160, encoders=5)
+_SMALL = replace(_DIGITS, per_band=16, fully=0, top=0, encoders=2, source="digits")
+_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=6, fully=0, top=9, images=1000)
+
+CENSUSES = {
+    "digits": replace(_DIGITS, restarts=24, anew=_TRAINED),
+    "digits_seed1": replace(_SMALL, name="digits_seed1", seed=1),
+    "digits_resnet8": replace(_SMALL, name="digits_resnet8", network="resnet8"),
+    "cifar10": replace(_CIFAR, window=(0.4, 0.42)),
+}
+"""The tables there are."""
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------
@@ -75,6 +87,8 @@ def described(value: Any) -> Any:
     """A ranker as plain data, for provenance: its settings, functions by their names and data sets by their fingerprints."""
     if isinstance(value, Dataset):
         return value.fingerprint()
+    if isinstance(value, Survey):
+        return value.base
     if is_dataclass(value) and not isinstance(value, type):
         return [type(value).__name__, {field.name: described(getattr(value, field.name)) for field in fields(value)}]
     if callable(value) and not isinstance(value, Tensor):
@@ -93,23 +107,66 @@ def build(name: str) -> Path:
     Raises:
         ValueError: there is no census of that name.
     """
-    found = {census.name: census for census in CENSUSES}
-    if name not in found:
-        raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(found)}")
-    survey = Survey(found[name], runtime.run_dir("tabular") / name)
-    drawn = uniform(survey)
-    light = measured(survey, rates(drawn), survey.census.light, survey.census.seeds[0])
-    known = (drawn["part"] == "design").to_numpy()
-    labels = rates(drawn[known]), torch.tensor(light.loc[known, "accuracy_val"].to_numpy())
-    tops = {name: _named(survey, name, ranker) for name, ranker in candidates(survey, *labels).items()}
-    tops |= {name: rows for name, rows in searched(survey).items()}
+    if name not in CENSUSES:
+        raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(CENSUSES)}")
+    survey, drawn, known = _surveyed(CENSUSES[name])
+    ours = own(_asked(survey), *known, survey.census.encoders)
+    tops = {who: _named(survey, who, ranker) for who, ranker in candidates(ours, *known).items()} if survey.census.top else {}
+    tops |= _climbed(survey, ours) if survey.census.top else {}
     chosen = joined(survey, drawn, tops)
-    rankers = everyone(survey, *labels)
+    rankers = {**readings(survey.census.encoders), **ablations(survey.census.encoders), **baselines(survey), **ours}
+    rankers |= learners(*known, survey.census.encoders)
+    if survey.census.source:
+        source, _, labels = _surveyed(CENSUSES[survey.census.source])
+        rankers |= carried(source, own(_asked(source), *labels, source.census.encoders))
     table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
     path = folder() / f"{name}.parquet"
     artifacts.save(path, table, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
     path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
     return path
+
+
+def _surveyed(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tensor]]:
+    """A census at work, its stratum U, and the labels rankers may learn from: those of U's design part, first seed."""
+    survey = Survey(census, runtime.run_dir("tabular") / census.name)
+    drawn = uniform(survey)
+    light = measured(survey, rates(drawn), census.light, census.seeds[0])
+    known = (drawn["part"] == "design").to_numpy()
+    return survey, drawn, (rates(drawn[known]), torch.tensor(light.loc[known, "accuracy_val"].to_numpy()))
+
+
+def _asked(survey: Survey) -> Distilled:
+    """The suite's own ranker without labels, its teacher asked once and for all."""
+    ranker = Distilled(ClassMeans(survey.data))
+
+    def asked() -> dict[str, Tensor]:
+        with runtime.threads(1):
+            return ranker.asked(survey.graph, survey.model)._asdict()
+
+    parameters = {"base": survey.base, "ranker": described(ranker)}
+    said = artifacts.stage(survey.folder / "lessons.safetensors", asked, parameters=parameters, modules=("distilled", "means"))
+    return replace(ranker, lessons=Lessons(said["indices"], said["taught"]))
+
+
+def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
+    """What searches for higher scores find, by "SEARCH_RANKER"; and the bees, who search for accuracy."""
+    found = {}
+    for who, ranker in {"similarity": Similarity(), "default": ours["default"]}.items():
+        parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
+        path = survey.folder / "tops" / f"climbed_{who}.safetensors"
+        compute = partial(_threaded, climbers, survey, ranker)
+        rows = artifacts.stage(path, compute, parameters=parameters, modules=("entrants",))
+        found |= {f"{search}_{who}": indices for search, indices in rows.items()}
+    bees = Bees(survey.data, survey.census.window, FLIGHTS)
+    compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
+    parameters = {"base": survey.base, "ranker": described(bees)}
+    visited = artifacts.stage(survey.folder / "tops" / "bees.safetensors", compute, parameters=parameters, modules=("hive",))
+    return found | {"bees": visited["indices"][: survey.census.top]}
+
+
+def _threaded(compute: Callable[..., Any], *arguments: Any) -> Any:
+    with runtime.threads(1):
+        return compute(*arguments)
 
 
 def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
@@ -171,7 +228,7 @@ def _fully(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
     some = torch.randperm(int((about["stratum"] == "U").sum()), generator=survey.generator("fully"))[: survey.census.fully]
     mask = np.isin(np.arange(len(about)), some.numpy())
     if seed == survey.census.seeds[0]:
-        mask |= about[[f"rank_{name}" for name in NAMED if f"rank_{name}" in about]].notna().any(axis=1).to_numpy()
+        mask |= about[[f"rank_{name}" for name in FULLY if f"rank_{name}" in about]].notna().any(axis=1).to_numpy()
     return mask
 
 

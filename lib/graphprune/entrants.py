@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from graphprune import contrast, runtime
+from graphprune import ascent, contrast, exact, runtime
 from graphprune.census import Survey
+from graphprune.distilled import Distilled, Taught
 from graphprune.graph import ChannelGraph
 from graphprune.hive import Bees
 from graphprune.learners import Regression, Ridge, Trees
@@ -27,14 +28,19 @@ from graphprune.rankers import (
     Taylor,
     Untrained,
 )
+from graphprune.scorer import Scorer
+from graphprune.surrogate import ensemble
 from graphprune.window import Score
 
 ANCHORS = {"unpruned": contrast.anchor_unpruned, "l1": contrast.anchor_l1, "first": contrast.anchor_first}
 LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own": contrast.loss_repel_own}
-NAMED = ("random", "similarity", "similarity_own", "untrained", "log_widths", "sacp1", "bees")
-"""Who names stratum T."""
+FULLY = ("random", "similarity", "log_widths", "sacp1", "default", "ours_128")
+"""Whose candidates are trained fully, too."""
 KINDS = ("gcn", "gat", "sage")
 FLIGHTS = 512  # configurations that the bees may try
+APART = 3  # groups in which any two of a diverse choice differ
+PATIENCE = 180.0  # seconds for a proof
+TAU = 0.5  # least R(r) of constrained training configurations
 KNOWN = 128  # labels of the learner that names candidates
 LABELS = (16, 32, 64, 128, 256, 512)
 
@@ -50,14 +56,14 @@ def readings(seeds: int) -> dict[str, Ranker]:
     }
 
 
-def ablations(seeds: int, tau: float) -> dict[str, Ranker]:
+def ablations(seeds: int) -> dict[str, Ranker]:
     """The paper's most literal reading, one thing changed at a time (SACP, table 4, and what it leaves open)."""
     literal = Similarity()
     changes: dict[str, Callable[[int], Ranker]] = {
         "no_graph": lambda seed: Redrawn(replace(literal, seed=seed), unconnected),
         "no_bn": lambda seed: Redrawn(replace(literal, seed=seed), without_bn),
         "undirected": lambda seed: replace(literal, seed=seed, undirected=True),
-        "constrained": lambda seed: replace(literal, seed=seed, min_ratio=tau),
+        "constrained": lambda seed: replace(literal, seed=seed, min_ratio=TAU),
         "temperature_0.1": lambda seed: replace(literal, seed=seed, temperature=0.1),
         "temperature_1": lambda seed: replace(literal, seed=seed, temperature=1.0),
         "n_256": lambda seed: replace(literal, seed=seed, n_train=256),
@@ -121,6 +127,33 @@ def learners(indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranke
     return found
 
 
+def own(distilled: Distilled, indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranker]:
+    """The suite's own: "default" without labels, "ours_N_DRAW" tuned on n of them."""
+    found: dict[str, Ranker] = {"default": distilled}
+    for n in (n for n in LABELS if n <= len(indices)):
+        for draw in range(draws):
+            found[f"ours_{n}_{draw}"] = Taught(*some_labels(indices, accuracies, n, draw), replace(distilled, seed=draw))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Carried(Ranker):
+    """What was learned on one network, applied to another."""
+
+    ranker: Distilled | Taught
+    source: Survey
+
+    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
+        return ensemble(self.ranker.fit(self.source.graph, self.source.model), graph)
+
+
+def carried(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
+    """The suite's own rankers as they were made on another network."""
+    return {
+        f"carried_{name}": Carried(ranker, source) for name, ranker in ours.items() if isinstance(ranker, Distilled | Taught)
+    }
+
+
 def baselines(survey: Survey) -> dict[str, Ranker]:
     """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
     data, example = survey.data, survey.data.example()
@@ -143,18 +176,39 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
     return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}
 
 
-def candidates(survey: Survey, indices: Tensor, accuracies: Tensor) -> dict[str, Ranker]:
+def candidates(ours: Mapping[str, Ranker], indices: Tensor, accuracies: Tensor) -> dict[str, Ranker]:
     """The main rankers: each names the best of a million draws, which are then measured (stratum T).
 
     Args:
+        ours: the suite's own.
         indices, accuracies: (N, groups) and (N,), the labels there are; `KNOWN` of them are used.
     """
-    known = some_labels(indices, accuracies, KNOWN, 0)
     return {
         "random": RandomOrder(),
         "similarity": Similarity(),
         "similarity_own": Similarity(triads=contrast.anchor_unpruned, loss=contrast.loss_repel_own),
         "untrained": Untrained(),
         "log_widths": LogWidths("layers"),
-        "sacp1": Regression(*known),
+        "sacp1": Regression(*some_labels(indices, accuracies, KNOWN, 0)),
+        "default": ours["default"],
+        f"ours_{KNOWN}": ours[f"ours_{KNOWN}_0"],
     }
+
+
+def climbers(survey: Survey, ranker: Ranker) -> dict[str, Tensor]:
+    """What looks further up a score than a million draws do, (n, groups) each, the best first; a third of `top` but for the proof.
+
+    "local" and "evolution" ask for scores only (`ascent`). Where the score is a similarity, "optimum" is the proven best of
+    all, and in "diverse" any two networks differ in at least `APART` groups (`exact.optimum`).
+    """
+    census, window, few = survey.census, replace(survey.anywhere, macs=survey.census.window), -(-survey.census.top // 3)
+    score = ranker.prepare(survey.graph, survey.model)
+    found = {
+        "local": ascent.climb(score, window, k=few).indices,
+        "evolution": ascent.evolve(score, window, k=few).indices,
+    }
+    if isinstance(score, Scorer):
+        limits = {"costs": window.costs, "macs": census.window, "seconds": PATIENCE}
+        found["optimum"] = exact.optimum(score, window.space, k=census.top, **limits).indices
+        found["diverse"] = exact.optimum(score, window.space, k=few, apart=APART, **limits).indices
+    return found
