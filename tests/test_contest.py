@@ -1,0 +1,123 @@
+"""A table made from nothing, on a network small enough; what stands in it is what was measured and said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import graphprune
+from graphprune import contest, entrants, tabular, trial
+from graphprune.census import Census, Survey, measured
+from graphprune.graph import ChannelGraph, Node
+from graphprune.rankers import LogWidths, RandomOrder, Similarity, Untrained
+from graphprune.recipe import Recipe
+
+LIGHT = Recipe(epochs=0.2, lr=0.02, batch_size=64)
+TINY = Census(
+    "tiny", "digits", "tiny_cnn", Recipe(1, 0.1, 64), LIGHT, LIGHT, per_band=4, fully=5, top=4, draws=500, window=(0.1, 0.9)
+)
+
+
+def chain(kinds: str) -> ChannelGraph:
+    """A graph of nodes c(onv), b(n) one after the other."""
+    nodes = tuple(Node(f"{kind}{i}", {"c": "conv", "b": "bn"}[kind], 1, (0,)) for i, kind in enumerate(kinds))
+    return ChannelGraph(nodes, torch.tensor([range(len(kinds) - 1), range(1, len(kinds))]), ())
+
+
+def test_without_bn_joins_what_it_lay_between() -> None:
+    small = entrants.without_bn(chain("cbbcb"))
+    assert [node.name for node in small.nodes] == ["c0", "c3"]
+    assert small.edge_index.tolist() == [[0], [1]]
+
+
+def test_without_bn_keeps_paths_through_branches() -> None:
+    graph = chain("cbcc")  # 0 -> 1 -> 2 -> 3, and a skip 1 -> 3
+    graph = replace(graph, edge_index=torch.tensor([[0, 1, 2, 1], [1, 2, 3, 3]]))
+    assert entrants.without_bn(graph).edge_index.T.tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_unconnected_has_nodes_and_no_edges() -> None:
+    graph = entrants.unconnected(chain("cbc"))
+    assert (len(graph.nodes), graph.edge_index.shape) == (3, (2, 0))
+
+
+def test_readings_are_all_of_them() -> None:
+    names = entrants.readings(2)
+    assert len(names) == 3 * 3 * 3 * 2
+    assert len({contest.artifacts.digest(contest.described(ranker)) for ranker in names.values()}) == len(names)
+    assert len({contest.artifacts.digest(contest.described(ranker)) for ranker in entrants.ablations(1).values()}) == 12
+
+
+def test_labels_are_distinct_and_grow_within_a_draw() -> None:
+    indices, accuracies = torch.arange(40)[:, None], torch.arange(40.0)
+    few, many = (entrants.some_labels(indices, accuracies, n, 3) for n in (8, 32))
+    assert few[0][:, 0].tolist() == few[1].long().tolist() == many[0][:8, 0].tolist()
+    assert len(set(many[0][:, 0].tolist())) == 32
+    assert set(few[1].tolist()) != set(entrants.some_labels(indices, accuracies, 8, 4)[1].tolist())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    survey = Survey(TINY, tmp_path_factory.mktemp("contest"))
+    drawn = contest.uniform(survey)
+    rankers = {"similarity_0": Similarity(n_train=32, epochs=1), "random_0": RandomOrder(), "log_widths": LogWidths()}
+    tops = {name: contest._named(survey, name, ranker) for name, ranker in {"random": RandomOrder(), "best": LogWidths()}.items()}
+    chosen = contest.joined(survey, drawn, tops)
+    return survey, rankers, tops, contest.assemble(survey, chosen, tops, contest.said(survey, tabular.rates(chosen), rankers))
+
+
+def test_scores_are_the_rankers_own(made) -> None:
+    survey, rankers, _, table = made
+    for name, ranker in rankers.items():
+        expected = ranker(survey.graph, survey.model, tabular.rates(table)).double().numpy()
+        np.testing.assert_allclose(table[f"score_{name}"], expected, rtol=1e-5)
+
+
+def test_stratum_t_is_what_rankers_named(made) -> None:
+    survey, _, tops, table = made
+    rows = tabular.once(table)
+    for name, indices in tops.items():
+        named = rows[rows[f"rank_{name}"].notna()].sort_values(f"rank_{name}")
+        assert named[f"rank_{name}"].tolist() == [1, 2, 3, 4]
+        assert survey.anywhere.counts(tabular.rates(named)).tolist() == survey.anywhere.counts(indices).tolist()
+        assert named["macs_share"].between(0.1, 0.9).all()
+    assert set(rows.loc[rows["stratum"] == "U", "band"]) - {""}
+    assert len({tuple(row) for row in survey.anywhere.counts(tabular.rates(rows)).tolist()}) == len(rows)
+
+
+def test_truths_are_the_measured_ones(made) -> None:
+    survey, _, _, table = made
+    second = table[table["seed"] == 1].reset_index(drop=True)
+    again = measured(survey, tabular.rates(second), LIGHT, 1)
+    pd.testing.assert_frame_equal(second[list(tabular.TRUTHS)], again, check_dtype=False)
+    full = table["full_accuracy_test"].notna()
+    assert full[table["seed"] == 1].sum() == 5  # a part of U; under the first seed what rankers named as well
+    assert full[(table["seed"] == 0) & table["rank_random"].notna()].all()
+
+
+def test_a_second_making_trains_nothing(made, monkeypatch) -> None:
+    survey, rankers, tops, table = made
+    monkeypatch.setattr(trial, "_fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Untrained, "prepare", lambda *_: pytest.fail("asked again"))
+    chosen = contest.joined(survey, contest.uniform(survey), tops)
+    again = contest.assemble(survey, chosen, tops, contest.said(survey, tabular.rates(chosen), rankers))
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_the_card_says_how(made) -> None:
+    survey, _, _, table = made
+    text = contest.card(survey, table)
+    for part in ("tiny_cnn", "1,137 training, 300 validation and 360 test", "random 4, best 4", "epochs=0.2", "MIT"):
+        assert part in text
+
+
+def test_no_such_census() -> None:
+    with pytest.raises(ValueError, match="name='digit': there is no such census; choose from digits, "):
+        contest.build("digit")
+
+
+def test_census_names_are_their_keys() -> None:
+    assert all(name == census.name for name, census in contest.CENSUSES.items())
+    assert graphprune.tabular is tabular
