@@ -1,0 +1,115 @@
+"""Rankers that learn from cheap looks at pruned networks, and from the few accuracies there are: the suite's defaults.
+
+    Distilled   no labels: a surrogate taught by `ClassMeans` on configurations of all sizes
+    Taught      the same, tuned on measured accuracies
+
+Both follow SACP's idea (network -> graph -> encoder -> score of a configuration); teacher, features, head and tuning are
+ours, designed on the design part of the table of digits alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.graph import RATES, ChannelGraph
+from graphprune.learners import Learner
+from graphprune.rankers import Ranker
+from graphprune.runtime import seed_generator
+from graphprune.surrogate import Surrogate, ensemble, train, tune
+from graphprune.window import Score
+
+TILT = 0.5  # nats a rate step: the mean rate of a configuration runs from 0.14 to 0.76
+
+
+class Lessons(NamedTuple):
+    """What a teacher said: of the configurations (N, groups) the numbers (N,), more is better."""
+
+    indices: Tensor
+    taught: Tensor
+
+
+def tilted(groups: int, n: int, generator: torch.Generator) -> Tensor:
+    """Configurations of all sizes, (n, groups) rate indices: uniform draws would nearly all be of the middle size.
+
+    Each configuration has a tilt u, uniform in [-0.5, 0.5], and each of its groups rate i with probability proportional to
+    exp(u i): given the number of rate steps in all, every configuration is equally likely.
+    """
+    tilt = (torch.rand(n, 1, generator=generator, dtype=torch.float64) * 2 - 1) * TILT
+    chances = torch.softmax(tilt * torch.arange(len(RATES)), 1)
+    return torch.multinomial(chances, groups, replacement=True, generator=generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled(Ranker):
+    """A surrogate of a teacher that has to look at every network: no labels, no fine-tuning.
+
+    Attributes:
+        teacher: any ranker, such as `means.ClassMeans(data)`; asked once, `n` times.
+        n: configurations it is asked of, of all sizes.
+        members: surrogates, which differ in their seed; their scores are averaged.
+        epochs, lr: of their training.
+        seed: of the configurations, the initial weights and the order.
+        lessons: what the teacher said before; it is asked if None.
+
+    >>> score = Distilled(ClassMeans(digits)).prepare(graph, model)
+    >>> score(torch.zeros(1, len(graph.groups), dtype=torch.int64)).shape
+    torch.Size([1])
+    """
+
+    teacher: Ranker
+    n: int = 1000
+    members: int = 3
+    epochs: int = 60
+    lr: float = 3e-3
+    seed: int = 0
+    lessons: Lessons | None = None
+
+    def asked(self, graph: ChannelGraph, model: nn.Module) -> Lessons:
+        """The teacher's word, as it was stored or asked for now."""
+        if self.lessons is not None:
+            return self.lessons
+        indices = tilted(len(graph.groups), self.n, seed_generator(self.seed, "lessons"))
+        return Lessons(indices, self.teacher(graph, model, indices))
+
+    def fit(self, graph: ChannelGraph, model: nn.Module) -> list[Surrogate]:
+        """The trained members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
+        return self._trained(graph, self.asked(graph, model))
+
+    def _trained(self, graph: ChannelGraph, lessons: Lessons) -> list[Surrogate]:
+        found = []
+        for seed in range(self.members * self.seed, self.members * (self.seed + 1)):
+            found.append(Surrogate(seed=seed))
+            train(found[-1], graph, *lessons, epochs=self.epochs, lr=self.lr, seed=seed)
+        return found
+
+    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
+        return ensemble(self.fit(graph, model), graph)
+
+
+@dataclass(frozen=True, eq=False)
+class Taught(Learner):
+    """The surrogates of `Distilled`, tuned on labels; half of each score is still the teacher's.
+
+    Attributes:
+        indices, accuracies: (N, groups) and (N,), the labels.
+        distilled: what the surrogates know before.
+        steps: of the tuning.
+    """
+
+    distilled: Distilled
+    steps: int = 300
+
+    def fit(self, graph: ChannelGraph, model: nn.Module) -> list[Surrogate]:
+        """The tuned members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
+        lessons, labels, base = self.distilled.asked(graph, model), (self.indices, self.accuracies), self.distilled
+        members = base._trained(graph, lessons)
+        for seed, member in enumerate(members, base.members * base.seed):
+            tune(member, graph, lessons, labels, steps=self.steps, lr=base.lr, seed=seed)
+        return members
+
+    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
+        return ensemble(self.fit(graph, model), graph)

@@ -1,0 +1,140 @@
+"""A graph encoder that predicts numbers of pruned networks: kept shares -> GCN -> embedding -> a small head.
+
+    z = encoder(shares of the configuration),    y = W2 ReLU(W1 z + b1) + b2
+
+It is trained on what a cheap measurement says of many configurations, and may be tuned on the few accuracies there are
+[ours; SACP-1, section 4.4, puts a linear layer on masks]. The embedding of a million configurations comes from look-up tables
+(`Scorer`), and the head is two matrix products, so that all of them are scored in a second or two.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphprune.encoder import GraphEncoder
+from graphprune.graph import ChannelGraph
+from graphprune.runtime import seed_generator
+from graphprune.scorer import Scorer
+from graphprune.shares import WIDTH, shares
+from graphprune.space import Scores, first_scores, kept_masks
+from graphprune.window import Score
+
+BATCH = 64
+DECAY = 0.01  # AdamW's
+
+
+class Surrogate(nn.Module):
+    """An encoder with two heads: what a teacher says of a configuration, and what labels say.
+
+    The second starts as the first: without labels both say the same.
+
+    Args:
+        hidden: width of the encoder, its embedding and the head.
+        layers: of the encoder.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, hidden: int = 64, layers: int = 2, seed: int = 0) -> None:
+        super().__init__()
+        start = seed_generator(seed, "surrogate").initial_seed()
+        self.encoder = GraphEncoder.seeded(start, WIDTH, hidden=hidden, layers=layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(start)
+            self.inner, self.heads = nn.Linear(hidden, hidden), nn.Linear(hidden, 2)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """(B, nodes, 16) -> (B, 2)."""
+        return self.read(self.encoder.embed(x, edge_index))
+
+    def read(self, z: Tensor) -> Tensor:
+        """The heads on embeddings, (B, hidden) -> (B, 2)."""
+        return self.heads(F.relu(self.inner(z)))  # type: ignore[no-any-return]
+
+    def on(self, graph: ChannelGraph) -> Score:
+        """Scores of a network's configurations, the one it was trained on or another: the mean of both heads.
+
+        Which channels survive has no part in it, only how many.
+        """
+        own = copy.deepcopy(self)
+        scorer = Scorer(own.encoder, graph, first_scores(graph), features=shares(graph))
+        return lambda indices: own.read(scorer.embed(indices)).mean(1).detach()
+
+
+def ensemble(members: Sequence[Surrogate], graph: ChannelGraph) -> Score:
+    """The mean of several surrogates' scores."""
+    scores = [member.on(graph) for member in members]
+    return lambda indices: torch.stack([score(indices) for score in scores]).mean(0)
+
+
+def inputs(graph: ChannelGraph, indices: Tensor, scores: Scores | None = None) -> Tensor:
+    """Node features of configurations, (B, groups) -> (B, nodes, 16)."""
+    return shares(graph)(kept_masks(graph, indices, first_scores(graph) if scores is None else scores))
+
+
+def train(surrogate: Surrogate, graph: ChannelGraph, indices: Tensor, taught: Tensor, *, epochs: int, lr: float, seed: int) -> None:
+    """Train both heads on what the teacher says, in place: squared error, AdamW, one cycle of the step size.
+
+    Args:
+        indices, taught: (N, groups) and (N,).
+        epochs, lr, seed: passes over them, the highest step size, and the order.
+    """
+    x, y, generator = inputs(graph, indices), standard(taught), seed_generator(seed, "surrogate, order")
+    steps = epochs * -(-len(x) // BATCH)
+    optimizer, schedule = _optimizer(surrogate, lr, steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+            found = surrogate(x[rows], graph.edge_index)[:, 0]
+            _step(optimizer, schedule, (found - y[rows]).square().mean())
+    with torch.no_grad():
+        surrogate.heads.weight[1], surrogate.heads.bias[1] = surrogate.heads.weight[0], surrogate.heads.bias[0]
+
+
+def tune(
+    surrogate: Surrogate,
+    graph: ChannelGraph,
+    lessons: tuple[Tensor, Tensor],
+    labels: tuple[Tensor, Tensor],
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+) -> None:
+    """Tune a trained surrogate on labels, in place: the second head learns them while the first keeps to the teacher.
+
+    Every step sees all labels and as many of the teacher's lessons as a batch holds.
+
+    Args:
+        lessons: (N, groups) and (N,), as `train` has them.
+        labels: (L, groups) and (L,), what was measured.
+        steps, lr, seed: as in `train`.
+    """
+    x, y = inputs(graph, lessons[0]), standard(lessons[1])
+    known, truth, generator = inputs(graph, labels[0]), standard(labels[1]), seed_generator(seed, "surrogate, tuning")
+    optimizer, schedule = _optimizer(surrogate, lr, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (BATCH,), generator=generator)
+        found = surrogate(torch.cat([x[rows], known]), graph.edge_index)
+        told, said = found[BATCH:, 1] - truth, found[:BATCH, 0] - y[rows]
+        _step(optimizer, schedule, told.square().mean() + said.square().mean())
+
+
+def standard(values: Tensor) -> Tensor:
+    """Mean 0 and deviation 1; all 0 where they are equal, (N,) -> (N,) float32."""
+    return ((values - values.mean()) / values.std().clamp_min(1e-9)).float()
+
+
+def _optimizer(surrogate: Surrogate, lr: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    optimizer = torch.optim.AdamW(surrogate.parameters(), lr=lr, weight_decay=DECAY)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+
+
+def _step(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.OneCycleLR, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    schedule.step()
