@@ -14,6 +14,7 @@ from graphprune.distilled import Distilled, Taught
 from graphprune.graph import ChannelGraph
 from graphprune.hive import Bees
 from graphprune.learners import Regression, Ridge, Trees
+from graphprune.means import ClassMeans
 from graphprune.proxies import Naswot, Recalibrated, SynFlow
 from graphprune.rankers import (
     KeptRatio,
@@ -166,6 +167,7 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
         "l1_mass": RetainedMass(),
         "taylor_mass": RetainedMass(Taylor(data)),
         "raw_cosine": RawCosine(),
+        "class_means": ClassMeans(data),
         "recalibrated_accuracy": Recalibrated(data),
         "recalibrated_loss": Recalibrated(data, "loss"),
         "synflow": SynFlow(),
@@ -196,7 +198,7 @@ def candidates(ours: Mapping[str, Ranker], indices: Tensor, accuracies: Tensor) 
 
 
 def climbers(survey: Survey, ranker: Ranker) -> dict[str, Tensor]:
-    """What looks further up a score than a million draws do, (n, groups) each, the best first; a third of `top` but for the proof.
+    """What looks further up a score than a million draws do, (n, groups) each, the best first.
 
     "local" and "evolution" ask for scores only (`ascent`). Where the score is a similarity, "optimum" is the proven best of
     all, and in "diverse" any two networks differ in at least `APART` groups (`exact.optimum`).

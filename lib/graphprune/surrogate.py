@@ -76,7 +76,9 @@ def inputs(graph: ChannelGraph, indices: Tensor, scores: Scores | None = None) -
     return shares(graph)(kept_masks(graph, indices, first_scores(graph) if scores is None else scores))
 
 
-def train(surrogate: Surrogate, graph: ChannelGraph, indices: Tensor, taught: Tensor, *, epochs: int, lr: float, seed: int) -> None:
+def train(
+    surrogate: Surrogate, graph: ChannelGraph, indices: Tensor, taught: Tensor, *, epochs: int, lr: float, seed: int
+) -> None:
     """Train both heads on what the teacher says, in place: squared error, AdamW, one cycle of the step size.
 
     Args:
@@ -128,7 +130,9 @@ def standard(values: Tensor) -> Tensor:
     return ((values - values.mean()) / values.std().clamp_min(1e-9)).float()
 
 
-def _optimizer(surrogate: Surrogate, lr: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+def _optimizer(
+    surrogate: Surrogate, lr: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     optimizer = torch.optim.AdamW(surrogate.parameters(), lr=lr, weight_decay=DECAY)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
 
