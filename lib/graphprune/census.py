@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from graphprune import artifacts, base, data, importance, runtime
+from graphprune import artifacts, base, data, importance, models, runtime
 from graphprune.data import Dataset, TensorSplit
 from graphprune.graph import ChannelGraph, trace
 from graphprune.recipe import Recipe
 from graphprune.space import RateSpace, kept_masks
 from graphprune.splits import stratified
-from graphprune.tabular import TRUTHS
+from graphprune.tabular import TRUTHS, folder
 from graphprune.trial import Task, Trial, run_all
 from graphprune.window import Score, Window
 
@@ -92,8 +92,18 @@ class Survey:
 
     @cached_property
     def model(self) -> nn.Module:
-        census = self.census
-        return base.network(census.network, self.data, census.base, seed=census.seed, folder=self.folder)
+        """The trained network: its weights from beside the committed table, if they are there, the same on any machine."""
+        census, shape = self.census, self.data.input_shape
+        if census.base is None or not self.weights.is_file():
+            return base.network(census.network, self.data, census.base, seed=census.seed, folder=self.folder)
+        model = models.build(census.network, num_classes=self.data.num_classes, in_channels=shape[0])
+        model.load_state_dict(artifacts.load(self.weights))
+        return model.eval()
+
+    @property
+    def weights(self) -> Path:
+        """Where the committed weights are."""
+        return folder() / f"{self.census.name}.safetensors"
 
     @cached_property
     def graph(self) -> ChannelGraph:

@@ -123,6 +123,8 @@ def build(name: str) -> Path:
     path = folder() / f"{name}.parquet"
     artifacts.save(path, table, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
     path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
+    if survey.census.base is not None and not survey.weights.is_file():
+        artifacts.save(survey.weights, survey.model.state_dict(), artifacts.provenance({"census": survey.census}))
     return path
 
 
@@ -155,7 +157,8 @@ def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
         parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
         path = survey.folder / "tops" / f"climbed_{who}.safetensors"
         compute = partial(_threaded, climbers, survey, ranker)
-        rows = artifacts.stage(path, compute, parameters=parameters, modules=("entrants",))
+        modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
+        rows = artifacts.stage(path, compute, parameters=parameters, modules=modules)
         found |= {f"{search}_{who}": indices for search, indices in rows.items()}
     bees = Bees(survey.data, survey.census.window, FLIGHTS)
     compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
