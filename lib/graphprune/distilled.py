@@ -12,17 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from graphprune.graph import RATES, ChannelGraph
+from graphprune.graph import ChannelGraph
 from graphprune.learners import Learner
 from graphprune.rankers import Ranker
 from graphprune.runtime import seed_generator
-from graphprune.surrogate import Surrogate, ensemble, train, tune
+from graphprune.surrogate import Surrogate, ensemble, tilted, train, tune
 from graphprune.window import Score
-
-TILT = 0.5  # nats a rate step: the mean rate of a configuration runs from 0.14 to 0.76
 
 
 class Lessons(NamedTuple):
@@ -30,17 +27,6 @@ class Lessons(NamedTuple):
 
     indices: Tensor
     taught: Tensor
-
-
-def tilted(groups: int, n: int, generator: torch.Generator) -> Tensor:
-    """Configurations of all sizes, (n, groups) rate indices: uniform draws would nearly all be of the middle size.
-
-    Each configuration has a tilt u, uniform in [-0.5, 0.5], and each of its groups rate i with probability proportional to
-    exp(u i): given the number of rate steps in all, every configuration is equally likely.
-    """
-    tilt = (torch.rand(n, 1, generator=generator, dtype=torch.float64) * 2 - 1) * TILT
-    chances = torch.softmax(tilt * torch.arange(len(RATES)), 1)
-    return torch.multinomial(chances, groups, replacement=True, generator=generator)
 
 
 @dataclass(frozen=True, eq=False)

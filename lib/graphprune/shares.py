@@ -6,8 +6,8 @@ fits one network only. Here [ours] a node v carries numbers that every network h
     x_v = [ 1, s_v ] (x) [ 1, t_v, t_v^2, t_v^3 ] (x) [ 1, w_v ],
 
 with s_v = log(kept channels / channels), t_v its depth from -1 to 1 in the order of execution, and w_v = log2(1 + layers) - 1,
-the layers that share its channels (a residual stage's trunk has many, an inner convolution one: w = 0). An encoder trained on one
-network reads any other.
+the layers that share its channels (a residual stage's trunk has many, an inner convolution one: w = 0). An encoder trained
+on one network reads any other.
 """
 
 from __future__ import annotations

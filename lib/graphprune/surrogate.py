@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import ChannelGraph
+from graphprune.graph import RATES, ChannelGraph
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.shares import WIDTH, shares
@@ -26,6 +26,7 @@ from graphprune.window import Score
 
 BATCH = 64
 DECAY = 0.01  # AdamW's
+TILT = 0.5  # nats a rate step
 
 
 class Surrogate(nn.Module):
@@ -74,6 +75,17 @@ def ensemble(members: Sequence[Surrogate], graph: ChannelGraph) -> Score:
 def inputs(graph: ChannelGraph, indices: Tensor, scores: Scores | None = None) -> Tensor:
     """Node features of configurations, (B, groups) -> (B, nodes, 16)."""
     return shares(graph)(kept_masks(graph, indices, first_scores(graph) if scores is None else scores))
+
+
+def tilted(groups: int, n: int, generator: torch.Generator) -> Tensor:
+    """Configurations of all sizes, (n, groups) rate indices: uniform draws would nearly all be of the middle size.
+
+    Each configuration has a tilt u, uniform in [-0.5, 0.5], and each of its groups rate i with probability proportional to
+    exp(u i): given the number of rate steps in all, every configuration is equally likely.
+    """
+    tilt = (torch.rand(n, 1, generator=generator, dtype=torch.float64) * 2 - 1) * TILT
+    chances = torch.softmax(tilt * torch.arange(len(RATES)), 1)
+    return torch.multinomial(chances, groups, replacement=True, generator=generator)
 
 
 def train(
