@@ -63,7 +63,9 @@ def made(tmp_path_factory):
     survey = Survey(TINY, tmp_path_factory.mktemp("contest"))
     drawn = contest.uniform(survey)
     rankers = {"similarity_0": Similarity(n_train=32, epochs=1), "random_0": RandomOrder(), "log_widths": LogWidths()}
-    tops = {name: contest._named(survey, name, ranker) for name, ranker in {"random": RandomOrder(), "best": LogWidths()}.items()}
+    tops = {
+        name: contest._named(survey, name, ranker) for name, ranker in {"random": RandomOrder(), "best": LogWidths()}.items()
+    }
     chosen = contest.joined(survey, drawn, tops)
     return survey, rankers, tops, contest.assemble(survey, chosen, tops, contest.said(survey, tabular.rates(chosen), rankers))
 

@@ -15,6 +15,7 @@ from graphprune.graph import ChannelGraph
 from graphprune.hive import Bees
 from graphprune.learners import Regression, Ridge, Trees
 from graphprune.means import ClassMeans
+from graphprune.nested import Nested
 from graphprune.proxies import Naswot, Recalibrated, SynFlow
 from graphprune.rankers import (
     KeptRatio,
@@ -129,8 +130,11 @@ def learners(indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranke
 
 
 def own(distilled: Distilled, indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranker]:
-    """The suite's own: "default" without labels, "ours_N_DRAW" tuned on n of them."""
+    """The suite's own: "default" and "nested_DRAW" without labels, "ours_N_DRAW" tuned on n of them."""
     found: dict[str, Ranker] = {"default": distilled}
+    for draw in range(draws):
+        found[f"nested_{draw}"] = Nested(seed=draw)
+        found[f"nested_untrained_{draw}"] = Nested(steps=0, seed=draw)
     for n in (n for n in LABELS if n <= len(indices)):
         for draw in range(draws):
             found[f"ours_{n}_{draw}"] = Taught(*some_labels(indices, accuracies, n, draw), replace(distilled, seed=draw))
