@@ -26,8 +26,8 @@ from graphprune.rankers import Ranker
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.shares import WIDTH, shares
-from graphprune.space import first_scores
-from graphprune.surrogate import inputs, tilted
+from graphprune.space import first_scores, kept_masks
+from graphprune.surrogate import tilted
 from graphprune.window import Score
 
 TEMPERATURE = 0.1
@@ -60,11 +60,13 @@ class Nested(Ranker):
         encoder = GraphEncoder.seeded(start, WIDTH, hidden=self.hidden, layers=self.layers)
         optimizer = torch.optim.Adam(encoder.parameters(), lr=self.lr)
         generator, groups = seed_generator(seed, "nested triads"), len(graph.groups)
+        features, first = shares(graph), first_scores(graph)
         for _ in range(self.steps):
             positive = tilted(groups, self.batch_size, generator)
             rows = torch.cat([positive.new_zeros(1, groups), positive, further(positive, generator)])
-            anchor, *rest = encoder.embed(inputs(graph, rows), graph.edge_index).split([1, len(positive), len(positive)])
-            near, far = (distance(z, anchor[0]) for z in rest)
+            z = encoder.embed(features(kept_masks(graph, rows, first)), graph.edge_index)
+            anchor, *rest = z.split([1, len(positive), len(positive)])
+            near, far = (distance(part, anchor[0]) for part in rest)
             optimizer.zero_grad()
             F.softplus((near - far) / TEMPERATURE).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()

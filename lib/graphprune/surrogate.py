@@ -21,7 +21,7 @@ from graphprune.graph import RATES, ChannelGraph
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.shares import WIDTH, shares
-from graphprune.space import Scores, first_scores, kept_masks
+from graphprune.space import first_scores, kept_masks
 from graphprune.window import Score
 
 BATCH = 64
@@ -72,9 +72,9 @@ def ensemble(members: Sequence[Surrogate], graph: ChannelGraph) -> Score:
     return lambda indices: torch.stack([score(indices) for score in scores]).mean(0)
 
 
-def inputs(graph: ChannelGraph, indices: Tensor, scores: Scores | None = None) -> Tensor:
+def inputs(graph: ChannelGraph, indices: Tensor) -> Tensor:
     """Node features of configurations, (B, groups) -> (B, nodes, 16)."""
-    return shares(graph)(kept_masks(graph, indices, first_scores(graph) if scores is None else scores))
+    return shares(graph)(kept_masks(graph, indices, first_scores(graph)))
 
 
 def tilted(groups: int, n: int, generator: torch.Generator) -> Tensor:
