@@ -73,3 +73,8 @@ def test_what_was_measured_is_not_measured_again(survey, monkeypatch) -> None:
     first = census.measured(survey, indices, LIGHT, seed=0)
     monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("it was trained again"))
     assert census.measured(survey, indices, LIGHT, seed=0).equals(first)
+
+
+def test_a_network_too_small_for_its_bands(survey) -> None:
+    with pytest.raises(ValueError, match="per_band=2: a band holds only"):
+        census.uniform(survey)

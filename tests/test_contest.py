@@ -16,7 +16,7 @@ from graphprune.recipe import Recipe
 
 LIGHT = Recipe(epochs=0.2, lr=0.02, batch_size=64)
 TINY = Census(
-    "tiny", "digits", "tiny_cnn", Recipe(1, 0.1, 64), LIGHT, LIGHT, per_band=4, fully=5, top=4, draws=500, window=(0.1, 0.9)
+    "tiny", "digits", "resnet8", Recipe(1, 0.1, 64), LIGHT, LIGHT, per_band=1, fully=5, top=4, draws=500, window=(0.1, 0.9)
 )
 
 
@@ -111,7 +111,7 @@ def test_a_second_making_trains_nothing(made, monkeypatch) -> None:
 def test_the_card_says_how(made) -> None:
     survey, _, _, table = made
     text = contest.card(survey, table)
-    for part in ("tiny_cnn", "1,137 training, 300 validation and 360 test", "random 4, best 4", "epochs=0.2", "MIT"):
+    for part in ("resnet8", "1,137 training, 300 validation and 360 test", "random 4, best 4", "epochs=0.2", "MIT"):
         assert part in text
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +29,7 @@ from graphprune.window import Score, Window
 
 RATIO_EDGES = tuple(tenth / 10 for tenth in range(10))
 MACS_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+PIECES = 200  # of draws, before a band is given up
 DESIGN = 1 / 3
 """The share of each band on which rankers may be designed; the rest is only for reporting."""
 
@@ -190,16 +191,20 @@ def _pieces(window: Window, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 def _different(window: Window, pieces: Iterator[Tensor], seen: set[tuple[int, ...]], count: int) -> list[list[int]]:
-    """The first `count` configurations that are networks not seen before."""
+    """The first `count` configurations that are networks not seen before.
+
+    Raises:
+        ValueError: there are fewer.
+    """
     found: list[list[int]] = []
-    for rows in pieces:
+    for rows in islice(pieces, PIECES):
         for row, counts in zip(rows.tolist(), window.counts(rows).tolist(), strict=True):
             if tuple(counts) not in seen and len(found) < count:
                 seen.add(tuple(counts))
                 found.append(row)
         if len(found) == count:
             return found
-    raise AssertionError("pieces never end")
+    raise ValueError(f"per_band={count}: a band holds only {len(found)} networks that differ; ask for fewer")
 
 
 def parts(groups: pd.Series, generator: torch.Generator) -> list[str]:

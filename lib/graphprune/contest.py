@@ -180,7 +180,7 @@ def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
     parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
     module = type(ranker).__module__.removeprefix("graphprune.")
     path = survey.folder / "tops" / f"{name}.safetensors"
-    return artifacts.stage(path, named, parameters=parameters, modules=(module, "census"))["indices"]
+    return artifacts.stage(path, named, parameters=parameters, modules=(module, "window"))["indices"]
 
 
 def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:
