@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.from-lock
 CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 JOBS ?= $(shell [ $(CPUS) -lt 8 ] && echo $(CPUS) || echo 8)
-TABLES ?= digits digits_seed1 digits_resnet8 cifar10
+TABLES ?= digits digits_resnet8 cifar10
 SOURCES := $(filter-out $(addprefix lib/graphprune/,report.py publishing.py __main__.py),$(wildcard lib/graphprune/*.py))
 
 # A profile other than laptop runs the notebooks it names; laptop is every notebook at its own default parameters.

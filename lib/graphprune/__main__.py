@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--profile", default=report.LAPTOP, help="default: %(default)s")
 
     table = commands.add_parser("tabular", help="measure a table of true accuracies into reports/tabular (resumable)")
-    table.add_argument("name", metavar="NAME", help="digits, digits_seed1, digits_resnet8 or cifar10")
+    table.add_argument("name", metavar="NAME", help="digits, digits_resnet8 or cifar10")
     table.set_defaults(call=_tabular)
 
     pieces = commands.add_parser("reproduce", help="a table of the SACP paper at its size, in pieces of some minutes")

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from graphprune import artifacts, base, data, importance, models, runtime
-from graphprune.data import Dataset, TensorSplit
+from graphprune.data import Dataset
 from graphprune.graph import ChannelGraph, trace
 from graphprune.recipe import Recipe
 from graphprune.space import RateSpace, kept_masks
-from graphprune.splits import stratified
+from graphprune.splits import TensorSplit, stratified
 from graphprune.tabular import TRUTHS, folder
 from graphprune.trial import Task, Trial, run_all
 from graphprune.window import Score, Window
@@ -48,7 +48,8 @@ class Census:
         light: the recipe every configuration is trained by, under each of `seeds`.
         full: the recipe some are trained by as well, under each of `seeds`.
         fully: how many of stratum U are; of stratum T what rankers named, under the first seed.
-        encoders: encoders trained for each reading of the paper, and draws of labels.
+        encoders: encoders trained for each reading of the paper, and draws of labels for learners.
+        lessons: networks that the suite's own ranker looks at before it scores.
         source: another census, what is learned on which is carried to this one; "" for none.
         restarts: how many of a random ranker's candidates are also trained from new weights, by the recipe `anew`.
         window: MACs of stratum T, shares of the whole network's.
@@ -71,6 +72,7 @@ class Census:
     seed: int = 0
     seeds: tuple[int, ...] = (0, 1)
     encoders: int = 2
+    lessons: int = 1000
     source: str = ""
     restarts: int = 0
     anew: Recipe | None = None
@@ -179,8 +181,8 @@ def ratio_band(space: RateSpace, low: float, high: float, generator: torch.Gener
     mirrored = low + high < space.max_ratio
     floor = space.max_ratio - high if mirrored else low
     while True:
-        rows = space.sample(1 << 14, round(floor, 6), generator)
-        rows = top - rows if mirrored else rows
+        drawn: Tensor = space.sample(1 << 14, round(floor, 6), generator)
+        rows = top - drawn if mirrored else drawn
         ratio = space.ratio(rows)
         yield rows[(ratio >= low - 1e-12) & (ratio <= high + 1e-12)]
 

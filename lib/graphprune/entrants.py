@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ from graphprune.window import Score
 
 ANCHORS = {"unpruned": contrast.anchor_unpruned, "l1": contrast.anchor_l1, "first": contrast.anchor_first}
 LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own": contrast.loss_repel_own}
-FULLY = ("random", "similarity", "log_widths", "sacp1", "default", "ours_128")
+FULLY = ("random", "similarity", "log_widths", "default")
 """Whose candidates are trained fully, too."""
 KINDS = ("gcn", "gat", "sage")
 FLIGHTS = 512  # configurations that the bees may try
@@ -209,12 +210,12 @@ def climbers(survey: Survey, ranker: Ranker) -> dict[str, Tensor]:
     """
     census, window, few = survey.census, replace(survey.anywhere, macs=survey.census.window), -(-survey.census.top // 3)
     score = ranker.prepare(survey.graph, survey.model)
-    found = {
+    found: dict[str, Tensor] = {
         "local": ascent.climb(score, window, k=few).indices,
         "evolution": ascent.evolve(score, window, k=few).indices,
     }
     if isinstance(score, Scorer):
-        limits = {"costs": window.costs, "macs": census.window, "seconds": PATIENCE}
-        found["optimum"] = exact.optimum(score, window.space, k=census.top, **limits).indices
-        found["diverse"] = exact.optimum(score, window.space, k=few, apart=APART, **limits).indices
+        highest = partial(exact.optimum, score, window.space, costs=window.costs, macs=census.window, seconds=PATIENCE)
+        found["optimum"] = highest(k=census.top).indices
+        found["diverse"] = highest(k=few, apart=APART).indices
     return found
