@@ -36,12 +36,12 @@ _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
 
 DRAWS = 3  # of labels, for the suite's own learner
+DRAWS = 3  # of labels, for the suite's own learner
 _HARD, _HARDER = Recipe(epochs=0.05, lr=0.02, batch_size=64), Recipe(epochs=0.4, lr=0.02, batch_size=64)
 
 _DIGITS = Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160, encoders=5)
 _SMALL = replace(_DIGITS, per_band=16, fully=0, top=0, encoders=2, source="digits")
-_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, DRAWS = 3  # of labels, for the suite's own learner
-_HARD, _HARDER, per_band=6, fully=0, top=5, images=1000)
+_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=6, fully=0, top=5, images=1000)
 
 CENSUSES = {
     "digits": replace(_DIGITS, restarts=24, anew=_TRAINED),
@@ -155,7 +155,7 @@ def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
     """What searches for higher scores find, by "SEARCH_RANKER"; and the bees, who search for accuracy."""
     found: dict[str, Tensor] = {}
     for who, ranker in {"similarity": Similarity(), "default": ours["default"]}.items():
-        parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
+        parameters = {"ranker": described(ranker), **_place(survey)}
         path = survey.folder / "tops" / f"climbed_{who}.safetensors"
         compute = partial(_threaded, climbers, survey, ranker)
         modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
@@ -178,10 +178,16 @@ def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
         with runtime.threads(1):
             return {"indices": best(survey, ranker.prepare(survey.graph, survey.model))}
 
-    parameters = {"base": survey.base, "census": survey.census, "ranker": described(ranker)}
+    parameters = {"ranker": described(ranker), **_place(survey)}
     module = type(ranker).__module__.removeprefix("graphprune.")
     path = survey.folder / "tops" / f"{name}.safetensors"
     return artifacts.stage(path, named, parameters=parameters, modules=(module, "window"))["indices"]
+
+
+def _place(survey: Survey) -> dict[str, Any]:
+    """What the candidates depend on besides a ranker."""
+    census = survey.census
+    return {"base": survey.base, "window": census.window, "top": census.top, "draws": census.draws, "seed": census.seed}
 
 
 def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:
