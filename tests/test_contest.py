@@ -10,6 +10,7 @@ import torch
 import graphprune
 from graphprune import contest, entrants, tabular, trial
 from graphprune.census import Census, Survey, measured
+from graphprune.description import described
 from graphprune.graph import ChannelGraph, Node
 from graphprune.rankers import LogWidths, RandomOrder, Similarity, Untrained
 from graphprune.recipe import Recipe
@@ -46,8 +47,8 @@ def test_unconnected_has_nodes_and_no_edges() -> None:
 def test_readings_are_all_of_them() -> None:
     names = entrants.readings(2)
     assert len(names) == 3 * 3 * 3 * 2
-    assert len({contest.artifacts.digest(contest.described(ranker)) for ranker in names.values()}) == len(names)
-    assert len({contest.artifacts.digest(contest.described(ranker)) for ranker in entrants.ablations(1).values()}) == 12
+    assert len({contest.artifacts.digest(described(ranker)) for ranker in names.values()}) == len(names)
+    assert len({contest.artifacts.digest(described(ranker)) for ranker in entrants.ablations(1).values()}) == 12
 
 
 def test_labels_are_distinct_and_grow_within_a_draw() -> None:

@@ -12,7 +12,20 @@ import graphprune
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
     {"correlation"},
-    {"provenance", "labels", "networks", "bees", "recipe", "layout", "ordering", "parts", "tables", "convolution", "rewards"},
+    {
+        "description",
+        "provenance",
+        "labels",
+        "networks",
+        "bees",
+        "recipe",
+        "layout",
+        "ordering",
+        "parts",
+        "tables",
+        "convolution",
+        "rewards",
+    },
     {"runtime", "tally", "copying"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes", "tabular"},

@@ -44,7 +44,7 @@ def snippets() -> list[str]:
 def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first runs as it is; the search, on digits and a small network, in two ways that end alike."""
     monkeypatch.chdir(tmp_path)
-    prune, search, learn, spread = snippets()
+    prune, search, learn, judge, spread = snippets()
     scope: dict[str, Any] = {}
     exec(prune, scope)
     assert graphprune.cost(scope["small"], scope["x"]).macs < 0.4 * graphprune.cost(scope["model"], scope["x"]).macs
@@ -66,6 +66,8 @@ def test_the_snippets_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     )
     observation, _ = scope["env"].reset()
     assert scope["env"].observation_space.contains(observation)
+    exec(judge, scope)
+    assert 0 < graphprune.ranking.agreement(scope["mine"], scope["truth"], scope["band"]).value < 1
     (tmp_path / "shared").mkdir()
     with cluster(tmp_path / "shared"):
         exec(spread, scope)

@@ -7,6 +7,7 @@ from graphprune import contrast, runtime, trial
 from graphprune.contrast import fit, loss_repel_own
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel
+from graphprune.rankers import LogWidths, RandomOrder
 from graphprune.scorer import Scorer
 from graphprune.search import SearchResult, sacp, trained_encoder
 
@@ -108,3 +109,14 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path, changes, error, mes
     with pytest.raises(error, match=message):
         search(tmp_path / "new", **changes)
     assert not list((tmp_path / "new").rglob("[!.]*"))
+
+
+def test_another_ranker_stands_in_for_similarity(tmp_path):
+    """The first of its list is the draw it likes best, and what is stored is known by its settings."""
+    model, graph, _ = task()
+    result = search(tmp_path, ranker=LogWidths())
+    light = result.trials[result.trials["stage"] == "light"]
+    scores = LogWidths()(graph, model, torch.tensor(light["indices"].tolist()))
+    assert light["score"].tolist() == pytest.approx(scores.tolist())
+    assert light["score"].is_monotonic_decreasing
+    assert search(tmp_path, ranker=RandomOrder()).trials["indices"].tolist() != result.trials["indices"].tolist()

@@ -124,6 +124,10 @@ class Survey:
     def generator(self, *purpose: str) -> torch.Generator:
         return runtime.seed_generator(self.census.seed, "census", *purpose)
 
+    def fingerprint(self) -> str:
+        """What every result depends on."""
+        return self.base
+
     @cached_property
     def base(self) -> str:
         """What every result depends on: a digest of the network's weights, the graph and the data."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor
 from graphprune import artifacts, jobs, runtime
 from graphprune.census import Census, Survey, best, measured, parts, uniform
 from graphprune.correlation import spearman
-from graphprune.data import Dataset
+from graphprune.description import described
 from graphprune.distilled import Distilled, Lessons
 from graphprune.entrants import FLIGHTS, FULLY, ablations, baselines, candidates, carried, climbers, learners, own, readings
 from graphprune.hive import Bees
@@ -36,12 +36,11 @@ _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
 
 DRAWS = 3  # of labels, for the suite's own learner
-DRAWS = 3  # of labels, for the suite's own learner
 _HARD, _HARDER = Recipe(epochs=0.05, lr=0.02, batch_size=64), Recipe(epochs=0.4, lr=0.02, batch_size=64)
 
 _DIGITS = Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160, encoders=5)
-_SMALL = replace(_DIGITS, per_band=16, fully=0, top=0, encoders=2, source="digits")
-_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=6, fully=0, top=5, images=1000)
+_SMALL = replace(_DIGITS, per_band=16, fully=0, top=0, encoders=1, source="digits")
+_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=6, fully=0, top=5, images=1000, encoders=1)
 
 CENSUSES = {
     "digits": replace(_DIGITS, restarts=24, anew=_TRAINED),
@@ -82,21 +81,6 @@ def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[
     parameters = {"base": survey.base, "indices": indices, "ranker": described(ranker)}
     module = type(ranker).__module__.removeprefix("graphprune.")
     return artifacts.stage(survey.folder / "scores" / f"{name}.safetensors", speak, parameters=parameters, modules=(module,))
-
-
-def described(value: Any) -> Any:
-    """A ranker as plain data, for provenance: its settings, functions by their names and data sets by their fingerprints."""
-    if isinstance(value, Dataset):
-        return value.fingerprint()
-    if isinstance(value, Survey):
-        return value.base
-    if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, {field.name: described(getattr(value, field.name)) for field in fields(value)}]
-    if callable(value) and not isinstance(value, Tensor):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, Mapping):
-        return {str(key): described(part) for key, part in value.items()}
-    return value
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

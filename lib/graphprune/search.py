@@ -21,11 +21,14 @@ from torch import Tensor, nn
 
 from graphprune import contrast, runtime
 from graphprune.data import Dataset
+from graphprune.description import described
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel, SearchResult, by_ranking
 from graphprune.graph import ChannelGraph
+from graphprune.rankers import Ranker
 from graphprune.scorer import Scorer
 from graphprune.train import Recipe
+from graphprune.window import Score
 
 ENCODER_OPTIONS = ("kind", "hidden", "layers", "undirected")
 CONTRAST_OPTIONS = ("triads", "loss", "temperature", "batch_size", "lr")
@@ -53,6 +56,7 @@ def sacp(
     macs_window: tuple[float, float] = (0.0, 1.0),
     criterion: Literal["accuracy", "loss"] = "accuracy",
     inherit: bool = True,
+    ranker: Ranker | None = None,
     seed: int = 0,
     n_jobs: int = -1,
     threads: int = 1,
@@ -75,6 +79,8 @@ def sacp(
         contrast_options: those of `contrast.fit` named in `CONTRAST_OPTIONS`: the readings of anchor and loss among them.
         constrained: train the encoder on configurations with R(r) >= tau too (Algorithm 1, line 2), not on the
             whole space (section 3.3) [our reading].
+        ranker: who ranks the candidates in place of SACP's similarity, e.g. `distilled.Distilled(means.ClassMeans(data))`,
+            which ranks far better (notebook 05); `n_train` to `constrained` are then not used.
         macs_window, criterion, inherit, seed, n_jobs, threads: as in `Funnel`.
 
     Raises:
@@ -98,6 +104,8 @@ def sacp(
         raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")
     _check_options("encoder_options", encoder_options or {}, ENCODER_OPTIONS)
     _check_options("contrast_options", contrast_options or {}, CONTRAST_OPTIONS)
+    if ranker is not None:
+        return _by_ranker(funnel, ranker, n_candidates)
     training: dict[str, Any] = {
         "n_train": n_train,
         "min_ratio": min_ratio if constrained else 0,
@@ -116,6 +124,22 @@ def sacp(
             return score(indices)
 
     return by_ranking(funnel, similarity, n_candidates=n_candidates, ranking=_plain(training), modules=("contrast", "scorer"))
+
+
+def _by_ranker(funnel: Funnel, ranker: Ranker, n_candidates: int) -> SearchResult:
+    """The funnel, with the candidates ranked by another than similarity."""
+
+    @cache
+    def prepared() -> Score:
+        return ranker.prepare(funnel.graph, funnel.model)
+
+    def score(indices: Tensor) -> Tensor:
+        with runtime.threads(funnel.threads):
+            return prepared()(indices)
+
+    module = type(ranker).__module__.removeprefix("graphprune.")
+    own = (module,) if type(ranker).__module__ != module else ()
+    return by_ranking(funnel, score, n_candidates=n_candidates, ranking={"ranker": described(ranker)}, modules=own)
 
 
 def trained_encoder(
