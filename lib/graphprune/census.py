@@ -50,6 +50,7 @@ class Census:
         fully: how many of stratum U are; of stratum T what rankers named, under the first seed.
         encoders: encoders trained for each reading of the paper, and draws of labels for learners.
         lessons: networks that the suite's own ranker looks at before it scores.
+        flights: networks that the bee colony looks at.
         source: another census, what is learned on which is carried to this one; "" for none.
         restarts: how many of a random ranker's candidates are also trained from new weights, by the recipe `anew`.
         window: MACs of stratum T, shares of the whole network's.
@@ -73,6 +74,7 @@ class Census:
     seeds: tuple[int, ...] = (0, 1)
     encoders: int = 2
     lessons: int = 1000
+    flights: int = 512
     source: str = ""
     restarts: int = 0
     anew: Recipe | None = None

@@ -24,7 +24,7 @@ from graphprune.census import Census, Survey, best, measured, parts, uniform
 from graphprune.correlation import spearman
 from graphprune.description import described
 from graphprune.distilled import Distilled, Lessons
-from graphprune.entrants import FLIGHTS, FULLY, ablations, baselines, candidates, carried, climbers, learners, own, readings
+from graphprune.entrants import FULLY, ablations, baselines, candidates, carried, climbers, learners, own, readings
 from graphprune.hive import Bees
 from graphprune.jobs import Shared
 from graphprune.means import ClassMeans
@@ -40,12 +40,12 @@ _HARD, _HARDER = Recipe(epochs=0.05, lr=0.02, batch_size=64), Recipe(epochs=0.4,
 
 _DIGITS = Census("digits", "digits", "resnet20", _TRAINED, _LIGHT, _FULL, per_band=84, fully=160, encoders=5)
 _SMALL = replace(_DIGITS, per_band=16, fully=0, top=0, encoders=1, source="digits")
-_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=6, fully=0, top=5, images=1000, encoders=1)
+_CIFAR = Census("cifar10", "cifar10", "resnet20a", None, _HARD, _HARDER, per_band=8, fully=0, top=0, images=1000, encoders=1)
 
 CENSUSES = {
     "digits": replace(_DIGITS, restarts=24, anew=_TRAINED),
     "digits_resnet8": replace(_SMALL, name="digits_resnet8", network="resnet8"),
-    "cifar10": replace(_CIFAR, window=(0.4, 0.42), lessons=200),
+    "cifar10": replace(_CIFAR, window=(0.4, 0.42), lessons=120, flights=60),
 }
 """The tables there are."""
 
@@ -145,7 +145,7 @@ def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
         modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
         rows = artifacts.stage(path, compute, parameters=parameters, modules=modules)
         found |= {f"{search}_{who}": indices for search, indices in rows.items()}
-    bees = Bees(survey.data, survey.census.window, FLIGHTS)
+    bees = Bees(survey.data, survey.census.window, survey.census.flights)
     compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
     parameters = {"base": survey.base, "ranker": described(bees)}
     visited = artifacts.stage(survey.folder / "tops" / "bees.safetensors", compute, parameters=parameters, modules=("hive",))

@@ -40,7 +40,7 @@ LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own
 FULLY = ("random", "similarity", "log_widths", "default")
 """Whose candidates are trained fully, too."""
 KINDS = ("gcn", "gat", "sage")
-FLIGHTS = 512  # configurations that the bees may try
+LOOKED = 300  # validation images that untrained networks are judged by, at most
 APART = 3  # groups in which any two of a diverse choice differ
 PATIENCE = 180.0  # seconds for a proof
 TAU = 0.5  # least R(r) of constrained training configurations
@@ -163,6 +163,7 @@ def carried(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
 def baselines(survey: Survey) -> dict[str, Ranker]:
     """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
     data, example = survey.data, survey.data.example()
+    looked = LOOKED if len(data.val) > LOOKED else None
     found: dict[str, Ranker] = {
         "ratio": KeptRatio(),
         "macs": Macs(example),
@@ -173,11 +174,11 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
         "taylor_mass": RetainedMass(Taylor(data)),
         "raw_cosine": RawCosine(),
         "class_means": ClassMeans(data),
-        "recalibrated_accuracy": Recalibrated(data),
-        "recalibrated_loss": Recalibrated(data, "loss"),
+        "recalibrated_accuracy": Recalibrated(data, images=looked),
+        "recalibrated_loss": Recalibrated(data, "loss", images=looked),
         "synflow": SynFlow(),
         "naswot": Naswot(data),
-        "bees": Bees(data, survey.census.window, FLIGHTS),
+        "bees": Bees(data, survey.census.window, survey.census.flights),
     }
     found |= {f"random_{seed}": RandomOrder(seed) for seed in range(10)}
     return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}
