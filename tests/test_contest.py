@@ -124,3 +124,12 @@ def test_no_such_census() -> None:
 def test_census_names_are_their_keys() -> None:
     assert all(name == census.name for name, census in contest.CENSUSES.items())
     assert graphprune.tabular is tabular
+
+
+def test_a_census_without_candidates(made) -> None:
+    survey, rankers, _, _ = made
+    drawn = contest.uniform(survey)
+    assert contest.joined(survey, drawn, {}).equals(drawn)
+    table = contest.assemble(survey, drawn, {}, contest.said(survey, tabular.rates(drawn), rankers))
+    assert set(table["stratum"]) == {"U"}
+    assert "none here" in contest.card(survey, table)

@@ -184,6 +184,8 @@ def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> p
             if tuple(counts) not in seen:
                 seen.add(tuple(counts))
                 fresh.append(row)
+    if not fresh:
+        return drawn
     named = pd.DataFrame({"indices": fresh, "stratum": "T", "band": ""})
     named["part"] = parts(named["band"], survey.generator("parts of T"))
     return pd.concat([drawn, named], ignore_index=True)
@@ -263,7 +265,7 @@ def card(survey: Survey, table: pd.DataFrame) -> str:
 - **Stratum U**: {size["U"]} configurations, exactly uniform within bands of R(r) and of MACs (column `band`).
 - **Stratum T**: {size["T"]} configurations at {census.window[0]:g} to {census.window[1]:g} of the MACs: the best of
   {census.draws:,} draws of each ranker, and what searches for higher scores found: {", ".join(named) or "none here"}.
-- **Parts**: {part["design"]} design, {part["report"]} report. Rankers that learn have their labels from U, design: the
+- **Parts**: {part.get("design", 0)} design, {part.get("report", 0)} report. Rankers that learn have their labels from U, design: the
   validation accuracy under the first seed.
 - **Noise**: the test accuracies under two seeds are {100 * np.abs(first - second).mean():.2f} points apart on average;
   Spearman between them {float(spearman(first, second)):.3f}.
