@@ -78,6 +78,13 @@ def test_scores_are_the_rankers_own(made) -> None:
         np.testing.assert_allclose(table[f"score_{name}"], expected, rtol=1e-5)
 
 
+def test_what_rankers_took(made) -> None:
+    survey, rankers, _, table = made
+    found = contest.took(survey, len(table) // 2, rankers)
+    assert found["ranker"].tolist() == ["similarity", "random", "log_widths"]
+    assert (found[["prepare", "per_1000"]] >= 0).all(axis=None)
+
+
 def test_stratum_t_is_what_rankers_named(made) -> None:
     survey, _, tops, table = made
     rows = tabular.once(table)

@@ -78,6 +78,14 @@ def test_macs_and_ratio_are_those_of_the_network() -> None:
         assert (small.macs, small.params) == (table["macs"][place], table["params"][place])
 
 
+@each
+def test_every_ranker_says_what_it_costs(name: str) -> None:
+    took, table = tabular.seconds(name), tabular.load(name)
+    assert (took >= 0).all(axis=None)
+    for ranker in took.index:
+        assert np.isfinite(tabular.scores(table, ranker)).all()
+
+
 def frame() -> pd.DataFrame:
     rows = [{"indices": [i], "seed": seed, "accuracy_test": i + 10 * seed} for seed in (0, 1) for i in range(3)]
     truths = {name: 0.5 for name in ("accuracy_val", "loss_val", "loss_test", "seconds")}

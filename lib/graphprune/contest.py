@@ -7,8 +7,9 @@ killed build goes on where it stopped.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,14 @@ def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[
     return artifacts.stage(survey.folder / "scores" / f"{name}.safetensors", speak, parameters=parameters, modules=(module,))
 
 
+def took(survey: Survey, configurations: int, rankers: Iterable[str]) -> pd.DataFrame:
+    """How long rankers took on one thread, the mean over seeds: seconds to `prepare`, and `per_1000` configurations."""
+    files = {name: survey.folder / "scores" / f"{name}.safetensors" for name in rankers}
+    rows = [(re.sub(r"_\d$", "", name), *artifacts.load(file)["seconds"].tolist()) for name, file in files.items()]
+    frame = pd.DataFrame(rows, columns=["ranker", "prepare", "per_1000"]).groupby("ranker", sort=False).mean().reset_index()
+    return frame.assign(per_1000=frame["per_1000"] * 1000 / configurations).round(6)
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +115,7 @@ def build(name: str) -> Path:
         rankers |= carried(source, own(_asked(source), *labels, DRAWS))
     table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
     path = folder() / f"{name}.parquet"
+    took(survey, len(chosen), rankers).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
     artifacts.save(path, table, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
     path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
     if survey.census.base is not None and not survey.weights.is_file():
@@ -265,8 +275,8 @@ def card(survey: Survey, table: pd.DataFrame) -> str:
 - **Stratum U**: {size["U"]} configurations, exactly uniform within bands of R(r) and of MACs (column `band`).
 - **Stratum T**: {size["T"]} configurations at {census.window[0]:g} to {census.window[1]:g} of the MACs: the best of
   {census.draws:,} draws of each ranker, and what searches for higher scores found: {", ".join(named) or "none here"}.
-- **Parts**: {part.get("design", 0)} design, {part.get("report", 0)} report. Rankers that learn have their labels from U, design: the
-  validation accuracy under the first seed.
+- **Parts**: {part.get("design", 0)} design, {part.get("report", 0)} report. Rankers that learn have their labels
+  from U, design: the validation accuracy under the first seed.
 - **Noise**: the test accuracies under two seeds are {100 * np.abs(first - second).mean():.2f} points apart on average;
   Spearman between them {float(spearman(first, second)):.3f}.
 - **Made on** {runtime.hardware()}. **Licence**: MIT, as the project; the images keep their own.

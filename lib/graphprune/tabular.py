@@ -71,6 +71,14 @@ def load(name: str) -> Table:
     return table
 
 
+def seconds(name: str) -> pd.DataFrame:
+    """What each ranker of a table costs, a row each: seconds to `prepare`, and `per_1000` configurations, on one thread.
+
+    Labels and the looks that a ranker shares with others are not in it.
+    """
+    return pd.read_csv(folder() / f"{name}_seconds.csv").set_index("ranker")
+
+
 def once(table: Table) -> Table:
     """A row a configuration, its truths the means over seeds."""
     first, *_ = by_seed = [part.reset_index(drop=True) for _, part in table.groupby("seed")]
