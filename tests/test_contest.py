@@ -116,10 +116,20 @@ def test_a_second_making_trains_nothing(made, monkeypatch) -> None:
     pd.testing.assert_frame_equal(again, table)
 
 
+def test_a_table_is_written_small_and_read_whole(made, tmp_path, monkeypatch) -> None:
+    survey, _, _, table = made
+    path = tmp_path / "tiny.parquet"
+    tabular.save(table, path, {"made": "here"})
+    path.with_suffix(".md").write_text(contest.card(survey, table))
+    monkeypatch.setattr(tabular, "folder", lambda: tmp_path)
+    pd.testing.assert_frame_equal(tabular.load("tiny"), table, check_dtype=False, rtol=1e-6)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.md", "tiny.parquet", "tiny.parquet.provenance.json"]
+
+
 def test_the_card_says_how(made) -> None:
     survey, _, _, table = made
     text = contest.card(survey, table)
-    for part in ("resnet8", "1,137 training, 300 validation and 360 test", "random 4, best 4", "epochs=0.2", "MIT"):
+    for part in ("resnet8", "1,137 training, 300 validation and 360 test", "random 4, best 4", "0.2 epochs of SGD", "MIT"):
         assert part in text
 
 

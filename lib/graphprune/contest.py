@@ -31,7 +31,7 @@ from graphprune.jobs import Shared
 from graphprune.means import ClassMeans
 from graphprune.rankers import Ranker, Similarity
 from graphprune.recipe import Recipe
-from graphprune.tabular import TRUTHS, folder, once, rates, truths
+from graphprune.tabular import TRUTHS, folder, once, rates, save, truths
 
 _TRAINED = Recipe(epochs=30, lr=0.1, batch_size=64, warmup=0.1)
 _LIGHT, _FULL = Recipe(epochs=1, lr=0.02, batch_size=64), Recipe(epochs=5, lr=0.05, batch_size=64)
@@ -116,7 +116,7 @@ def build(name: str) -> Path:
     table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
     path = folder() / f"{name}.parquet"
     took(survey, len(chosen), rankers).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
-    artifacts.save(path, table, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
+    save(table, path, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
     path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
     if survey.census.base is not None and not survey.weights.is_file():
         artifacts.save(survey.weights, survey.model.state_dict(), artifacts.provenance({"census": survey.census}))
@@ -154,7 +154,7 @@ def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
         compute = partial(_threaded, climbers, survey, ranker)
         modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
         rows = artifacts.stage(path, compute, parameters=parameters, modules=modules)
-        found |= {f"{search}_{who}": indices for search, indices in rows.items()}
+        found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
     bees = Bees(survey.data, survey.census.window, survey.census.flights)
     compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
     parameters = {"base": survey.base, "ranker": described(bees)}
@@ -261,17 +261,21 @@ def card(survey: Survey, table: pd.DataFrame) -> str:
     groups, size = len(survey.graph.groups), {name: int((rows["stratum"] == name).sum()) for name in "UT"}
     named = [f"{c.removeprefix('rank_')} {rows[c].notna().sum()}" for c in map(str, rows) if c.startswith("rank_")]
     part = rows["part"].value_counts()
-    origin = f"trained by {census.base}, seed {census.seed}" if census.base else "public CIFAR-10 weights"
+    origin = f"trained ({_words(census.base)}; seed {census.seed})" if census.base else "public CIFAR-10 weights"
+    seeds, anew = ", ".join(map(str, census.seeds)), int(rows["anew_accuracy_val"].notna().sum())
     return f"""# {census.name}: the true accuracies of {len(rows):,} pruned networks
 
 `graphprune.tabular.load({census.name!r})`, one row a configuration and seed; `tabular.Table` describes the columns.
 
-- **Network**: {census.network}, {origin}; {groups} groups of coupled channels, 10^{groups} configurations of the rates
-  0, 0.1 ... 0.9; {full.macs:,} MACs and {full.params:,} parameters unpruned.
+- **Network**: {census.network}, {origin}.
+  {groups} groups of coupled channels, 10^{groups} configurations of the rates 0, 0.1 ... 0.9; unpruned {full.macs:,} MACs and
+  {full.params:,} parameters.
 - **Data**: {census.dataset}; {len(data.train):,} training, {len(data.val):,} validation and {len(data.test):,} test images.
-- **A row**: the channels of the largest L1 norms stay, the others are cut out, BN statistics are re-estimated, then SGD from
-  the weights that are left. Light: {census.light}, under the seeds {", ".join(map(str, census.seeds))}. Full: {census.full},
-  {int(rows["full_accuracy_val"].notna().sum())} configurations. From new weights: {census.anew}, {_count(rows)} configurations.
+- **A row**: the channels of the largest L1 norms stay, the others are cut out, BN statistics are re-estimated, then training
+  goes on from the weights that are left.
+  Light: {_words(census.light)}; seeds {seeds}.
+  Full: {_words(census.full)}; {int(rows["full_accuracy_val"].notna().sum())} configurations.
+  From new weights: {_words(census.anew) if census.anew else "none here"}; {anew} configurations.
 - **Stratum U**: {size["U"]} configurations, exactly uniform within bands of R(r) and of MACs (column `band`).
 - **Stratum T**: {size["T"]} configurations at {census.window[0]:g} to {census.window[1]:g} of the MACs: the best of
   {census.draws:,} draws of each ranker, and what searches for higher scores found: {", ".join(named) or "none here"}.
@@ -283,5 +287,8 @@ def card(survey: Survey, table: pd.DataFrame) -> str:
 """
 
 
-def _count(rows: pd.DataFrame) -> int:
-    return int(rows["anew_accuracy_val"].notna().sum())
+def _words(recipe: Recipe) -> str:
+    return (
+        f"{recipe.epochs:g} epochs of SGD, momentum {recipe.momentum:g}, batch {recipe.batch_size}, cosine from {recipe.lr:g}, "
+        f"warm-up {recipe.warmup:g}, weight decay {recipe.weight_decay:g}, {'with' if recipe.augment else 'no'} augmentation"
+    )

@@ -10,7 +10,11 @@ on `part == "design"` and judged once on `"report"`; one that learns from labels
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor
 
 from graphprune import artifacts, runtime
+from graphprune.provenance import sha256
 
 Table = pd.DataFrame
 """One row a configuration and seed:
@@ -69,6 +74,27 @@ def load(name: str) -> Table:
     table["indices"] = [row.tolist() for row in table["indices"]]  # parquet reads lists as arrays
     table.attrs["card"] = path.with_suffix(".md").read_text(encoding="utf-8")
     return table
+
+
+def save(table: Table, path: Path, provenance: Mapping[str, Any]) -> None:
+    """Write a table small: scores in single precision, bytes of one place of all numbers together, zstd.
+
+    Raises:
+        OSError: the folder cannot be written; a table that was there is still there.
+    """
+    said = {column: np.float32 for column in map(str, table) if column.startswith("score_")}
+    file = io.BytesIO()
+    table.astype(said).to_parquet(
+        file,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=["stratum", "band", "part"],
+        column_encoding=dict.fromkeys(said, "BYTE_STREAM_SPLIT"),
+    )
+    artifacts.demand_writable(path, len(file.getvalue()))
+    record = {"sha256": sha256(file.getvalue()), "provenance": dict(provenance)}
+    artifacts.replace(path.with_name(f"{path.name}.provenance.json"), json.dumps([record], indent=1).encode() + b"\n")
+    artifacts.replace(path, file.getvalue())
 
 
 def seconds(name: str) -> pd.DataFrame:
