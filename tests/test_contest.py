@@ -11,7 +11,9 @@ import graphprune
 from graphprune import contest, entrants, tabular, trial
 from graphprune.census import Census, Survey, measured
 from graphprune.description import described
+from graphprune.distilled import Distilled
 from graphprune.graph import ChannelGraph, Node
+from graphprune.means import ClassMeans
 from graphprune.rankers import LogWidths, RandomOrder, Similarity, Untrained
 from graphprune.recipe import Recipe
 
@@ -150,3 +152,10 @@ def test_a_census_without_candidates(made) -> None:
     table = contest.assemble(survey, drawn, {}, contest.said(survey, tabular.rates(drawn), rankers))
     assert set(table["stratum"]) == {"U"}
     assert "none here" in contest.card(survey, table)
+
+
+def test_what_is_trained_fully_was_named() -> None:
+    indices, accuracies = torch.randint(10, (40, 6)), torch.rand(40)
+    named = entrants.candidates(Distilled(ClassMeans(graphprune.data.load("digits"))), indices, accuracies)
+    assert set(entrants.FULLY) <= set(named)
+    assert len(named["sacp1"].indices) == 40  # all labels there are, where they are few

@@ -104,9 +104,11 @@ def build(name: str) -> Path:
     if name not in CENSUSES:
         raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(CENSUSES)}")
     survey, drawn, known = _surveyed(CENSUSES[name])
-    ours = own(_asked(survey), *known, min(survey.census.encoders, DRAWS))
-    tops = {who: _named(survey, who, ranker) for who, ranker in candidates(ours, *known).items()} if survey.census.top else {}
-    tops |= _climbed(survey, ours) if survey.census.top else {}
+    default = _asked(survey)
+    ours, tops = own(default, *known, min(survey.census.encoders, DRAWS)), {}
+    if survey.census.top:
+        tops = {who: _named(survey, who, ranker) for who, ranker in candidates(default, *known).items()}
+        tops |= _climbed(survey, default)
     chosen = joined(survey, drawn, tops)
     rankers = {**readings(survey.census.encoders), **ablations(survey.census.encoders), **baselines(survey), **ours}
     rankers |= learners(*known, survey.census.encoders)
@@ -145,10 +147,10 @@ def _asked(survey: Survey) -> Distilled:
     return replace(ranker, lessons=Lessons(said["indices"], said["taught"]))
 
 
-def _climbed(survey: Survey, ours: Mapping[str, Ranker]) -> dict[str, Tensor]:
+def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     """What searches for higher scores find, by "SEARCH_RANKER"; and the bees, who search for accuracy."""
     found: dict[str, Tensor] = {}
-    for who, ranker in {"similarity": Similarity(), "default": ours["default"]}.items():
+    for who, ranker in {"similarity": Similarity(), "default": default}.items():
         parameters = {"ranker": described(ranker), **_place(survey)}
         path = survey.folder / "tops" / f"climbed_{who}.safetensors"
         compute = partial(_threaded, climbers, survey, ranker)

@@ -184,11 +184,11 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
     return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}
 
 
-def candidates(ours: Mapping[str, Ranker], indices: Tensor, accuracies: Tensor) -> dict[str, Ranker]:
+def candidates(default: Distilled, indices: Tensor, accuracies: Tensor) -> dict[str, Ranker]:
     """The main rankers: each names the best of a million draws, which are then measured (stratum T).
 
     Args:
-        ours: the suite's own.
+        default: the suite's own.
         indices, accuracies: (N, groups) and (N,), the labels there are; `KNOWN` of them are used.
     """
     return {
@@ -198,8 +198,8 @@ def candidates(ours: Mapping[str, Ranker], indices: Tensor, accuracies: Tensor) 
         "untrained": Untrained(),
         "log_widths": LogWidths("layers"),
         "sacp1": Regression(*some_labels(indices, accuracies, KNOWN, 0)),
-        "default": ours["default"],
-        f"ours_{KNOWN}": ours[f"ours_{KNOWN}_0"],
+        "default": default,
+        f"ours_{KNOWN}": Taught(*some_labels(indices, accuracies, KNOWN, 0), default),
     }
 
 
