@@ -79,7 +79,7 @@ def test_every_network_is_one_point_marked_by_how_far_it_came():
     left, right = draw(TABLE, "default", 0.4, 30, 5).axes
     assert points(left) == [72 - 30, 30 - 5, 5 - 1, 1]
     assert len(right.collections[0].get_offsets()) == 3
-    assert left.get_title() == "72 networks at 0.4 of the MACs, ± 5%"
+    assert left.get_title() == "72 networks at 0.4 of the MACs, ± 10%"
     assert right.get_title() == "m = 30 light, k = 5 full trainings"
 
 
@@ -114,7 +114,7 @@ def test_m_and_k_are_at_most_what_is_there():
     ("change", "message"),
     [
         ({"ranker": "best"}, r"ranker='best': the table holds the scores of \['default', 'backwards'\]"),
-        ({"budget": 0.9}, "budget=0.9: the table has no fully trained network within 5% of it"),
+        ({"budget": 0.9}, "budget=0.9: the table has no fully trained network within 10% of it"),
         ({"m": 0}, "m=0: must be 1 <= k <= m"),
     ],
 )

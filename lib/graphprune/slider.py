@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from graphprune.replay import Candidates, candidates, replays, run
 
-WIDTH = 0.05
+WIDTH = 0.1
 """Networks stand at a budget whose MACs differ from it by this part of it at most."""
 FEWEST = 5  # networks at a budget that the slider offers
 SCORE = "score_"
