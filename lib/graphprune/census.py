@@ -29,6 +29,7 @@ from graphprune.window import Score, Window
 
 RATIO_EDGES = tuple(tenth / 10 for tenth in range(10))
 MACS_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+LOOKED = 300  # validation images that an untrained network is judged by, at most
 PIECES = 200  # of draws, before a band is given up
 DESIGN = 1 / 3
 """The share of each band on which rankers may be designed; the rest is only for reporting."""
@@ -94,6 +95,12 @@ class Survey:
         if self.census.images is None:
             return found
         return replace(found, val=_some(found.val, self.census.images), test=_some(found.test, self.census.images))
+
+    @cached_property
+    def looked(self) -> Dataset:
+        """The same with `LOOKED` validation images at most: what rankers see that look at networks themselves."""
+        few = len(self.data.val) <= LOOKED
+        return self.data if few else replace(self.data, val=_some(self.data.val, LOOKED))
 
     @cached_property
     def model(self) -> nn.Module:

@@ -136,7 +136,7 @@ def _surveyed(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tenso
 
 def _asked(survey: Survey) -> Distilled:
     """The suite's own ranker without labels, its teacher asked once and for all."""
-    ranker = Distilled(ClassMeans(survey.data), survey.census.lessons)
+    ranker = Distilled(ClassMeans(survey.looked), survey.census.lessons)
 
     def asked() -> dict[str, Tensor]:
         with runtime.threads(1):
@@ -157,7 +157,7 @@ def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
         modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
         rows = artifacts.stage(path, compute, parameters=parameters, modules=modules)
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
-    bees = Bees(survey.data, survey.census.window, survey.census.flights)
+    bees = Bees(survey.looked, survey.census.window, survey.census.flights)
     compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
     parameters = {"base": survey.base, "ranker": described(bees)}
     visited = artifacts.stage(survey.folder / "tops" / "bees.safetensors", compute, parameters=parameters, modules=("hive",))

@@ -40,7 +40,6 @@ LOSSES = {"printed": contrast.loss_printed, "all": contrast.loss_repel_all, "own
 FULLY = ("random", "similarity", "log_widths", "default")
 """Whose candidates are trained fully, too."""
 KINDS = ("gcn", "gat", "sage")
-LOOKED = 300  # validation images that untrained networks are judged by, at most
 APART = 3  # groups in which any two of a diverse choice differ
 PATIENCE = 180.0  # seconds for a proof
 TAU = 0.5  # least R(r) of constrained training configurations
@@ -162,8 +161,7 @@ def carried(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
 
 def baselines(survey: Survey) -> dict[str, Ranker]:
     """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
-    data, example = survey.data, survey.data.example()
-    looked = LOOKED if len(data.val) > LOOKED else None
+    data, example = survey.looked, survey.data.example()
     found: dict[str, Ranker] = {
         "ratio": KeptRatio(),
         "macs": Macs(example),
@@ -174,8 +172,8 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
         "taylor_mass": RetainedMass(Taylor(data)),
         "raw_cosine": RawCosine(),
         "class_means": ClassMeans(data),
-        "recalibrated_accuracy": Recalibrated(data, images=looked),
-        "recalibrated_loss": Recalibrated(data, "loss", images=looked),
+        "recalibrated_accuracy": Recalibrated(data),
+        "recalibrated_loss": Recalibrated(data, "loss"),
         "synflow": SynFlow(),
         "naswot": Naswot(data),
         "bees": Bees(data, survey.census.window, survey.census.flights),
