@@ -54,7 +54,7 @@ conformance: $(STAMP)  ## prune every network of the zoo and prove it, check the
 	$(BIN)/python benchmarks/conformance.py
 	$(BIN)/python benchmarks/exact_enumeration.py
 
-tabular: $(STAMP)  ## measure the tables of true accuracies in reports/tabular (resumable; an hour from nothing; TABLES=digits is one)
+tabular: $(STAMP)  ## measure the tables of true accuracies in reports/tabular (resumable; from nothing some hours; TABLES=digits is one)
 	@set -e; for table in $(TABLES); do $(BIN)/python -m graphprune tabular $$table; done
 
 bench: $(STAMP)  ## measure the library against its peers, goals and limits; writes reports/benchmarks.{csv,md}
