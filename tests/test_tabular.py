@@ -123,3 +123,8 @@ def test_a_table_that_is_not_there_or_was_changed(tmp_path, monkeypatch) -> None
     path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
     with pytest.raises(artifacts.CorruptedError):
         tabular.load("mine")
+
+
+def test_tables_are_found_from_anywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(tabular.load("digits_resnet8"))

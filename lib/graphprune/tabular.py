@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from graphprune import artifacts, runtime
+from graphprune import artifacts
 from graphprune.provenance import sha256
 
 Table = pd.DataFrame
@@ -48,8 +48,8 @@ TRUTHS = ("accuracy_val", "loss_val", "accuracy_test", "loss_test", "seconds")
 
 
 def folder() -> Path:
-    """Where the committed tables are."""
-    return runtime.root() / "reports" / "tabular"
+    """Where the committed tables are: beside the library's sources, wherever they are used from."""
+    return Path(__file__).resolve().parents[2] / "reports" / "tabular"
 
 
 def names() -> list[str]:
