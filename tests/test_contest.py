@@ -10,7 +10,7 @@ import torch
 import graphprune
 from graphprune import contest, entrants, tabular, trial
 from graphprune.census import Census, Survey, measured
-from graphprune.description import described
+from graphprune.description import described, modules
 from graphprune.distilled import Distilled
 from graphprune.graph import ChannelGraph, Node
 from graphprune.means import ClassMeans
@@ -51,6 +51,12 @@ def test_readings_are_all_of_them() -> None:
     assert len(names) == 3 * 3 * 3 * 2
     assert len({contest.artifacts.digest(described(ranker)) for ranker in names.values()}) == len(names)
     assert len({contest.artifacts.digest(described(ranker)) for ranker in entrants.ablations(1).values()}) == 12
+
+
+def test_what_a_ranker_holds_counts_among_its_sources() -> None:
+    digits = graphprune.data.load("digits")
+    assert modules(Distilled(ClassMeans(digits))) == ("distilled", "means")
+    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == ("entrants", "rankers")
 
 
 def test_labels_are_distinct_and_grow_within_a_draw() -> None:

@@ -168,18 +168,17 @@ def _some(split: object, images: int) -> TensorSplit:
 
 def uniform(survey: Survey) -> pd.DataFrame:
     """Stratum U: `indices`, `band` and `part` of configurations exactly uniform within bands, no network twice."""
-    window, count, rows = survey.anywhere, survey.census.per_band, []
-    seen: set[tuple[int, ...]] = set()
+    window, seen = survey.anywhere, set[tuple[int, ...]]()
+    least, bands = float(window.shares(window.table[:, -1:].T)), dict[str, Iterator[Tensor]]()
     for low, high in pairwise(RATIO_EDGES):
         name = f"R {low}-{high}"
-        rows += [
-            (name, row) for row in _different(window, ratio_band(window.space, low, high, survey.generator(name)), seen, count)
-        ]
-    least = float(window.shares(window.table[:, -1:].T))
+        bands[name] = ratio_band(window.space, low, high, survey.generator(name))
     for low, high in pairwise(MACS_EDGES):
         if high > least:
-            name, band = f"MACs {low}-{high}", replace(window, macs=(low, high))
-            rows += [(name, row) for row in _different(window, _pieces(band, survey.generator(name)), seen, count)]
+            name = f"MACs {low}-{high}"
+            bands[name] = _pieces(replace(window, macs=(low, high)), survey.generator(name))
+    count = survey.census.per_band
+    rows = [(name, row) for name, pieces in bands.items() for row in _different(window, pieces, seen, count)]
     frame = pd.DataFrame(rows, columns=["band", "indices"])
     return frame.assign(stratum="U", part=parts(frame["band"], survey.generator("parts of U")))
 

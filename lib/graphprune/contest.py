@@ -23,10 +23,9 @@ from torch import Tensor
 from graphprune import artifacts, jobs, runtime
 from graphprune.census import Census, Survey, best, measured, parts, uniform
 from graphprune.correlation import spearman
-from graphprune.description import described
+from graphprune.description import described, modules
 from graphprune.distilled import Distilled, Lessons
-from graphprune.entrants import FULLY, ablations, baselines, candidates, carried, climbers, learners, own, readings
-from graphprune.hive import Bees
+from graphprune.entrants import FULLY, ablations, baselines, bees, candidates, carried, climbers, learners, own, readings
 from graphprune.jobs import Shared
 from graphprune.means import ClassMeans
 from graphprune.rankers import Ranker, Similarity
@@ -66,8 +65,7 @@ def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker]) -> dict
 
 def _speak(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker]) -> None:
     survey, indices = shared.value
-    with runtime.threads(1):
-        _spoken(survey, indices, *what)
+    _spoken(survey, indices, *what)
 
 
 def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[str, Tensor]:
@@ -79,9 +77,21 @@ def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[
         seconds = torch.tensor([prepared - started, time.perf_counter() - prepared], dtype=torch.float64)
         return {"scores": scores, "seconds": seconds}
 
-    parameters = {"base": survey.base, "indices": indices, "ranker": described(ranker)}
-    module = type(ranker).__module__.removeprefix("graphprune.")
-    return artifacts.stage(survey.folder / "scores" / f"{name}.safetensors", speak, parameters=parameters, modules=(module,))
+    return _stage(survey, f"scores/{name}", speak, ranker, (), indices=indices)
+
+
+def _stage(
+    survey: Survey, file: str, compute: Callable[[], Any], ranker: Ranker, others: tuple[str, ...], **parameters: Any
+) -> dict[str, Tensor]:
+    """`artifacts.stage` in the survey's folder for what a ranker does, on one thread; `others`: modules it needs besides."""
+
+    def alone() -> Any:
+        with runtime.threads(1):
+            return compute()
+
+    known = {"base": survey.base, "ranker": described(ranker), **parameters}
+    path = survey.folder / f"{file}.safetensors"
+    return artifacts.stage(path, alone, parameters=known, modules=(*modules(ranker), *others))
 
 
 def took(survey: Survey, configurations: int, rankers: Iterable[str]) -> pd.DataFrame:
@@ -138,12 +148,7 @@ def _asked(survey: Survey) -> Distilled:
     """The suite's own ranker without labels, its teacher asked once and for all."""
     ranker = Distilled(ClassMeans(survey.looked), survey.census.lessons)
 
-    def asked() -> dict[str, Tensor]:
-        with runtime.threads(1):
-            return ranker.asked(survey.graph, survey.model)._asdict()
-
-    parameters = {"base": survey.base, "ranker": described(ranker)}
-    said = artifacts.stage(survey.folder / "lessons.safetensors", asked, parameters=parameters, modules=("distilled", "means"))
+    said = _stage(survey, "lessons", lambda: ranker.asked(survey.graph, survey.model)._asdict(), ranker, ())
     return replace(ranker, lessons=Lessons(said["indices"], said["taught"]))
 
 
@@ -151,39 +156,25 @@ def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     """What searches for higher scores find, by "SEARCH_RANKER"; and the bees, who search for accuracy."""
     found: dict[str, Tensor] = {}
     for who, ranker in {"similarity": Similarity(), "default": default}.items():
-        parameters = {"ranker": described(ranker), **_place(survey)}
-        path = survey.folder / "tops" / f"climbed_{who}.safetensors"
-        compute = partial(_threaded, climbers, survey, ranker)
-        modules = (type(ranker).__module__.removeprefix("graphprune."), "ascent", "exact", "window")
-        rows = artifacts.stage(path, compute, parameters=parameters, modules=modules)
+        compute = partial(climbers, survey, ranker)
+        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("ascent", "exact", "window"), **_place(survey))
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
-    bees = Bees(survey.looked, survey.census.window, survey.census.flights)
-    compute = partial(_threaded, lambda: {"indices": bees.foraged(survey.graph, survey.model)[0]})
-    parameters = {"base": survey.base, "ranker": described(bees)}
-    visited = artifacts.stage(survey.folder / "tops" / "bees.safetensors", compute, parameters=parameters, modules=("hive",))
+    colony = bees(survey)
+    visited = _stage(survey, "tops/bees", lambda: {"indices": colony.foraged(survey.graph, survey.model)[0]}, colony, ())
     return found | {"bees": visited["indices"][: survey.census.top]}
-
-
-def _threaded(compute: Callable[..., Any], *arguments: Any) -> Any:
-    with runtime.threads(1):
-        return compute(*arguments)
 
 
 def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
     def named() -> dict[str, Tensor]:
-        with runtime.threads(1):
-            return {"indices": best(survey, ranker.prepare(survey.graph, survey.model))}
+        return {"indices": best(survey, ranker.prepare(survey.graph, survey.model))}
 
-    parameters = {"ranker": described(ranker), **_place(survey)}
-    module = type(ranker).__module__.removeprefix("graphprune.")
-    path = survey.folder / "tops" / f"{name}.safetensors"
-    return artifacts.stage(path, named, parameters=parameters, modules=(module, "window"))["indices"]
+    return _stage(survey, f"tops/{name}", named, ranker, ("window",), **_place(survey))["indices"]
 
 
 def _place(survey: Survey) -> dict[str, Any]:
     """What the candidates depend on besides a ranker."""
     census = survey.census
-    return {"base": survey.base, "window": census.window, "top": census.top, "draws": census.draws, "seed": census.seed}
+    return {"window": census.window, "top": census.top, "draws": census.draws, "seed": census.seed}
 
 
 def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:

@@ -30,3 +30,17 @@ def described(value: Any) -> Any:
             raise ValueError(f"{value!r}: results are stored under its name, so give a plain function")
         return f"{value.__module__}.{value.__qualname__}"
     return value
+
+
+def modules(value: Any) -> tuple[str, ...]:
+    """The modules of graphprune that a dataclass of settings, and those it holds, come from: what results depend on.
+
+    >>> from graphprune.rankers import LogWidths
+    >>> modules(LogWidths("groups"))
+    ('rankers',)
+    """
+    if not is_dataclass(value) or isinstance(value, type) or callable(getattr(value, "fingerprint", None)):
+        return ()
+    package, _, own = type(value).__module__.partition(".")
+    held = {name for field in fields(value) for name in modules(getattr(value, field.name))}
+    return tuple(sorted(held | ({own} if package == "graphprune" else set())))

@@ -159,6 +159,11 @@ def carried(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
     }
 
 
+def bees(survey: Survey) -> Bees:
+    """ABCPruner's colony, in the window of stratum T."""
+    return Bees(survey.looked, survey.census.window, survey.census.flights)
+
+
 def baselines(survey: Survey) -> dict[str, Ranker]:
     """What stands beside SACP: chance, sizes, importance kept, no training, no encoder, and the networks themselves."""
     data, example = survey.looked, survey.data.example()
@@ -176,7 +181,7 @@ def baselines(survey: Survey) -> dict[str, Ranker]:
         "recalibrated_loss": Recalibrated(data, "loss"),
         "synflow": SynFlow(),
         "naswot": Naswot(data),
-        "bees": Bees(data, survey.census.window, survey.census.flights),
+        "bees": bees(survey),
     }
     found |= {f"random_{seed}": RandomOrder(seed) for seed in range(10)}
     return found | {f"untrained_{kind}_{seed}": Untrained(kind, seed=seed) for kind in KINDS for seed in range(10)}

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from graphprune import importance, runtime, train
-from graphprune.cutting import cut, kept_places
 from graphprune.data import Dataset
-from graphprune.evaluator import pruned, why_not
 from graphprune.graph import ChannelGraph
+from graphprune.proxies import one_by_one
 from graphprune.rankers import Ranker
-from graphprune.space import kept_masks
 from graphprune.window import Score
 
 
@@ -41,22 +39,18 @@ class ClassMeans(Ranker):
     seed: int = 0
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        scores, whole, proven = importance.l1(model, graph), copy.deepcopy(model).eval(), bool(why_not(model, graph))
+        whole, scores = copy.deepcopy(model).eval(), importance.l1(model, graph)
         place, generator = next(model.parameters()).device, runtime.seed_generator(self.seed, "class means")
         known = [part.to(place) for part in next(self.data.train.batches(self.images, shuffle=True, generator=generator))]
         asked = [part.to(place) for part in next(self.data.val.batches(len(self.data.val)))]
         name = classifier(graph, model)
 
-        def measured(indices: Tensor) -> Tensor:
-            found = []
-            for mask in kept_masks(graph, indices, scores).cpu():
-                small = pruned(whole, graph, mask) if proven else cut(whole, kept_places(graph, mask))
-                train.calibrate(small, [known[0]])
-                guess = nearest(features(small, name, known[0]), known[1], features(small, name, asked[0]))
-                found.append((guess == asked[1]).double().mean().item())
-            return torch.tensor(found, dtype=torch.float64)
+        def apart(small: nn.Module) -> float:
+            train.calibrate(small, [known[0]])
+            guess = nearest(features(small, name, known[0]), known[1], features(small, name, asked[0]))
+            return (guess == asked[1]).double().mean().item()
 
-        return measured
+        return one_by_one(whole, graph, apart, scores)
 
 
 def classifier(graph: ChannelGraph, model: nn.Module) -> str:

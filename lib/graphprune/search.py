@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from graphprune import contrast, runtime
 from graphprune.data import Dataset
-from graphprune.description import described
+from graphprune.description import described, modules
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel, SearchResult, by_ranking
 from graphprune.graph import ChannelGraph
@@ -137,9 +137,8 @@ def _by_ranker(funnel: Funnel, ranker: Ranker, n_candidates: int) -> SearchResul
         with runtime.threads(funnel.threads):
             return prepared()(indices)
 
-    module = type(ranker).__module__.removeprefix("graphprune.")
-    own = (module,) if type(ranker).__module__ != module else ()
-    return by_ranking(funnel, score, n_candidates=n_candidates, ranking={"ranker": described(ranker)}, modules=own)
+    ranking = {"ranker": described(ranker)}
+    return by_ranking(funnel, score, n_candidates=n_candidates, ranking=ranking, modules=modules(ranker))
 
 
 def trained_encoder(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,7 @@ def scores(table: Table, name: str) -> np.ndarray:
     Raises:
         ValueError: no column of the table is of that ranker.
     """
-    columns = [column for column in table.columns if column == f"score_{name}" or _seed_of(column, name) is not None]
+    columns = [column for column in table.columns if re.fullmatch(rf"score_{re.escape(name)}(_\d+)?", column)]
     if not columns:
         raise ValueError(f"name={name!r}: no ranker of that name in this table; its columns are score_NAME or score_NAME_SEED")
     return table[columns].to_numpy(np.float64).T
-
-
-def _seed_of(column: str, name: str) -> int | None:
-    tail = column.removeprefix(f"score_{name}_")
-    return int(tail) if tail != column and tail.isdigit() else None
