@@ -7,6 +7,7 @@ from graphprune import contrast, runtime, trial
 from graphprune.contrast import fit, loss_repel_own
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel
+from graphprune.graph import RATES
 from graphprune.rankers import LogWidths, RandomOrder
 from graphprune.scorer import Scorer
 from graphprune.search import SearchResult, sacp, trained_encoder
@@ -80,7 +81,7 @@ def test_training_configurations_are_unconstrained_unless_asked(done, monkeypatc
     free, bound = (space.ratio(indices) for indices, _ in seen)
     assert free.min() < 0.5
     assert bound.min() >= 0.6 - 1e-6
-    assert seen[0][1] == {"epochs": 2, "seed": 0, "loss": loss_repel_own}
+    assert seen[0][1] == {"epochs": 2, "seed": 0, "rates": RATES, "loss": loss_repel_own}
 
 
 def test_options_reach_the_encoder(tmp_path):

@@ -61,7 +61,7 @@ def by_chance() -> Score:
 def uniform_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: Any) -> SearchResult:
     """The same share of every group's channels removed, smallest L1 norms first (Li et al. 2017, arXiv 1608.08710).
 
-    The share is not bound to tenths: channels go one at a time, from the group that has lost least, until the MACs fit.
+    The share is not bound to the rates: channels go one at a time, from the group that has lost least, until the MACs fit.
 
     Args:
         model, graph, data, setting: the fields of `Funnel`.
@@ -105,7 +105,7 @@ def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
     widths, channels = torch.tensor([(group.width, group.channels) for group in funnel.graph.groups]).T
     ratio = 1 - (widths * counts / channels).sum().item() / widths.sum().item()
     restarts = pd.DataFrame({"rank": range(1, funnel.k + 1), "ratio": ratio, "score": float("nan")})
-    restarts["indices"] = [[] for _ in range(funnel.k)]  # these rates are no tenths
+    restarts["indices"] = [[] for _ in range(funnel.k)]  # these shares are no rates
     masks = kept.expand(funnel.k, -1)
     return choose(funnel, trained(funnel, "full", restarts, masks, longer(funnel), restarts=range(funnel.k)))
 
@@ -197,6 +197,7 @@ def forage_in(
         foods=foods,
         limit=limit,
         changes=changes,
+        rates=len(funnel.rates),
         generator=generator,
     )
     if len(visited) < funnel.m:
@@ -211,12 +212,13 @@ def into_window(window: Window, indices: Tensor, generator: torch.Generator) -> 
 
 def _into_window(window: Window, row: Tensor, generator: torch.Generator) -> Tensor:
     low, _high = window.macs
-    for _ in range(9 * len(row)):
+    last = len(window.space.rates) - 1
+    for _ in range(last * len(row)):
         if window.allows(row[None])[0]:
             return row
         share = window.shares(window.counts(row[None]))[0]
         step = -1 if share < low else 1  # fewer channels where R(r) is too small, too
-        free = ((row + step >= 0) & (row + step <= 9)).nonzero().flatten()
+        free = ((row + step >= 0) & (row + step <= last)).nonzero().flatten()
         if not len(free):
             break
         row = row.clone()

@@ -22,6 +22,7 @@ def forage(
     foods: int,
     limit: int,
     changes: int,
+    rates: int = 10,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Employed bees, onlookers and a scout, round after round, until the evaluations are spent.
@@ -32,6 +33,7 @@ def forage(
         repair: (n, groups) -> the same, made feasible.
         network: (n, groups) -> (n, groups); configurations it maps to the same row are one network.
         evaluations: configurations that fitness may be asked about.
+        rates: how many there are for a group; indices are below it.
 
     Returns:
         The configurations evaluated, (evaluations, groups), and their fitness, in the order of evaluation; fewer if
@@ -51,7 +53,7 @@ def forage(
 
     def visit(bees: Tensor) -> None:
         """Each bee flies from its source towards or away from another; where it is better there, the source moves."""
-        flown = repair(neighbours(sources, bees, changes, generator))
+        flown = repair(neighbours(sources, bees, changes, generator, rates))
         for bee, place, value in zip(bees.tolist(), flown, taste(flown), strict=True):
             better = bool(value > nectar[bee])
             failures[bee] = 0 if better else failures[bee] + 1
@@ -73,7 +75,7 @@ def forage(
     return torch.stack(rows), torch.tensor(list(known.values()), dtype=torch.float64)
 
 
-def neighbours(sources: Tensor, bees: Tensor, changes: int, generator: torch.Generator) -> Tensor:
+def neighbours(sources: Tensor, bees: Tensor, changes: int, generator: torch.Generator, rates: int = 10) -> Tensor:
     """Where bees fly from their sources x: x_j + u (x_j - y_j) in `changes` random groups j, u in [-1, 1].
 
     y is another source. A change is at least one step [our reading].
@@ -85,6 +87,6 @@ def neighbours(sources: Tensor, bees: Tensor, changes: int, generator: torch.Gen
     where = torch.rand(len(bees), groups, generator=generator).argsort(1)[:, :changes]
     own, other = sources[bees].gather(1, where), sources[others].gather(1, where)
     u = torch.rand(where.shape, generator=generator) * 2 - 1
-    moved = (own + (u * (own - other)).round().long()).clamp(0, 9)
-    one = torch.where((own == 0) | ((own < 9) & (u > 0)), 1, -1)  # inwards at the ends
+    moved = (own + (u * (own - other)).round().long()).clamp(0, rates - 1)
+    one = torch.where((own == 0) | ((own < rates - 1) & (u > 0)), 1, -1)  # inwards at the ends
     return sources[bees].scatter(1, where, torch.where(moved == own, own + one, moved))

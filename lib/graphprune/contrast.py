@@ -17,9 +17,9 @@ as printed, the loss is least when the encoder tells no two configurations apart
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -31,7 +31,17 @@ from graphprune.encoder import GraphEncoder
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.importance import l1
 from graphprune.runtime import progress, seed_generator
-from graphprune.space import RateSpace, Scores, check_indices, check_scores, first_scores, kept_masks, random_masks
+from graphprune.space import (
+    Rate,
+    RateSpace,
+    Scores,
+    check_indices,
+    check_scores,
+    exact_rates,
+    first_scores,
+    kept_masks,
+    random_masks,
+)
 
 Loss = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
 EPS = 1e-8
@@ -48,9 +58,12 @@ class Triads:
 
 
 Anchor = Callable[[ChannelGraph, Tensor, Scores, torch.Generator], Triads]
+"""A reading of the anchor; for other rates than the paper's it takes a keyword `rates` too."""
 
 
-def anchor_unpruned(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+def anchor_unpruned(
+    graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator, rates: Sequence[Rate] = RATES
+) -> Triads:
     """Reading (a): every anchor is the unpruned network (SACP, introduction and section 2.3).
 
     Positive: the configuration with the best channels by `scores`; negative: the same rates, random channels.
@@ -60,42 +73,51 @@ def anchor_unpruned(graph: ChannelGraph, indices: Tensor, scores: Scores, genera
         indices: (B, groups) int64 rate indices.
         scores: importance of each channel; L1 in the paper.
         generator: for the random masks.
+        rates: what the indices index.
     """
-    positive = kept_masks(graph, indices, scores)
-    return Triads(torch.ones_like(positive), positive, random_masks(graph, indices, generator))  # type: ignore[arg-type]
+    positive = kept_masks(graph, indices, scores, rates)
+    return Triads(torch.ones_like(positive), positive, random_masks(graph, indices, generator, rates))  # type: ignore[arg-type]
 
 
-def anchor_l1(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+def anchor_l1(
+    graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator, rates: Sequence[Rate] = RATES
+) -> Triads:
     """Reading (b): the anchor is the configuration with the best channels by `scores` (L1 in the paper).
 
     Positive: a neighbouring configuration with its best channels; the neighbour differs in one group, drawn uniformly, by
     one rate step up or down (inwards at the ends). Negative: that neighbour's rates with random channels, so that positive
     and negative differ only in which channels survive [our reading]. Arguments as `anchor_unpruned`.
     """
-    near = neighbours(indices, generator)
-    return Triads(kept_masks(graph, indices, scores), kept_masks(graph, near, scores), random_masks(graph, near, generator))
+    near = neighbours(indices, generator, len(rates))
+    return Triads(
+        kept_masks(graph, indices, scores, rates),
+        kept_masks(graph, near, scores, rates),
+        random_masks(graph, near, generator, rates),
+    )
 
 
-def anchor_first(graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator) -> Triads:
+def anchor_first(
+    graph: ChannelGraph, indices: Tensor, scores: Scores, generator: torch.Generator, rates: Sequence[Rate] = RATES
+) -> Triads:
     """Reading (c): the anchor is the configuration with an importance-free mask, each group's first channels.
 
     Positive: the same rates with the best channels by `scores` (L1 in the paper); negative: the same rates with random
     channels. The most literal reading of section 3.4. Arguments as `anchor_unpruned`.
     """
     return Triads(
-        kept_masks(graph, indices, first_scores(graph)),
-        kept_masks(graph, indices, scores),
-        random_masks(graph, indices, generator),
+        kept_masks(graph, indices, first_scores(graph), rates),
+        kept_masks(graph, indices, scores, rates),
+        random_masks(graph, indices, generator, rates),
     )
 
 
-def neighbours(indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Configurations one rate step away in one group, (B, groups) -> (B, groups)."""
+def neighbours(indices: Tensor, generator: torch.Generator, rates: int = len(RATES)) -> Tensor:
+    """Configurations one rate step away in one group, (B, groups) -> (B, groups); indices lie below `rates`, 2 or more."""
     count, groups = indices.shape
     at = torch.randint(groups, (count, 1), generator=generator)
     step = torch.randint(2, (count, 1), generator=generator) * 2 - 1
     now = indices.cpu().gather(1, at)
-    last = len(RATES) - 1
+    last = rates - 1
     moved = torch.where((now + step < 0) | (now + step > last), now - step, now + step)
     return indices.cpu().scatter(1, at, moved).to(indices.device)
 
@@ -159,6 +181,7 @@ def fit(
     lr: float = 1e-3,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
+    rates: Sequence[Rate] = RATES,
 ) -> list[float]:
     """Train the encoder in place with Adam on triads drawn afresh in every iteration (SACP, section 3.4).
 
@@ -176,6 +199,7 @@ def fit(
         lr: Adam's step size; the paper gives none.
         seed: of the configurations drawn, their order and the random masks.
         checkpoint: goes on from the state stored there, offers it the state after every epoch, and so may stop at one.
+        rates: what the indices index.
 
     Returns:
         The mean loss of each epoch.
@@ -193,8 +217,10 @@ def fit(
     """
     scores = l1(model, graph) if scores is None else scores
     if indices is None:
-        indices = RateSpace(graph).sample(PAPER_N, 0, seed_generator(seed, "training configurations"))
-    _check(graph, scores, indices, temperature, epochs, batch_size, lr)
+        indices = RateSpace(graph, rates).sample(PAPER_N, 0, seed_generator(seed, "training configurations"))
+    _check(graph, scores, indices, len(rates), temperature, epochs, batch_size, lr)
+    if exact_rates(rates) != exact_rates(RATES):
+        triads = partial(triads, rates=tuple(rates))
     encoder.materialise(graph.feature_index.shape[1])
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
     generator = seed_generator(seed, "contrast")
@@ -245,10 +271,17 @@ def _distinct(graph: ChannelGraph) -> tuple[ChannelGraph, Tensor]:
 
 
 def _check(
-    graph: ChannelGraph, scores: Scores, indices: Tensor, temperature: float, epochs: int, batch_size: int, lr: float
+    graph: ChannelGraph,
+    scores: Scores,
+    indices: Tensor,
+    rates: int,
+    temperature: float,
+    epochs: int,
+    batch_size: int,
+    lr: float,
 ) -> None:
     check_scores(graph, scores)
-    check_indices(indices, len(graph.groups), len(RATES))
+    check_indices(indices, len(graph.groups), rates)
     if len(indices) < 2:
         raise ValueError(f"indices holds {len(indices)} configurations: a contrast needs at least 2, such as 2,000")
     for name, value in (("temperature", temperature), ("lr", lr)):

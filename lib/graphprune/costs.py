@@ -7,7 +7,7 @@ normalisation, activations, pooling and biases.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.copying import on_meta
-from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.graph import RATES, ChannelGraph
 from graphprune.parts import parts_of
 from graphprune.runtime import evaluating
-from graphprune.tracing import as_inputs, propagate
+from graphprune.space import Rate, check_indices, kept_table
+from graphprune.tracing import as_inputs, as_tuple, naming_bad_input, propagate
 
 CHUNK = 4096  # configurations costed at a time: they stay in the cache
 
@@ -58,14 +59,32 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
         example_input: a tensor (B, ...) or a tuple of the forward's; B is divided out.
 
     Raises:
-        TypeError: `example_input` is no tensor.
+        TypeError: `model` is no module, or `example_input` no tensor.
+        ValueError: `example_input` has no batch, or the network rejects it.
 
+    >>> import torch, graphprune
     >>> cost(graphprune.models.build("resnet20a"), torch.zeros(1, 3, 32, 32)).params
     269722
     """
+    _check(model, example_input)
     inputs = as_inputs(example_input)
     params = sum(int(parameter.numel()) for parameter in model.parameters())
     return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs[0])), params)
+
+
+def _check(model: nn.Module, example_input: Any) -> tuple[Tensor, ...]:
+    """The example input as a tuple of tensors.
+
+    Raises:
+        TypeError, ValueError: as `cost`.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    inputs = as_tuple(example_input)
+    if inputs[0].ndim == 0 or len(inputs[0]) == 0:
+        shape = tuple(inputs[0].shape)
+        raise ValueError(f"example_input must hold a batch of one input or more, (B, ...), got shape {shape}")
+    return inputs
 
 
 def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
@@ -73,7 +92,7 @@ def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta):
+        with naming_bad_input(inputs), FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta):
             meta(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -86,9 +105,13 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
     Multiply-adds of convolutions and linear layers, 4 for each element that a convolution puts out (its batch
     normalisation), and 1 for each element that an average pool reads [found by calculation].
 
+    Args, Raises: as `cost`.
+
+    >>> import torch, graphprune
     >>> paper_flops(graphprune.models.build("resnet56"), torch.zeros(1, 3, 32, 32)) / 1e6
     127.93...
     """
+    _check(model, example_input)
     inputs = as_inputs(example_input)
     meta, extra = on_meta(model), 0
 
@@ -109,6 +132,7 @@ def prunable_share(graph: ChannelGraph) -> float:
     Raises:
         ValueError: the graph was not made by `trace`.
 
+    >>> import torch, graphprune
     >>> prunable_share(graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8)))
     0.9714...
     """
@@ -143,15 +167,24 @@ class CostModel:
         forms: M and P, (2, groups + 1, groups + 1) int64, upper triangular.
 
     Raises:
-        ValueError: the graph was not made by `trace`, or costs 2^53 multiply-adds or more.
+        TypeError, ValueError: `example_input` as in `cost`; the graph was not made by `trace`, or costs 2^53 multiply-adds
+            or more.
+
+    >>> import torch, graphprune
+    >>> example = torch.zeros(1, 1, 8, 8)
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), example)
+    >>> macs, params = CostModel(graph, example).of_rates(torch.tensor([[0, 0], [5, 5]]))
+    >>> bool(macs[0] == CostModel(graph, example).full.macs)
+    True
     """
 
     def __init__(self, graph: ChannelGraph, example_input: Any):
         if graph.skeleton is None:
             raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
+        assert graph.shell is not None
+        _check(graph.shell, example_input)
         self.graph = graph
         inputs = as_inputs(example_input)
-        assert graph.shell is not None
         record = propagate(parts_of(graph.shell, graph.skeleton), graph.skeleton, inputs)
         flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
         self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
@@ -194,19 +227,19 @@ class CostModel:
         """Cost by kept channels. counts: (B, groups) int64, each at most its group's -> macs (B,), params (B,), int64."""
         return self._evaluate(len(counts), lambda rows: counts[rows].double().numpy())
 
-    def of_rates(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Cost by rate indices (rate i / 10). indices: (B, groups) int64 in 0..9 -> macs (B,), params (B,), int64.
+    def of_rates(self, indices: Tensor, rates: Sequence[Rate] = RATES) -> tuple[Tensor, Tensor]:
+        """Cost by rate indices. indices: (B, groups) int64 -> macs (B,), params (B,), int64.
+
+        Args:
+            indices: (B, groups) int64, indices into `rates`.
+            rates: what the indices index; those of the `RateSpace` they come from (`space.rates`).
 
         Raises:
-            ValueError: a wrong shape, or an index outside 0..9.
+            ValueError: a wrong shape or dtype, or an index that `rates` has not.
         """
-        groups = self.graph.groups
-        if indices.ndim != 2 or indices.shape[1] != len(groups):
-            raise ValueError(f"indices must have shape (B, {len(groups)}), one column a group, got {tuple(indices.shape)}")
-        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) > 9):
-            raise ValueError(f"indices must lie in 0..9 (rate i / 10), got {int(indices.min())}..{int(indices.max())}")
-        table = torch.stack([kept_counts(group.channels) for group in groups]).double().numpy().ravel()  # (groups * 10,)
-        starts = 10 * np.arange(len(groups))
+        check_indices(indices, len(self.graph.groups), len(rates))
+        table = kept_table(self.graph, rates).double().numpy().ravel()  # (groups * rates,)
+        starts = len(rates) * np.arange(len(self.graph.groups))
         return self._evaluate(len(indices), lambda rows: table.take(indices[rows].numpy() + starts))
 
     def _evaluate(self, n: int, kept: Callable[[slice], np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -229,28 +262,37 @@ def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: in
     Args:
         model: the network, on the device to measure.
         example_input: a tensor or a tuple of the forward's, on the same device; its batch size is reported.
-        repeats: forward passes timed, after a fifth as many to warm up.
+        repeats: forward passes timed, all of which count; before them a fifth as many, and one more, warm up.
         threads: CPU threads for the time of the measurement; as they are by default.
 
     Raises:
-        ValueError: `repeats` or `threads` below 1.
+        TypeError: `model` is no module, or `example_input` no tensor.
+        ValueError: `repeats` or `threads` below 1; `example_input` has no batch, or the network rejects it.
+
+    >>> import torch, graphprune
+    >>> latency(graphprune.models.tiny_cnn(), torch.zeros(2, 1, 8, 8), repeats=3).batch
+    2
     """
     for name, value in (("repeats", repeats), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    inputs = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    inputs = _check(model, example_input)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with evaluating(model), torch.inference_mode():
-            times = sorted(_once(model, inputs) for _ in range(repeats + repeats // 5 + 1))  # the slowest: warm-up
+            with naming_bad_input(inputs):
+                for _ in range(repeats // 5 + 1):
+                    _once(model, inputs)
+            times = [_once(model, inputs) for _ in range(repeats)]
     finally:
         torch.set_num_threads(before)
-    low, median, high = np.quantile(times[:repeats], [0.1, 0.5, 0.9]) * 1e3
+    low, median, high = np.quantile(times, [0.1, 0.5, 0.9]) * 1e3
     return Latency(float(median), float(low), float(high), threads or before, len(inputs[0]), str(inputs[0].device))
 
 
-def _once(model: nn.Module, inputs: Any) -> float:
+def _once(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Seconds of one forward pass."""
     on_gpu = inputs[0].is_cuda
     if on_gpu:
         torch.cuda.synchronize()

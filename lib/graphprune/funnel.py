@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from graphprune import artifacts, importance, runtime, train
 from graphprune.data import Dataset
-from graphprune.graph import ChannelGraph
+from graphprune.graph import RATES, ChannelGraph
 from graphprune.pruning import prune
-from graphprune.space import kept_masks
+from graphprune.space import Rate, kept_masks
 from graphprune.train import Recipe
 from graphprune.trial import Task, Trial, run_all, weights_of
 from graphprune.window import Score as Ranker
@@ -41,7 +41,7 @@ class SearchResult:
         keep: the chosen network's channels, group name -> (C,) bool.
         best: its row of `trials`.
         trials: a row for each network trained: `stage` "light" or "full"; `rank`, from 1, in the order it was picked
-            in; `indices` the rate indices (empty for an arm that is not bound to tenths) and `counts` the channels
+            in; `indices` the rate indices (empty for an arm that is not bound to the rates) and `counts` the channels
             kept, by group; `ratio` R(r); `macs`, `params`; `score` the ranker's; `accuracy_val`, `loss_val` on the
             validation split; `accuracy_test` of the chosen network alone, else NaN; `epochs`, `seed` and `seconds` of
             its training; `failed` why there is no accuracy (a failed network is ranked nowhere), else "".
@@ -81,6 +81,7 @@ class Funnel:
             worker of a Dask cluster, inside `joblib.parallel_config("dask")`), 1 trains in this process. On a GPU, as
             many as fit into its memory.
         threads: torch threads each of them has. It is not left to the machine, so that results do not depend on n_jobs.
+        rates: those a group can be pruned at, the pruning granularity (the paper's 0, 0.1, ..., 0.9).
     """
 
     model: nn.Module
@@ -98,6 +99,7 @@ class Funnel:
     seed: int = 0
     n_jobs: int = -1
     threads: int = 1
+    rates: Sequence[Rate] = RATES
 
     def __post_init__(self) -> None:
         _check(self)
@@ -110,7 +112,7 @@ class Funnel:
     @cached_property
     def window(self) -> Window:
         """The configurations that are candidates."""
-        return Window(self.graph, self.data.example(), self.min_ratio, self.macs_window)
+        return Window(self.graph, self.data.example(), self.min_ratio, self.macs_window, self.rates)
 
     @cached_property
     def scores(self) -> Mapping[str, Tensor]:
@@ -119,7 +121,8 @@ class Funnel:
 
     def stage(self, name: str, compute: Callable[[], Any], modules: Sequence[str], **parameters: Any) -> Any:
         """`artifacts.stage` in the folder, in a file for each set of parameters: no search overwrites another's."""
-        parameters = {"base": self.base, "seed": self.seed, **parameters}
+        rates = [str(rate) for rate in self.window.space.rates]
+        parameters = {"base": self.base, "seed": self.seed, "rates": rates, **parameters}
         path = Path(self.folder) / name
         path = path.with_stem(f"{path.stem}-{artifacts.digest(parameters)[:12]}")
         return artifacts.stage(path, compute, parameters=parameters, modules=modules)
@@ -241,7 +244,8 @@ def trained(
 def tune(funnel: Funnel, candidates: pd.DataFrame) -> pd.DataFrame:
     """Fine-tune candidates lightly and measure them on the validation split (Algorithm 1, line 14)."""
     indices = torch.tensor(candidates["indices"].tolist())
-    return trained(funnel, "light", candidates, kept_masks(funnel.graph, indices, funnel.scores), funnel.light)
+    kept = kept_masks(funnel.graph, indices, funnel.scores, funnel.rates)
+    return trained(funnel, "light", candidates, kept, funnel.light)
 
 
 def finish(funnel: Funnel, light: pd.DataFrame) -> SearchResult:

@@ -8,8 +8,10 @@ knows a model's name.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -195,16 +197,18 @@ class ChannelGraph:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def kept_counts(channels: int, rates: Sequence[int] = range(10)) -> Tensor:
-    """Channels kept at each rate index i (rate i / 10): max(1, floor((10 - i) C / 10)), in integers.
+def kept_counts(channels: int, rates: Sequence[float | Fraction] = RATES) -> Tensor:
+    """Channels kept of C at each rate, (rates,): max(1, floor((1 - r) C)), the only place where this is calculated.
 
-    Source: SACP eq. 2, floor((1 - r) C), which in floating point is one off at r = 0.8 and 0.9 for many C.
+    Source: SACP eq. 2, where r = 0.1 is 1/10 and not the nearest double: in floating point many C are one off at r = 0.8
+    and 0.9.
 
     >>> kept_counts(16).tolist()
     [16, 14, 12, 11, 9, 8, 6, 4, 3, 1]
+    >>> kept_counts(16, (0, 0.25, 0.5)).tolist()
+    [16, 12, 8]
     """
-    counts = [max(1, (10 - i) * channels // 10) for i in rates]
-    return torch.tensor(counts)
+    return torch.tensor([max(1, math.floor((1 - Fraction(str(rate))) * channels)) for rate in rates])
 
 
 def trace(model: nn.Module, example_input: Any) -> ChannelGraph:

@@ -24,9 +24,10 @@ from graphprune.data import Dataset
 from graphprune.description import described, modules
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel, SearchResult, by_ranking
-from graphprune.graph import ChannelGraph
+from graphprune.graph import RATES, ChannelGraph
 from graphprune.rankers import Ranker
 from graphprune.scorer import Scorer
+from graphprune.space import Rate, exact_rates
 from graphprune.train import Recipe
 from graphprune.window import Score
 
@@ -60,6 +61,7 @@ def sacp(
     seed: int = 0,
     n_jobs: int = -1,
     threads: int = 1,
+    rates: Sequence[Rate] = RATES,
 ) -> SearchResult:
     """Prune a trained network by SACP's Algorithm 1 (Liu et al., sections 3.3-3.5); the defaults are the paper's sizes.
 
@@ -82,6 +84,8 @@ def sacp(
         ranker: who ranks the candidates in place of SACP's similarity, e.g. `distilled.Distilled(means.ClassMeans(data))`,
             which ranks far better (notebook 05); `n_train` to `constrained` are then not used.
         macs_window, criterion, inherit, seed, n_jobs, threads: as in `Funnel`.
+        rates: the pruning granularity, as in `Funnel`; such as (0, 0.25, 0.5, 0.75) or eighths. Other rankers than
+            similarity know the default ones only.
 
     Raises:
         ValueError, TypeError: an argument is out of its range or out of reach, before any work.
@@ -98,12 +102,15 @@ def sacp(
     (4, True)
     """
     funnel = Funnel(
-        model, graph, data, m, k, light, full, folder, min_ratio, macs_window, criterion, inherit, seed, n_jobs, threads
+        *(model, graph, data, m, k, light, full, folder, min_ratio, macs_window, criterion, inherit, seed, n_jobs, threads),
+        rates=tuple(rates),
     )
     if n_train < 1 or epochs < 1:
         raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")
     _check_options("encoder_options", encoder_options or {}, ENCODER_OPTIONS)
     _check_options("contrast_options", contrast_options or {}, CONTRAST_OPTIONS)
+    if ranker is not None and exact_rates(rates) != exact_rates(RATES):
+        raise ValueError(f"rates={tuple(rates)}: a ranker reads indices as 0, 0.1, ..., 0.9; leave rates or ranker as it is")
     if ranker is not None:
         return _by_ranker(funnel, ranker, n_candidates)
     training: dict[str, Any] = {
@@ -116,7 +123,7 @@ def sacp(
 
     @cache
     def scorer() -> Scorer:
-        return Scorer(trained_encoder(funnel, **training), graph, funnel.scores)
+        return Scorer(trained_encoder(funnel, **training), graph, funnel.scores, funnel.rates)
 
     def similarity(indices: Tensor) -> Tensor:
         score = scorer()
@@ -162,7 +169,7 @@ def trained_encoder(
     def fit() -> dict[str, Tensor]:
         generator = runtime.seed_generator(funnel.seed, "training configurations")
         indices = funnel.window.space.sample(n_train, min_ratio, generator)
-        options = {"epochs": epochs, "seed": funnel.seed, **contrast_options}
+        options = {"epochs": epochs, "seed": funnel.seed, "rates": funnel.rates, **contrast_options}
         with runtime.threads(funnel.threads):
             contrast.fit(encoder, funnel.graph, funnel.model, indices=indices, **options)
         return encoder.state_dict()

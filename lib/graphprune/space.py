@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
-from graphprune.graph import RATES, ChannelGraph
+from graphprune.graph import RATES, ChannelGraph, kept_counts
 
 Scores = Mapping[str, Tensor]
 """Group name -> the importance of each of its channels, (C,)."""
@@ -118,7 +118,9 @@ class RateSpace:
         """
         return self._units, self._need(min_ratio)
 
-    def sample(self, n: int, min_ratio: Rate, generator: torch.Generator, distinct: bool = False) -> LongTensor:
+    def sample(
+        self, n: int, min_ratio: Rate = 0, generator: torch.Generator | None = None, distinct: bool = False
+    ) -> LongTensor:
         """Draw n configurations uniformly from { r : R(r) >= min_ratio }.
 
         The probabilities are exact ratios of integers rounded once to float64: each is off by less than 1e-15.
@@ -126,15 +128,23 @@ class RateSpace:
         Args:
             n: how many.
             min_ratio: tau, in [0, max_ratio].
-            generator: the only source of randomness; the same state gives the same samples.
+            generator: the only source of randomness, and so never left out: the same state gives the same samples.
             distinct: no configuration twice (then a uniform ordered n-subset).
 
         Returns:
             (n, groups) int64 rate indices.
 
         Raises:
+            TypeError: no generator.
             ValueError: `n` < 1, `min_ratio` out of reach, or fewer than n distinct configurations exist.
+
+        >>> import torch, graphprune
+        >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+        >>> RateSpace(graph).sample(3, 0.5, torch.Generator().manual_seed(0)).shape
+        torch.Size([3, 2])
         """
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator={generator!r}: give torch.Generator().manual_seed(0), so that samples can be repeated")
         if n < 1:
             raise ValueError(f"n={n}: must be at least 1")
         need = self._need(min_ratio)
@@ -142,26 +152,33 @@ class RateSpace:
             return torch.from_numpy(self._draw(n, need, generator))  # type: ignore[return-value]
         return self._draw_distinct(n, self.count(min_ratio), need, generator)
 
-    def unrank(self, ranks: Tensor, min_ratio: Rate = 0) -> LongTensor:
+    def unrank(self, ranks: Tensor | Sequence[int], min_ratio: Rate = 0) -> LongTensor:
         """The configurations at the given places of the lexicographic list of { r : R(r) >= min_ratio }.
 
         With `ranks = torch.arange(space.count(tau))` it is the whole list.
 
         Args:
-            ranks: (n,) int64 in [0, count(min_ratio)).
+            ranks: (n,) whole numbers in [0, count(min_ratio)); a list, where the space has more than an int64 can number.
+
+        Returns:
+            (n, groups) int64 rate indices.
 
         Raises:
-            ValueError: a rank is out of range.
+            ValueError: a rank is no whole number, or out of range.
         """
         need, count = self._need(min_ratio), self.count(min_ratio)
-        if len(ranks) and not (int(ranks.min()) >= 0 and int(ranks.max()) < count):
-            raise ValueError(f"ranks must lie in [0, {count}), got {int(ranks.min())} to {int(ranks.max())}")
-        left, rest = ranks.cpu().numpy().astype(np.int64), np.full(len(ranks), need)
-        out = np.empty((len(ranks), self.groups), np.int64)
+        given = ranks.tolist() if isinstance(ranks, Tensor) else list(ranks)
+        if wrong := [rank for rank in given if not isinstance(rank, int)]:
+            raise ValueError(f"ranks must be (n,) whole numbers, got {wrong[0]!r}")
+        if given and not (min(given) >= 0 and max(given) < count):
+            raise ValueError(f"ranks must lie in [0, {count}), got {min(given)} to {max(given)}")
+        whole = np.int64 if count < 2**63 else object  # Python's integers where int64 would overflow
+        left, rest = np.array(given, object).astype(whole), np.full(len(given), need)
+        out = np.empty((len(given), self.groups), np.int64)
         for t, units in enumerate(self._units):
             states, row = np.unique(rest, return_inverse=True)
             ways = self._branches(t, states)
-            edges = np.minimum(np.cumsum(np.hstack([np.zeros((len(ways), 1), object), ways]), 1), count).astype(np.int64)
+            edges = np.cumsum(np.hstack([np.zeros((len(ways), 1), object), ways]), 1).astype(whole)
             choice = (left[:, None] >= edges[row, 1:-1]).sum(1)
             left = left - edges[row, choice]
             rest = np.maximum(rest - np.asarray(units)[choice], 0)
@@ -259,14 +276,14 @@ def check_indices(indices: Tensor, groups: int, rates: int) -> None:
 
 
 def kept_table(graph: ChannelGraph, rates: Sequence[Rate] = RATES) -> LongTensor:
-    """Channels kept in each group at each rate, (groups, rates): max(1, floor((1 - r) C)), exactly (SACP, eq. 2)."""
+    """Channels kept in each group at each rate, (groups, rates): `kept_counts` of every group (SACP, eq. 2)."""
     return _kept_table(tuple(group.channels for group in graph.groups), tuple(rates)).clone()  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=32)
 def _kept_table(channels: tuple[int, ...], rates: tuple[Rate, ...]) -> Tensor:
     exact = exact_rates(rates)
-    return torch.tensor([[max(1, int((1 - rate) * count // 1)) for rate in exact] for count in channels])
+    return torch.stack([kept_counts(count, exact) for count in channels])
 
 
 def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequence[Rate] = RATES) -> BoolTensor:
@@ -316,8 +333,10 @@ def check_scores(graph: ChannelGraph, scores: Scores) -> None:
         if scores[group.name].shape != (group.channels,):
             shape = tuple(scores[group.name].shape)
             raise ValueError(f"scores[{group.name!r}] must have shape ({group.channels},), got {shape}")
-        if scores[group.name].isnan().any():
-            raise ValueError(f"scores[{group.name!r}] holds NaN: check the weights or the data they came from")
+        if not scores[group.name].isfinite().all():
+            raise ValueError(
+                f"scores[{group.name!r}] holds NaN or an infinite number: check the weights or the data they came from"
+            )
 
 
 def keep_from_rates(

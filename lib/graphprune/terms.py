@@ -18,7 +18,7 @@ from graphprune.costs import CostModel
 from graphprune.elimination import Elimination
 from graphprune.ordering import Scope
 from graphprune.scorer import Scorer
-from graphprune.space import RateSpace, kept_table
+from graphprune.space import RateSpace, exact_rates, kept_table
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,11 @@ def make_terms(scorer: Scorer, space: RateSpace, min_ratio: float, costs: CostMo
             "sample with Scorer"
         )
     units, need = space.budget(min_ratio)
-    if (len(units), len(units[0])) != (len(scorer.graph.groups), len(scorer.rates)):
-        raise ValueError(f"space has {len(units)} groups at {len(units[0])} rates, scorer another: make both from one graph")
+    if len(units) != len(scorer.graph.groups) or space.rates != exact_rates(scorer.rates):
+        rates = ", ".join(map(str, space.rates))
+        raise ValueError(
+            f"space has {len(units)} groups at the rates {rates}, scorer others: make both from one graph and rates"
+        )
     constant, tables = scorer.tables
     return Terms(
         constant.cpu().double().numpy(),

@@ -147,11 +147,20 @@ def constants(shell: nn.Module) -> list[str]:
 
 def as_inputs(example_input: Any) -> tuple[Tensor, ...]:
     """The example input as a tuple of meta tensors."""
+    return tuple(without_data(tensor) for tensor in as_tuple(example_input))
+
+
+def as_tuple(example_input: Any) -> tuple[Tensor, ...]:
+    """The example input as a tuple of tensors, as they are.
+
+    Raises:
+        TypeError: it holds anything else.
+    """
     given = example_input if isinstance(example_input, tuple | list) else (example_input,)
     if not given or not all(isinstance(tensor, Tensor) for tensor in given):
         kinds = ", ".join(type(tensor).__name__ for tensor in given)
         raise TypeError(f"example_input must be a tensor or a tuple of the forward's tensors, got ({kinds})")
-    return tuple(without_data(tensor) for tensor in given)
+    return tuple(given)
 
 
 @contextmanager
@@ -163,9 +172,15 @@ def shapes_only() -> Iterator[None]:
 
 
 def reject_bad_input(skeleton: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    with naming_bad_input(inputs), shapes_only(), torch.device("meta"):
+        skeleton(*inputs)
+
+
+@contextmanager
+def naming_bad_input(inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    """Whatever a forward raises meanwhile is laid to the example input."""
     try:
-        with shapes_only(), torch.device("meta"):
-            skeleton(*inputs)
+        yield
     except Exception as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise ValueError(

@@ -6,7 +6,7 @@ at equal MACs only; so a window of MACs is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor
@@ -17,8 +17,8 @@ from torch import LongTensor, Tensor
 
 from graphprune import runtime
 from graphprune.costs import CostModel
-from graphprune.graph import ChannelGraph
-from graphprune.space import RateSpace, kept_table
+from graphprune.graph import RATES, ChannelGraph
+from graphprune.space import Rate, RateSpace, kept_table
 from graphprune.tally import Tally, TooWide
 
 PILOT = 1 << 16  # draws after which a share accepted is believed
@@ -41,9 +41,10 @@ class Window:
         example: an input of the shape the MACs are counted at.
         min_ratio: the paper's tau, R(r) >= min_ratio.
         macs: (low, high), shares of the base network's MACs, both ends included.
+        rates: those a group can be pruned at, the pruning granularity; what rate indices index.
 
     Raises:
-        ValueError: the graph has no group, or a bound is out of its range or out of reach.
+        ValueError: the graph has no group, `rates` are no rates, or a bound is out of its range or out of reach.
 
     >>> import torch, graphprune
     >>> example = torch.zeros(1, 1, 8, 8)
@@ -57,6 +58,7 @@ class Window:
     example: Tensor
     min_ratio: float = 0.0
     macs: tuple[float, float] = (0.0, 1.0)
+    rates: Sequence[Rate] = RATES
 
     def __post_init__(self) -> None:
         low, high = self.macs
@@ -70,7 +72,7 @@ class Window:
 
     @cached_property
     def space(self) -> RateSpace:
-        return RateSpace(self.graph)
+        return RateSpace(self.graph, self.rates)
 
     @cached_property
     def costs(self) -> CostModel:
@@ -79,7 +81,7 @@ class Window:
     @cached_property
     def table(self) -> Tensor:
         """(groups, rates) channels kept."""
-        return kept_table(self.graph)
+        return kept_table(self.graph, self.rates)
 
     def counts(self, indices: Tensor) -> Tensor:
         """(B, groups) rate indices -> (B, groups) channels kept."""
@@ -96,7 +98,7 @@ class Window:
     def _inside(self, indices: Tensor) -> Tensor:
         """(B, groups) rate indices -> (B,) bool, the MACs alone."""
         low, high = self.macs
-        shares = self.costs.of_rates(indices)[0].double() / self.costs.full.macs
+        shares = self.costs.of_rates(indices, self.rates)[0].double() / self.costs.full.macs
         return (shares >= low) & (shares <= high)
 
     @cached_property
