@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from graphprune.costs import CostModel
 from graphprune.cutting import cut, kept_classes, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.parts import named_tensors, parts_of
 from graphprune.proving import verify
+from graphprune.space import Scores, check_scores
 
 
 def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1) -> nn.Module:
@@ -31,10 +35,11 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         model: the traced network (any weights, any device).
         graph: its `trace`.
         keep: group -> (C,) bool, True = kept.
-        round_to: give back the strongest pruned channels (L1 norm) until every group keeps a multiple of this, or all.
+        round_to: every group keeps a multiple of this, or all its channels, and the network no more multiply-adds than
+            `keep` leaves: see `round_keep`, which also takes a budget and other scores than the L1 norm.
 
     Raises:
-        ValueError: `keep` does not fit the graph, or the model is not the one that was traced.
+        ValueError: `keep` does not fit the graph, the model is not the one that was traced, or `round_to` cannot be had.
 
     Warns:
         UserWarning: nothing is removed.
@@ -81,24 +86,100 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
     return twin
 
 
-def round_keep(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int) -> dict[str, Tensor]:
-    """`keep` with the strongest pruned channels of each group given back until it keeps a multiple of `round_to`, or all.
+def round_keep(
+    model: nn.Module,
+    graph: ChannelGraph,
+    keep: Mapping[str, Tensor],
+    round_to: int,
+    *,
+    scores: Scores | None = None,
+    macs: float | None = None,
+) -> dict[str, Tensor]:
+    """`keep` with a multiple of `round_to` channels in every group, or all of a group's, within a budget of multiply-adds.
 
-    What `prune(..., round_to=8)` prunes by; save the pruned network with this `keep`.
+    A group's channels are put in order, those that `keep` keeps before the others, higher scores first, and parted into
+    blocks of `round_to`. Every group has its first block. The others are added while the budget allows, first those of
+    which `keep` keeps the greatest share, among equals those whose weakest channel scores highest next to its group's
+    mean; a block of which it keeps nothing is never added. So groups just below a multiple are rounded up, the others
+    down, and with `macs=1` all of them up. (Torch-Pruning 1.6 rounds all of them down.)
 
-    Args, Raises: as `prune`.
+    It is what `prune(..., round_to=8)` prunes by; save the pruned network with this `keep`.
 
-    >>> keep = round_keep(model, graph, keep, 8)
+    Args:
+        model, graph, keep: as `prune` takes them.
+        round_to: the multiple.
+        scores: group -> (C,), the importance that `keep` was made by; the L1 norm of all that belongs to a channel by default.
+        macs: the share of the unpruned network's multiply-adds that may stay, for an input of the size traced with; what
+            `keep` leaves by default.
+
+    Raises:
+        ValueError: an argument does not fit, or one block a group costs more than the budget.
+
+    >>> import torch, graphprune
+    >>> model = graphprune.models.build("resnet20")
+    >>> graph = graphprune.trace(model, torch.zeros(1, 3, 32, 32))
+    >>> keep = {group.name: torch.arange(group.channels) < 0.7 * group.channels for group in graph.groups}
+    >>> rounded = round_keep(model, graph, keep, 8)
+    >>> sorted({int(mask.sum()) for mask in keep.values()}), sorted({int(mask.sum()) for mask in rounded.values()})
+    ([12, 23, 45], [8, 16, 24, 48])
     """
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
-    kept, strength = graph.flatten(keep).clone(), atom_norms(model, graph)
-    for span in graph.slices.values():
-        count, channels = int(kept[span].sum()), span.stop - span.start
-        missing = min(-(-count // round_to) * round_to, channels) - count
-        order = torch.where(kept[span], -torch.inf, strength[span]).argsort(descending=True, stable=True)
-        kept[span.start + order[:missing]] = True
-    return graph.unflatten(kept)
+    if macs is not None and not 0 < macs <= 1:
+        raise ValueError(f"macs={macs!r}: must be a share of the unpruned network's multiply-adds, 0 < macs <= 1")
+    kept = graph.flatten(keep)
+    check_same(model, graph)
+    if (round_to == 1 and macs is None) or not graph.groups:
+        return graph.unflatten(kept)
+    costs, strength = CostModel(graph, graph.example), _strength(model, graph, scores)
+
+    def left(counts: Tensor) -> float:
+        return int(costs.of_counts(counts[None])[0]) / costs.full.macs
+
+    budget = left(torch.stack([kept[span].sum() for span in graph.slices.values()])) if macs is None else macs
+    blocks = [_blocks(kept[span], strength[name], round_to) for name, span in graph.slices.items()]
+    held, counts = [own[:1] for own in blocks], torch.tensor([len(own[0].channels) for own in blocks])
+    if (least := left(counts)) > budget:
+        raise ValueError(
+            f"round_to={round_to}: one multiple in every group leaves {least:.4f} of the multiply-adds, more than the "
+            f"{budget:.4f} of {'keep' if macs is None else 'macs'}; use a smaller round_to, or round_keep(..., "
+            f"macs={math.ceil(least * 1e4) / 1e4})"
+        )
+    others = [(block, g, place) for g, own in enumerate(blocks) for place, block in enumerate(own) if place and block.share]
+    for block, g, place in sorted(others, key=lambda other: other[0][:2], reverse=True):
+        larger = counts.clone()
+        larger[g] += len(block.channels)
+        if place == len(held[g]) and left(larger) <= budget:
+            held[g], counts = [*held[g], block], larger
+    rounded = {name: torch.zeros_like(kept[span]) for name, span in graph.slices.items()}
+    for mask, own in zip(rounded.values(), held, strict=True):
+        mask[torch.cat([block.channels for block in own])] = True
+    return rounded
+
+
+class _Block(NamedTuple):
+    """Channels of one group that are rounded together: what part of them is kept, the weakest score, which they are."""
+
+    share: float
+    weakest: float
+    channels: Tensor
+
+
+def _blocks(kept: Tensor, scores: Tensor, size: int) -> list[_Block]:
+    """One group's channels in blocks, the kept ones before the others, higher scores first; kept, scores: (C,)."""
+    order = scores.argsort(descending=True, stable=True)
+    order = torch.cat([order[kept[order]], order[~kept[order]]])
+    scale = float(scores.abs().mean()) or 1.0
+    return [_Block(float(kept[own].double().mean()), float(scores[own].min()) / scale, own) for own in order.split(size)]
+
+
+def _strength(model: nn.Module, graph: ChannelGraph, scores: Scores | None) -> dict[str, Tensor]:
+    """The scores, or the L1 norms where there are none: group -> (C,) float64."""
+    if scores is None:
+        norms = atom_norms(model, graph)
+        scores = {name: norms[span] for name, span in graph.slices.items()}
+    check_scores(graph, scores)
+    return {name: scores[name].detach().cpu().double() for name in graph.slices}
 
 
 def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
