@@ -120,3 +120,14 @@ def test_chance_takes_the_first_draws_from_however_many_blocks(tmp_path, monkeyp
     drawn = funnel.window.draw(60, runtime.seed_generator(0, "candidates"))
     assert picked["indices"].tolist() == drawn[:4].tolist()
     assert picked["score"].tolist() == [0, -1, -2, -3]
+
+
+def test_repair_and_bees_know_how_many_rates_there_are(tmp_path):
+    funnel = Funnel(*task(), **setting(tmp_path, m=10), rates=(0, 0.25, 0.5))
+    generator = runtime.seed_generator(0)
+    rows = torch.randint(3, (30, len(funnel.graph.groups)), generator=generator)
+    repaired = arms.into_window(funnel.window, rows, generator)
+    assert funnel.window.allows(repaired).all()
+    assert repaired.max() == 2
+    visited, _ = arms.forage_in(funnel, lambda indices: indices.sum(1).double(), foods=3)
+    assert funnel.window.allows(visited).all()

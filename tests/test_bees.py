@@ -111,3 +111,10 @@ def test_a_bee_changes_as_many_groups_as_told_and_stays_in_range():
     assert flown.max() <= 9
     reach = (sources.max(0).values - sources.min(0).values).clamp(min=1)
     assert ((flown - sources[bees]).abs() <= reach).all()
+
+
+def test_a_bee_stays_among_the_rates_there_are():
+    generator = runtime.seed_generator(0)
+    sources = torch.randint(3, (5, GROUPS), generator=generator)
+    flown = neighbours(sources, torch.arange(5).repeat(200), 2, generator, rates=3)
+    assert (flown.min(), flown.max()) == (0, 2)

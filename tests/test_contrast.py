@@ -242,3 +242,22 @@ def test_the_models_l1_norms_and_the_papers_sample_are_the_defaults(monkeypatch)
     [(indices, scores)] = seen
     assert indices.shape == (64, 2)
     assert all(torch.equal(scores[name], value) for name, value in graphprune.importance.l1(net, graph).items())
+
+
+@pytest.mark.parametrize("triads", ANCHORS)
+def test_training_takes_the_rates_that_the_indices_index(triads):
+    """With (0, 0.5) index 1 halves a group, in every mask, and a neighbour's index stays below 2."""
+    rates, seen = (0, 0.5), []
+
+    def spy(graph, indices, scores, generator, rates):
+        seen.append(triads(graph, indices, scores, generator, rates))
+        return seen[-1]
+
+    indices = torch.randint(2, (64, 3), generator=generator())
+    contrast.fit(GraphEncoder(hidden=4), GRAPH, NET, indices=indices, scores=SCORES, triads=spy, rates=rates, epochs=1)
+    for found in seen:
+        kept = torch.cat([found.positive, found.negative])
+        for group, span in zip(GRAPH.groups, GRAPH.slices.values(), strict=True):
+            assert set(kept[:, span].sum(1).tolist()) == {group.channels, group.channels // 2}
+    with pytest.raises(ValueError, match=r"indices must lie in \[0, 2\)"):
+        contrast.fit(GraphEncoder(hidden=4), GRAPH, NET, indices=draw(8), scores=SCORES, rates=rates, epochs=1)

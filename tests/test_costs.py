@@ -1,6 +1,7 @@
 """Costs against the paper's figures, torch's counter and the really pruned network."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -78,9 +79,9 @@ def test_cost_model_counts_for_another_input_size() -> None:
 def test_wrong_indices_are_named() -> None:
     graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
     model = costs.CostModel(graph, torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"indices must have shape \(B, 2\), one column a group, got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"indices must be int64 of shape \(B, 2\), one rate index a group, got .* \(1, 3\)"):
         model.of_rates(torch.zeros(1, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"indices must lie in 0..9 \(rate i / 10\), got 0..10"):
+    with pytest.raises(ValueError, match=r"indices must lie in \[0, 10\), got 0 to 10"):
         model.of_rates(torch.tensor([[0, 10]]))
 
 
@@ -94,6 +95,16 @@ def test_latency_is_ordered_and_restores_what_it_sets() -> None:
     assert torch.get_num_threads() == threads
     with pytest.raises(ValueError, match="repeats must be a whole number of at least 1, got 0"):
         costs.latency(model, torch.zeros(4, 1, 8, 8), repeats=0)
+
+
+def test_the_first_timings_warm_up_and_all_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5 repeats the 2 before them are dropped, fast or slow; a slow one among the 5 stays."""
+    injected = iter([0.100, 0.001, 0.005, 0.001, 0.009, 0.002, 0.001])
+    monkeypatch.setattr(costs, "_once", lambda model, inputs: next(injected))
+    found = costs.latency(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8), repeats=5)
+    assert next(injected, None) is None
+    assert found.median_ms == pytest.approx(2)  # of 1, 1, 2, 5, 9
+    assert (found.low_ms, found.high_ms) == pytest.approx((1, 0.6 * 9 + 0.4 * 5))
 
 
 def measured(median: float, low: float, threads: int = 1) -> costs.Latency:
@@ -137,3 +148,42 @@ def test_many_configurations_cost_the_same_whole_numbers_in_any_chunk(monkeypatc
     monkeypatch.setattr(costs, "CHUNK", 7)
     assert torch.equal(torch.stack(model.of_rates(indices)), torch.stack([macs, params]))
     assert torch.equal(torch.stack(model.of_counts(counts)), torch.stack([macs, params]))
+
+
+def test_rates_are_those_of_the_space() -> None:
+    """Of (0, 0.25, 0.5) the last index halves a group; read as tenths it would leave 0.8 of it."""
+    model, image = graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8)
+    graph = graphprune.trace(model, image)
+    space = graphprune.RateSpace(graph, rates=(0, 0.25, 0.5))
+    rows = space.unrank(torch.arange(9))
+    macs, params = costs.CostModel(graph, image).of_rates(rows, space.rates)
+    kept = [[4, 3, 2], [3, 2, 1]]
+    for (a, b), *expected in zip(rows.tolist(), macs.tolist(), params.tolist(), strict=True):
+        counts = (kept[0][a], kept[1][b])
+        keep = {group.name: torch.arange(group.channels) < n for group, n in zip(graph.groups, counts, strict=True)}
+        found = graphprune.cost(graphprune.prune(model, graph, keep) if a or b else model, image)
+        assert expected == [found.macs, found.params]
+    with pytest.raises(ValueError, match=r"indices must lie in \[0, 3\), got 0 to 3"):
+        costs.CostModel(graph, image).of_rates(torch.tensor([[0, 3]]), space.rates)
+
+
+@pytest.mark.parametrize("measure", [graphprune.cost, graphprune.latency, costs.paper_flops])
+def test_wrong_inputs_of_a_measure_are_named(measure: Callable[..., object]) -> None:
+    model = graphprune.models.tiny_cnn()
+    with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 3, 8, 8\): .*channel.*; give a tensor"):
+        measure(model, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(TypeError, match=r"example_input must be a tensor or a tuple .*, got \(list, str\)"):
+        measure(model, ([1, 2], "x"))
+    for empty in (torch.tensor(1.0), torch.zeros(0, 1, 8, 8)):
+        with pytest.raises(ValueError, match=r"example_input must hold a batch of one input or more, \(B, \.\.\.\)"):
+            measure(model, empty)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got Tensor"):
+        measure(torch.zeros(1, 1, 8, 8), model)
+
+
+def test_an_input_that_the_cost_model_cannot_use_is_named() -> None:
+    graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 3, 8, 8\)"):
+        costs.CostModel(graph, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="example_input must hold a batch"):
+        costs.CostModel(graph, torch.zeros(0, 1, 8, 8))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from noise import noise
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from graphprune import data, models, prune, trace, train
-from graphprune.evaluator import MaskEvaluator
+from graphprune.evaluator import MaskEvaluator, largest_map
 from graphprune.splits import TensorSplit
 
 SEEN, SHOWN = 24, 40
@@ -230,6 +231,36 @@ def test_a_cpu_takes_masks_one_at_a_time(net, resnet8, digits):
 def test_bad_arguments_are_named(net, resnet8, digits, changes, message):
     with pytest.raises(ValueError, match=message):
         MaskEvaluator(net, resnet8, digits, **changes)
+
+
+def test_modules_that_put_out_tuples_are_evaluated():
+    """Attention puts out its result and None, or its weights."""
+    vit = VisionTransformer(8, 4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=6, num_classes=10)
+    images = noise(40, 3, 8)
+    graph = trace(vit, images.example())
+    kept = masks_of(graph, 2)
+    found = MaskEvaluator(vit, graph, images, calibration=8)(kept)
+    accuracy, loss = oracle(vit.eval(), graph, images, kept, images=len(images.val), calibration=8)
+    assert found.accuracy.tolist() == accuracy.tolist()
+    torch.testing.assert_close(found.loss, loss)
+
+
+def test_the_largest_map_is_found_in_whatever_a_module_puts_out():
+    """None, and tensors in tuples and dictionaries: 3 * 8 * 8 numbers in, at most 5 * 100 out."""
+
+    class Nested(nn.Module):
+        def forward(self, x):
+            return {"a": (x[:, :1], None), "b": [x.new_zeros(5, 100)]}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Nested()
+
+        def forward(self, x):
+            return self.inner(x)["a"][0]
+
+    assert largest_map(Net(), torch.zeros(1, 3, 8, 8)) == 500
 
 
 def test_a_model_that_fits_not_the_graph_or_the_data_is_refused(net, resnet8, digits):

@@ -351,3 +351,5 @@ def test_bad_arguments_are_named():
         exact.top_dot(scorer, space, weight=torch.ones(3))
     with pytest.raises(ValueError, match="make both from one graph"):
         exact.optimum(scorer, RateSpace(scorer.graph, (0, 0.5)))
+    with pytest.raises(ValueError, match="make both from one graph and rates"):  # as many rates, but others
+        exact.optimum(scorer, RateSpace(scorer.graph, [i / 20 for i in range(10)]))

@@ -1,5 +1,7 @@
 """The channel graph of hand-sized networks, written out."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
@@ -151,3 +153,9 @@ def test_merged_additions_close_no_circle() -> None:
     graph = graphprune.trace(ReadBeforeAndAfter(), torch.zeros(1, 3, 4, 4))
     assert [node.name for node in graph.nodes] == ["a", "c", "b", "mean", "fc"]
     assert graph.edge_index.T.tolist() == [[0, 1], [1, 3], [2, 0], [3, 4]]
+
+
+def test_kept_counts_of_any_rates_are_exact() -> None:
+    assert kept_counts(7, (0, Fraction(1, 3), 0.75)).tolist() == [7, 4, 1]
+    assert kept_counts(1000, (0.001, 0.999)).tolist() == [999, 1]  # (1 - 0.999) * 1000 is 0.99... in floating point
+    assert kept_counts(2, (0.9,)).tolist() == [1]

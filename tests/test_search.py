@@ -121,3 +121,22 @@ def test_another_ranker_stands_in_for_similarity(tmp_path):
     assert light["score"].tolist() == pytest.approx(scores.tolist())
     assert light["score"].is_monotonic_decreasing
     assert search(tmp_path, ranker=RandomOrder()).trials["indices"].tolist() != result.trials["indices"].tolist()
+
+
+def test_the_pruning_granularity_is_a_parameter(tmp_path):
+    """Quarters in place of tenths, in the draws, the encoder's training, the networks and the key of what is stored."""
+    model, graph, data = task()
+    rates = (0, 0.25, 0.5)
+    found = search(tmp_path, rates=rates, min_ratio=0.2)
+    light = found.trials[found.trials["stage"] == "light"]
+    for row in light.itertuples():
+        assert row.counts == [(group.channels * (4 - i)) // 4 for group, i in zip(graph.groups, row.indices, strict=True)]
+    funnel = Funnel(model, graph, data, **setting(tmp_path, min_ratio=0.2), rates=rates)
+    assert bool(funnel.window.allows(torch.tensor(light["indices"].tolist())).all())
+    finer = search(tmp_path, rates=(0, 0.2, 0.4, 0.6), min_ratio=0.2)
+    assert finer.trials["counts"].tolist() != found.trials["counts"].tolist()
+
+
+def test_other_rankers_know_the_papers_rates_only(tmp_path):
+    with pytest.raises(ValueError, match=r"rates=\(0, 0\.5\): a ranker reads indices as 0, 0\.1, \.\.\., 0\.9"):
+        search(tmp_path, ranker=LogWidths(), rates=(0, 0.5), min_ratio=0.2)

@@ -219,3 +219,26 @@ def test_scores_that_do_not_fit_are_named():
         space.kept_masks(graph, indices, {"conv0": torch.ones(5)})
     with pytest.raises(ValueError, match="NaN"):
         space.kept_masks(graph, indices, {"conv0": torch.full((4,), math.nan)})
+    with pytest.raises(ValueError, match="infinite number"):
+        space.kept_masks(graph, indices, {"conv0": torch.tensor([1.0, math.inf, 0.0, 2.0])})
+
+
+def test_places_in_a_space_that_no_int64_numbers():
+    """10^27 configurations of equal groups: the place is the number that the configuration's digits write."""
+    rates = space.RateSpace(chain(*[(10, 1)] * 27))
+    last, digits = 10**27 - 1, 123456789012345678901234567
+    found = rates.unrank([0, digits, last])
+    assert found.tolist() == [[0] * 27, [int(digit) for digit in str(digits)], [9] * 27]
+    assert rates.unrank(torch.tensor([2**63 - 1])).tolist() == [[int(digit) for digit in f"{2**63 - 1:027d}"]]
+    tau = 0.5
+    assert rates.ratio(rates.unrank([0, rates.count(tau) - 1], tau)).tolist() == pytest.approx([0.5, 0.9])
+    with pytest.raises(ValueError, match=f"ranks must lie in \\[0, {10**27}\\), got 0 to {10**27}"):
+        rates.unrank([0, 10**27])
+    with pytest.raises(ValueError, match=r"ranks must be \(n,\) whole numbers, got 0\.5"):
+        rates.unrank(torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"generator": None}, {"generator": 0}])
+def test_a_sample_without_a_generator_names_the_remedy(wrong):
+    with pytest.raises(TypeError, match=r"generator=.*: give torch\.Generator\(\)\.manual_seed\(0\)"):
+        space.RateSpace(chain((4, 4))).sample(3, **wrong)

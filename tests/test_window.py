@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -162,3 +163,18 @@ def test_there_may_be_fewer_networks_than_asked_for(tiny):
 def test_scores_that_are_not_one_finite_number_a_row_are_refused(tiny, score):
     with pytest.raises(ValueError, match="must give one finite score for each of 20 rows"):
         Window(*tiny).best(score, 20, 5, runtime.seed_generator(0))
+
+
+def test_the_rates_are_the_windows(tiny):
+    """Of (0, 0.25, 0.5) nine configurations, their channels by hand."""
+    graph, example = tiny
+    window = Window(graph, example, 0.2, rates=(0, 0.25, 0.5))
+    assert window.space.rates == (0, Fraction(1, 4), Fraction(1, 2))
+    assert window.table.tolist() == [[4, 3, 2], [3, 2, 1]]
+    rows = window.space.unrank(torch.arange(9))
+    of_counts, of_rates = window.shares(window.counts(rows)), window.costs.of_rates(rows, window.rates)[0]
+    assert of_counts.tolist() == (of_rates.double() / window.costs.full.macs).tolist()
+    half = Window(graph, example, 0.2, (0.0, of_counts[4].item()), (0, 0.25, 0.5))  # as many MACs as both at 0.25
+    drawn = half.draw(200, runtime.seed_generator(0)).unique(dim=0).tolist()
+    assert drawn == rows[(of_counts <= of_counts[4]) & (window.space.ratio(rows) >= 0.2)].tolist()
+    assert half.tally.count == len(drawn)
