@@ -1,5 +1,7 @@
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from graphprune import artifacts, provenance, runtime
 
@@ -79,11 +82,12 @@ def test_changed_parameters_or_inputs_recompute_silently(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no sidecar", "garbled sidecar"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another seal", "no seal", "another provenance"])
 def test_a_damaged_file_is_noticed_and_rebuilt(tmp_path, name, damage):
     path = tmp_path / name
     artifacts.stage(path, lambda: VALUES[name], parameters={})
-    content, sidecar = path.read_bytes(), tmp_path / f"{name}.provenance.json"
+    content = path.read_bytes()
+    seal = next(reversed(list(re.finditer(rb"sha256:(.{64})", content))))
     match damage:
         case "truncated":
             path.write_bytes(content[: len(content) // 2])
@@ -91,10 +95,13 @@ def test_a_damaged_file_is_noticed_and_rebuilt(tmp_path, name, damage):
             path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
         case "empty":
             path.write_bytes(b"")
-        case "no sidecar":
-            sidecar.unlink()
-        case "garbled sidecar":
-            sidecar.write_text(sidecar.read_text()[:20])
+        case "another seal":
+            path.write_bytes(content.replace(seal[1], b"1" * 64))
+        case "no seal":
+            path.write_bytes(content.replace(seal[0], seal[0].upper()))
+        case "another provenance":
+            assert content.count(b"sources") == 1
+            path.write_bytes(content.replace(b"sources", b"sourced"))
     with pytest.raises(artifacts.CorruptedError, match=name):
         artifacts.load(path)
     with pytest.warns(UserWarning, match=rf"{name} is corrupted.*rebuilt"):
@@ -114,32 +121,57 @@ def test_a_failed_computation_leaves_the_old_artefact(tmp_path):
     with pytest.raises(KeyError, match="no luck"):
         artifacts.stage(path, fail, parameters={"n": 2})
     assert artifacts.stage(path, forbidden, parameters={"n": 1}) == "old"
-    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix != ".lock") == [
-        "x.json",
-        f"{path.name}.provenance.json",
-    ]
+    assert [file.name for file in tmp_path.iterdir() if file.suffix != ".lock"] == ["x.json"]
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
-def test_killed_between_any_two_writes_one_artefact_is_valid(tmp_path, monkeypatch, step):
-    """`os.replace` is the only thing that changes a file: stop before the first, second and third of them."""
+def test_an_artefact_is_one_file_put_in_place_by_one_step(tmp_path, monkeypatch):
+    """`os.replace` is the only thing that changes a file: with one of them, there is no moment between two."""
     path = tmp_path / "x.json"
     artifacts.save(path, "old", {"v": 1})
     replace, done = os.replace, []
 
-    def killed(source, target):
-        done.append(target)
-        if len(done) == step:
-            raise SystemExit
+    def noted(source, target):
+        done.append(Path(target).name)
         replace(source, target)
 
+    def killed(source, target):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", noted)
+        artifacts.save(path, "old", {"v": 1})
+    assert done == ["x.json"]
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
         with pytest.raises(SystemExit):
             artifacts.save(path, "new", {"v": 2})
-    assert artifacts.load(path) == ("new" if step == 3 else "old")
+    assert artifacts.load(path) == "old"
     artifacts.save(path, "newest", {"v": 3})
     assert artifacts.load(path) == "newest"
+
+
+def test_files_are_read_by_plain_readers_too(tmp_path):
+    for name, value in VALUES.items():
+        artifacts.save(tmp_path / name, value, {"made": "by hand"})
+    plain = json.loads((tmp_path / "plain.json").read_text())
+    assert same(plain["value"], VALUES["plain.json"])
+    assert plain["provenance"] == {"made": "by hand"}
+    assert same(pd.read_parquet(tmp_path / "table.parquet"), VALUES["table.parquet"])
+    assert same(load_file(tmp_path / "weights.safetensors"), VALUES["weights.safetensors"])
+
+
+def test_a_table_s_own_notes_are_kept(tmp_path):
+    table = VALUES["table.parquet"].copy()
+    table.attrs["unit"] = "share"
+    artifacts.save(tmp_path / "t.parquet", table, {})
+    assert artifacts.load(tmp_path / "t.parquet").attrs == {"unit": "share"}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_equal_values_and_provenance_are_equal_bytes(tmp_path, name):
+    for copy in ("a", "b"):
+        artifacts.save(tmp_path / copy / name, VALUES[name], {"n": 1})
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_kill_9_at_random_moments_never_leaves_a_broken_artefact(tmp_path):
@@ -311,7 +343,7 @@ def test_a_change_in_an_imported_module_recomputes(package):
 
 
 def test_the_package_itself_is_read_through_its_real_imports():
-    assert set(provenance.sources(["artifacts"])) == {"artifacts", "provenance", "runtime"}
+    assert set(provenance.sources(["artifacts"])) == {"artifacts", "files", "provenance", "runtime"}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The committed tables: whole, of the columns that are promised, and honest about what was labelled."""
 
+import os
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +126,37 @@ def test_a_table_that_is_not_there_or_was_changed(tmp_path, monkeypatch) -> None
     path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
     with pytest.raises(artifacts.CorruptedError):
         tabular.load("mine")
+
+
+def test_a_table_whose_writing_is_killed_is_the_old_one(tmp_path, monkeypatch) -> None:
+    """However many files are put in place when a table is saved: killed before any of them, it is the old table or the new."""
+    monkeypatch.setattr(tabular, "folder", lambda: tmp_path)
+    path, replace = tmp_path / "mine.parquet", os.replace
+    path.with_suffix(".md").write_text("made by hand")
+    for step in (0, 1, 2):
+        tabular.save(frame(), path, {})
+        left = iter([replace] * step)
+
+        def killed(source, target, left=left) -> None:
+            if (done := next(left, None)) is None:
+                raise SystemExit
+            done(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", killed)
+            with suppress(SystemExit):
+                tabular.save(frame().assign(seconds=99.0), path, {})
+        assert set(tabular.load("mine")["seconds"]) == {0.5 if step == 0 else 99.0}
+
+
+@each
+def test_a_committed_table_is_read_by_plain_pandas(name: str) -> None:
+    plain = pd.read_parquet(tabular.folder() / f"{name}.parquet")
+    pd.testing.assert_frame_equal(plain.drop(columns="indices"), tabular.load(name).drop(columns="indices"))
+
+
+def test_a_committed_table_is_one_file_and_its_card() -> None:
+    assert not list(tabular.folder().glob("*.provenance.json"))
 
 
 def test_tables_are_found_from_anywhere(tmp_path, monkeypatch) -> None:

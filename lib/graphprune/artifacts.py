@@ -1,14 +1,11 @@
 """Artefacts of a run: written whole or not at all, checked when read, made again when what they came from changed."""
 
 import csv
-import errno
 import glob
 import io
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,17 +14,14 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from graphprune import runtime
+from graphprune import files, runtime
+from graphprune.files import CorruptedError, demand_writable, replace
 from graphprune.provenance import digest, sha256, sources
 
 __all__ = ["CorruptedError", "Results", "demand_writable", "digest", "find", "load", "provenance", "replace", "save"]
 __all__ += ["sources", "stage"]
 
 T = TypeVar("T")
-
-
-class CorruptedError(ValueError):
-    """An artefact's bytes are not those that were saved."""
 
 
 def stage(
@@ -90,8 +84,15 @@ def provenance(parameters: Mapping[str, Any], modules: Sequence[str] = (), input
     }
 
 
-def save(path: Path, value: Any, provenance: Mapping[str, Any]) -> None:
-    """Write `value` whole or not at all, with its sha256 and `provenance` beside it in `PATH.provenance.json`.
+def save(path: Path, value: Any, provenance: Mapping[str, Any], **options: Any) -> None:
+    """Write `value` whole or not at all, in one file with its `provenance` and a sha256 of it all (see `graphprune.files`).
+
+    A .parquet file is read by any Parquet reader, a .safetensors file by any of safetensors; a .json file holds
+    `{"graphprune": the sha256, "provenance": ..., "value": ...}`.
+
+    Args:
+        provenance: plain data, as `provenance` gives it.
+        options: of a .parquet file, as `pyarrow.parquet.ParquetWriter` takes them.
 
     Raises:
         ValueError: the suffix is none of `stage`'s. TypeError: `value` is not of the suffix's kind. OSError: the folder
@@ -101,7 +102,7 @@ def save(path: Path, value: Any, provenance: Mapping[str, Any]) -> None:
     _check_kind(path)
     demand_writable(path)
     with _lock(path):
-        _write(path, value, dict(provenance))
+        _write(path, value, dict(provenance), **options)
 
 
 def find(path: Path, *, parameters: Mapping[str, Any], modules: Sequence[str] = (), inputs: Sequence[Path] = ()) -> Any | None:
@@ -120,12 +121,9 @@ def load(path: Path) -> Any:
 
     Raises:
         ValueError: the suffix is none of `stage`'s. FileNotFoundError: there is none. CorruptedError: it was changed or
-            cut short since it was saved.
+            cut short since it was saved, or was saved by something else.
     """
-    try:
-        return _load_if(Path(path), None)
-    except CorruptedError:  # or replaced while it was read: then a second look finds it whole
-        return _load_if(Path(path), None)
+    return _load_if(Path(path), None)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -139,137 +137,80 @@ def _load_if(path: Path, wanted: Mapping[str, Any] | None) -> Any:
     _check_kind(path)
     if not path.is_file():
         raise FileNotFoundError(f"no artefact {path}: run the stage that makes it first")
-    content = path.read_bytes()  # before the sidecar, which is always written first: so the two fit without a lock
-    record = _record_of(path, content)
-    if wanted is not None and record["provenance"] != wanted:
+    content = path.read_bytes()
+    files.check(content, path, last=path.suffix == ".parquet")  # its footer
+    value, found = _KINDS[path.suffix][1](content)
+    if wanted is not None and found != wanted:
         raise _Stale
-    return _KINDS[path.suffix][1](content)
+    return value
 
 
-def _record_of(path: Path, content: bytes) -> dict[str, Any]:
-    found = sha256(content)
-    for record in _records(path):
-        if record["sha256"] == found:
-            return record
-    raise CorruptedError(f"{path} is corrupted or was not saved whole (sha256 {found[:12]}... is not on record)")
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        records = json.loads(_sidecar(path).read_text())
-        return [record for record in records if {"sha256", "provenance"} <= set(record)]
-    except (FileNotFoundError, ValueError, TypeError):
-        return []
-
-
-def _write(path: Path, value: Any, provenance: Mapping[str, Any]) -> None:
-    content = _KINDS[path.suffix][0](value)
+def _write(path: Path, value: Any, provenance: Mapping[str, Any], **options: Any) -> None:
+    content = _KINDS[path.suffix][0](value, provenance, **options)
     for left_over in path.parent.glob(f".{glob.escape(path.name)}*.tmp"):  # of a killed process: the lock is ours
         left_over.unlink(missing_ok=True)
-    # The sidecar knows the old content until the new is in place: killed at any point, one of the two is valid.
-    before = [_record_of(path, path.read_bytes())] if _is_whole(path) else []
-    records = [{"sha256": sha256(content), "provenance": provenance}]
-    replace(_sidecar(path), _json_bytes(records + before))
     replace(path, content)
-    if before:
-        replace(_sidecar(path), _json_bytes(records))
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return bool(_record_of(path, path.read_bytes()))
-    except (FileNotFoundError, CorruptedError):
-        return False
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put `content` in the place of a file, whole or not at all; no lock, no provenance.
-
-    Raises:
-        OSError: the folder cannot be written; the file is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def demand_writable(path: Path, size: int = 1 << 16) -> None:
-    """Raise a clear OSError now if the path's folder is read-only or full, rather than after an hour's computation."""
-    temporary = path.with_name(f".{path.name}.probe.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> OSError:
-    reason = error.strerror or str(error)
-    message = f"cannot write {path}: {reason}; free some space or choose a folder you may write to"
-    return OSError(error.errno or errno.EIO, message)
 
 
 def _lock(path: Path) -> FileLock:
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.provenance.json")
-
-
 # --- kinds ------------------------------------------------------------------------------------------------------------
 
 
-def _json_bytes(value: Any) -> bytes:
+def _json_bytes(value: Any, provenance: Mapping[str, Any]) -> bytes:
     try:
-        return (json.dumps(value, indent=1) + "\n").encode()
+        text = json.dumps({"graphprune": files.BLANK, "provenance": provenance, "value": value}, indent=1)
     except (TypeError, ValueError) as error:
         raise TypeError(f"value: {error}; a .json artefact holds dicts, lists, text, numbers, bools and None") from error
+    return files.sealed(f"{text}\n".encode())
 
 
-def _parquet_bytes(value: Any) -> bytes:
+def _from_json(content: bytes) -> tuple[Any, Any]:
+    whole = json.loads(content)
+    return whole["value"], whole["provenance"]
+
+
+def _parquet_bytes(value: Any, provenance: Mapping[str, Any], **options: Any) -> bytes:
     if not isinstance(value, pd.DataFrame):
         raise TypeError(f"value: a .parquet artefact holds a pandas DataFrame, got a {type(value).__name__}")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(value)
+    if value.attrs:  # as `DataFrame.to_parquet` has them
+        table = table.replace_schema_metadata({**table.schema.metadata, "PANDAS_ATTRS": json.dumps(value.attrs)})
     file = io.BytesIO()
-    value.to_parquet(file)
-    return file.getvalue()
+    with pq.ParquetWriter(file, table.schema, **options) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"graphprune": f"{files.BLANK} {json.dumps(provenance)}"})  # to the footer alone
+    return files.sealed(file.getvalue())
 
 
-def _tensor_bytes(value: Any) -> bytes:
+def _from_parquet(content: bytes) -> tuple[pd.DataFrame, Any]:
+    import pyarrow.parquet as pq
+
+    said = pq.read_metadata(io.BytesIO(content)).metadata[b"graphprune"].decode()
+    return pd.read_parquet(io.BytesIO(content)), json.loads(said[len(files.BLANK) :])
+
+
+def _tensor_bytes(value: Any, provenance: Mapping[str, Any]) -> bytes:
     if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise TypeError(f"value: a .safetensors artefact holds a dict of tensors, got a {type(value).__name__}")
-    from safetensors.torch import save as packed  # here, so that what stores no tensors needs no safetensors
-
-    return packed({name: t.detach().cpu().clone().contiguous() for name, t in value.items()})
+    return files.packed(value, provenance)
 
 
-def _tensors(content: bytes) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load as unpacked
-
-    return unpacked(content)
+def _from_tensors(content: bytes) -> tuple[dict[str, torch.Tensor], Any]:
+    return files.unpacked(content), files.header(content)
 
 
-_KINDS: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
-    ".json": (_json_bytes, json.loads),
-    ".parquet": (_parquet_bytes, lambda content: pd.read_parquet(io.BytesIO(content))),
-    ".safetensors": (_tensor_bytes, _tensors),
+_KINDS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], tuple[Any, Any]]]] = {
+    ".json": (_json_bytes, _from_json),
+    ".parquet": (_parquet_bytes, _from_parquet),
+    ".safetensors": (_tensor_bytes, _from_tensors),
 }
+"""The suffix of each kind: (value, provenance) to a sealed file, and back."""
 
 
 def _check_kind(path: Path) -> None:

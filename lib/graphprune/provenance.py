@@ -25,7 +25,7 @@ def sources(modules: Sequence[str]) -> dict[str, str]:
         ValueError: a name is no module of graphprune.
 
     >>> sorted(sources(["artifacts"]))
-    ['artifacts', 'provenance', 'runtime']
+    ['artifacts', 'files', 'provenance', 'runtime']
     """
     todo = [name.removeprefix("graphprune.") for name in ([modules] if isinstance(modules, str) else modules)]
     unknown = [name for name in todo if _file(name) is None]

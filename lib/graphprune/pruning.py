@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from graphprune import files
 from graphprune.costs import CostModel
-from graphprune.cutting import cut, kept_classes, kept_places
+from graphprune.cutting import Places, cut, kept_classes, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.parts import named_tensors, parts_of
 from graphprune.proving import verify
@@ -57,6 +57,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     small = cut(model, places)
     if trouble := verify(parts_of(small, graph.skeleton, graph.training), graph, places):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
+    setattr(small, RECORD, _composed(getattr(model, RECORD, {}), graph, places))
     return small
 
 
@@ -212,52 +213,60 @@ def check_same(model: nn.Module, graph: ChannelGraph) -> None:
 
 # saving -----------------------------------------------------------------------------------------------------------
 
+RECORD = "_graphprune_kept"
+"""The attribute of a pruned network that says what is left of its class: (tensor, dim) -> slices before, those kept."""
+FORMAT, FORMAT_1 = "graphprune-2", "graphprune-1"
+
+Record = Mapping[tuple[str, int], tuple[int, Tensor]]
+
+
+def _composed(before: Record, graph: ChannelGraph, places: Places) -> Record:
+    """What is left after the places are cut, counted in the slices of the network before its first pruning."""
+    found = dict(before)
+    for site in graph.sites:
+        place = site.tensor, site.dim
+        size, kept = before.get(place, (len(site.atoms), None))
+        found[place] = size, places[place] if kept is None else kept[places[place]]
+    return found
+
 
 def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) -> Path:
-    """Save a pruned network: its weights and the channels kept, in one safetensors file without pickle.
+    """Save a pruned network: its weights and the slices kept of each tensor, in one safetensors file without pickle.
+
+    The file has a sha256 of its content inside. It says what was kept by the names of the network's tensors, so that it is
+    read however graphs are built by then. Of a network pruned several times it says what is left of the first one.
 
     Args:
-        path: the file to write, "small.safetensors". Written under another name first and renamed when complete.
+        path: the file to write, "small.safetensors", whole or not at all.
         model: the network to save: `prune`'s result (trained further or not).
         graph: the trace of the network it was pruned from.
         keep: the `keep` it was pruned by.
 
     Raises:
-        ValueError: `model` has not the shapes that `keep` gives.
+        ValueError: `model` has not the shapes that `keep` gives. OSError: the file cannot be written.
     """
-    from safetensors.torch import save
-
-    kept = graph.flatten(keep)
-    stays = kept_classes(graph, kept)
-    tensors = named_tensors(model)
-    for site in graph.sites:
-        tensor, size = tensors.get(site.tensor), int(stays[site.atoms].sum())
-        if tensor is None or (site.dim < tensor.ndim and tensor.shape[site.dim] != size):
+    places, tensors = kept_places(graph, graph.flatten(keep)), named_tensors(model)
+    for (name, dim), index in places.items():
+        tensor = tensors.get(name)
+        if tensor is None or (dim < tensor.ndim and tensor.shape[dim] != len(index)):
             raise ValueError(
-                f"model does not fit keep: {site.tensor} should have {size} slices along dimension {site.dim}; "
+                f"model does not fit keep: {name} should have {len(index)} slices along dimension {dim}; "
                 "save the network that prune(model, graph, keep) returned, with the same keep (after round_to: round_keep's)"
             )
-    shapes = [list(tensor.shape) for tensor in graph.example]
-    record = {
-        "format": "graphprune-1",
-        "graph": graph.fingerprint(),
-        "example": shapes,
-        "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in graph.example],
-        "keep": {name: mask.int().tolist() for name, mask in graph.unflatten(kept).items()},
-    }
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    numbers: dict[tuple[int, ...], int] = {}  # many tensors keep the same slices: each list is written once
+    cuts = []
+    for (name, dim), (size, index) in (getattr(model, RECORD, {}) or _composed({}, graph, places)).items():
+        cuts.append([name, dim, size, numbers.setdefault(tuple(index.tolist()), len(numbers))])
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(save(state, {"graphprune": json.dumps(record)}))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.replace(path, files.packed(model.state_dict(), {"format": FORMAT, "kept": list(numbers), "cuts": cuts}))
     return path
 
 
 def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """Load a network that `save_pruned` wrote.
+
+    Whether `model` is the right architecture is judged by the names and shapes of its tensors. Files of the first format,
+    which have no sha256, are read too: damage to their weights is not noticed.
 
     Args:
         path: the file.
@@ -267,30 +276,85 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or not `save_pruned`'s, or `model` is another architecture.
 
-    >>> small = graphprune.load_pruned("small.safetensors", graphprune.models.build("resnet20"))
+    >>> import tempfile, torch, graphprune
+    >>> model = graphprune.models.build("tiny_cnn", in_channels=1)
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = graphprune.keep_from_rates(graph, torch.tensor([5, 5]), graphprune.importance.l1(model, graph))
+    >>> path = Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> path = graphprune.save_pruned(path, graphprune.prune(model, graph, keep), graph, keep)
+    >>> graphprune.load_pruned(path, graphprune.models.build("tiny_cnn", in_channels=1)).conv1.out_channels
+    2
     """
-    from safetensors import SafetensorError, safe_open
-
-    from graphprune.graph import trace
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
+        raise FileNotFoundError(f"path: there is no file {path}; give the one that save_pruned returned")
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("graphprune", "null"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"path: {path} is damaged ({error}); save the network again") from error
-    if not record or record.get("format") != "graphprune-1":
-        raise ValueError(f"path: {path} was not written by graphprune.save_pruned")
-    inputs = zip(record["example"], record["dtypes"], strict=True)
-    graph = trace(model, tuple(torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in inputs))
-    if graph.fingerprint() != record["graph"]:
-        raise ValueError(f"model is not the architecture that {path} was pruned from; build the same one, unpruned")
-    keep = {name: torch.tensor(mask).bool() for name, mask in record["keep"].items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="prune removes nothing")
-        small = prune(model, graph, keep)
+        about = files.header(content)
+        state = files.unpacked(content)
+        if about is not None and about.get("format") != FORMAT_1:
+            files.check(content, path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"path: {path} is damaged ({error}); save the network again, or take another copy of the file"
+        ) from error
+    if about is None or "format" not in about:
+        raise ValueError(f"path: {path} was not written by graphprune.save_pruned; load it as it was saved")
+    if about["format"] not in (FORMAT, FORMAT_1):
+        raise ValueError(
+            f"path: {path} has the format {about['format']!r}, this graphprune reads {FORMAT!r}: update graphprune"
+        )
+    record = _record_of(about) if about["format"] == FORMAT else _record_of_format_1(about, model, path)
+    _check_sizes(model, record, path)
+    small = cut(model, {place: index for place, (_, index) in record.items()})
+    _check_state(small, state, path)
     small.load_state_dict(state)
+    setattr(small, RECORD, record)
     return small
+
+
+def _record_of(about: Mapping[str, Any]) -> Record:
+    lists = [torch.tensor(kept, dtype=torch.int64) for kept in about["kept"]]
+    return {(name, dim): (size, lists[number]) for name, dim, size, number in about["cuts"]}
+
+
+def _record_of_format_1(about: Mapping[str, Any], model: nn.Module, path: Path) -> Record:
+    """The first format names the groups of the graph of then: of groups it does not name, every channel is kept."""
+    from graphprune.graph import trace
+
+    inputs = zip(about["example"], about["dtypes"], strict=True)
+    try:
+        graph = trace(model, tuple(torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in inputs))
+    except (ValueError, RuntimeError) as error:
+        raise _another(path, f"it cannot be traced as that one was ({error})") from error
+    full = graph.full()
+    for name, mask in about["keep"].items():
+        if name not in full or len(full[name]) != len(mask):
+            has = f"{len(full[name])} channels" if name in full else "no such group"
+            raise _another(path, f"that one's group {name!r} has {len(mask)} channels, this one's {has}")
+        full[name] = torch.tensor(mask).bool()
+    return _composed({}, graph, kept_places(graph, graph.flatten(full)))
+
+
+def _check_sizes(model: nn.Module, record: Record, path: Path) -> None:
+    tensors = named_tensors(model)
+    for (name, dim), (size, _) in record.items():
+        if name not in tensors:
+            raise _another(path, f"it has no tensor {name}")
+        if dim < tensors[name].ndim and tensors[name].shape[dim] != size:  # beyond: what a ChannelSelect chooses from
+            raise _another(path, f"{name} has {tensors[name].shape[dim]} slices along dimension {dim}, that one's {size}")
+
+
+def _check_state(small: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    found = small.state_dict()
+    for name in [*state, *found]:
+        if name not in found or name not in state:
+            raise _another(path, f"{name} is in {'the file' if name in state else 'the model'} alone")
+        if found[name].shape != state[name].shape:
+            raise _another(path, f"{name} would be {tuple(found[name].shape)} after pruning, and is {tuple(state[name].shape)}")
+
+
+def _another(path: Path, how: str) -> ValueError:
+    return ValueError(f"model is not the architecture that {path} was pruned from: {how}; build the same one, unpruned")

@@ -10,8 +10,6 @@ on `part == "design"` and judged once on `"report"`; one that learns from labels
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +21,6 @@ import torch
 from torch import Tensor
 
 from graphprune import artifacts
-from graphprune.provenance import sha256
 
 Table = pd.DataFrame
 """One row a configuration and seed:
@@ -84,18 +81,15 @@ def save(table: Table, path: Path, provenance: Mapping[str, Any]) -> None:
         OSError: the folder cannot be written; a table that was there is still there.
     """
     said = {column: np.float32 for column in map(str, table) if column.startswith("score_")}
-    file = io.BytesIO()
-    table.astype(said).to_parquet(
-        file,
+    artifacts.save(
+        path,
+        table.astype(said),
+        provenance,
         compression="zstd",
         compression_level=19,
         use_dictionary=["stratum", "band", "part"],
         column_encoding=dict.fromkeys(said, "BYTE_STREAM_SPLIT"),
     )
-    artifacts.demand_writable(path, len(file.getvalue()))
-    record = {"sha256": sha256(file.getvalue()), "provenance": dict(provenance)}
-    artifacts.replace(path.with_name(f"{path.name}.provenance.json"), json.dumps([record], indent=1).encode() + b"\n")
-    artifacts.replace(path, file.getvalue())
 
 
 def seconds(name: str) -> pd.DataFrame:
