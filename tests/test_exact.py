@@ -267,13 +267,16 @@ def test_out_of_time_the_bounds_still_hold(trained, k, monkeypatch):
 def steps(monkeypatch):
     """A clock of work instead of time: dynamic programmes, beams and blocks, one a second; [how many there were]."""
     count = [0.0]
-    for home, name in ((Elimination, "togo"), (Elimination, "beam"), (proof, "grow")):
 
-        def step(*args, made=getattr(home, name), **options):
+    def counted(made):
+        def step(*args, **options):
             count[0] += 1
             return made(*args, **options)
 
-        monkeypatch.setattr(home, name, step)
+        return step
+
+    for home, name in ((Elimination, "togo"), (Elimination, "beam"), (proof, "grow")):
+        monkeypatch.setattr(home, name, counted(getattr(home, name)))
     monkeypatch.setattr(time, "monotonic", lambda: count[0])
     return count
 
@@ -302,8 +305,8 @@ def test_places_for_which_there_is_no_time_are_left_empty(steps):
     assert steps[0] <= 16
 
 
-@pytest.mark.parametrize("error", [RuntimeError("Maximum number of iterations reached."), ValueError("array must not contain NaNs")])
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("error", [RuntimeError("Maximum number of iterations reached."), ValueError("not finite")])
+@pytest.mark.parametrize("after", [0, 4])
 def test_a_projection_that_fails_is_done_without(error, after, monkeypatch):
     solve, calls = cone.nnls, []
 
@@ -314,6 +317,7 @@ def test_a_projection_that_fails_is_done_without(error, after, monkeypatch):
         return solve(*args, **options)
 
     monkeypatch.setattr(cone, "nnls", fails)
+    monkeypatch.setattr(proof, "CROWD", 2)  # so that the proof makes directions, too
     terms = random_terms(4, 5, 4, 1)
     expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:4]
     _, scores, bounds = exact.highest(terms, 4, math.inf)
