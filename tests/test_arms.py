@@ -46,7 +46,7 @@ def test_one_network_is_tested_and_it_is_the_best_on_validation(result):
 def test_uniform_takes_the_same_share_of_every_group(tmp_path):
     _, graph, _ = task()
     funnel = Funnel(*task(), **setting(tmp_path))
-    kept = arms.cut(funnel, arms.by_place(funnel.scores))
+    kept = arms.cut_to_window(funnel, arms.by_place(funnel.scores))
     shares = [kept[span].float().mean().item() for span in graph.slices.values()]
     for share, group in zip(shares, graph.groups, strict=True):
         assert abs(share - min(shares)) <= 1 / group.channels
@@ -57,7 +57,7 @@ def test_uniform_takes_the_same_share_of_every_group(tmp_path):
 def test_global_has_one_threshold_for_all_channels(tmp_path):
     _, graph, _ = task()
     funnel = Funnel(*task(), **setting(tmp_path))
-    keep = graph.unflatten(arms.cut(funnel, {name: score / score.mean() for name, score in funnel.scores.items()}))
+    keep = graph.unflatten(arms.cut_to_window(funnel, {name: score / score.mean() for name, score in funnel.scores.items()}))
     normal = {name: score / score.mean() for name, score in funnel.scores.items()}
     weakest = min(normal[name][keep[name]].min() for name in keep)
     strongest = max(normal[name][~keep[name]].max() for name in keep)
@@ -69,7 +69,7 @@ def test_a_cut_takes_no_more_than_it_must_and_leaves_every_group_a_channel(tmp_p
     funnel = Funnel(*task(), **setting(tmp_path, macs_window=(0.0, 0.012)))
     first = graph.groups[0].name  # all of it goes first, but for its best channel
     priority = {name: score + (0 if name == first else 1000) for name, score in funnel.scores.items()}
-    kept = graph.unflatten(arms.cut(funnel, priority))
+    kept = graph.unflatten(arms.cut_to_window(funnel, priority))
     counts = torch.tensor([[int(mask.sum()) for mask in kept.values()]])
     window = Window(graph, data.example())
     assert counts.min() == 1

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
-from graphprune import contrast, elimination, exact, importance, models, proof
+from graphprune import cone, contrast, elimination, exact, importance, models, proof
 from graphprune.cone import bound
 from graphprune.costs import CostModel
 from graphprune.elimination import Elimination
@@ -106,7 +107,7 @@ def test_the_highest_cosines_are_those_of_a_full_list(seed, groups, rates, limit
 def search_that_misses(best: int):
     """In place of the search: the configurations next to the best ones, and no bound."""
 
-    def search(problem, found):
+    def search(problem, found, deadline):
         sums = problem.sums
         whole = sums.beam(sums.root(), [problem.limits[0] if problem.limits else sums.togo(sums.constant)], 10**6)[0]
         whole = whole[problem.allowed(whole.z)]
@@ -129,7 +130,7 @@ def test_the_proof_finds_what_the_search_missed(seed, groups, rates, limits, k, 
     terms = random_terms(seed, groups, rates, limits, shift)
     expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:k]
     with pytest.MonkeyPatch.context() as patch:  # small numbers, so that directions come into play on small instances
-        patch.setattr(exact, "search", search_that_misses(missed))
+        patch.setattr(exact, "find_incumbents", search_that_misses(missed))
         patch.setattr(proof, "CROWD", crowd)
         patch.setattr(proof, "BLOCK", 5)
         patch.setattr(proof, "KEPT", 2)
@@ -254,12 +255,93 @@ def test_a_sample_never_beats_the_optimum_of_resnet18():
 def test_out_of_time_the_bounds_still_hold(trained, k, monkeypatch):
     scorer, space, costs = prepared(seed=4, trained=trained)
     expected = brute(scorer, space, costs, 0.3, (0.0, 0.4))
-    monkeypatch.setattr(proof, "climb", lambda problem, found: None)
+    monkeypatch.setattr(proof, "improve", lambda problem, found, deadline: None)
     rushed = exact.optimum(scorer, space, min_ratio=0.3, k=k, costs=costs, macs=(0.0, 0.4), seconds=1e-9)
     assert not rushed.proven
     assert rushed.gap > 0
     assert bool((rushed.bounds >= expected[: len(rushed.bounds)].double() - 1e-6).all())
     assert bool((rushed.scores <= expected[: len(rushed.bounds)].double() + 1e-6).all())
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """A clock of work instead of time: dynamic programmes, beams and blocks, one a second; [how many there were]."""
+    count = [0.0]
+
+    def counted(made):
+        def step(*args, **options):
+            count[0] += 1
+            return made(*args, **options)
+
+        return step
+
+    for home, name in ((Elimination, "togo"), (Elimination, "beam"), (proof, "grow")):
+        monkeypatch.setattr(home, name, counted(getattr(home, name)))
+    monkeypatch.setattr(time, "monotonic", lambda: count[0])
+    return count
+
+
+@pytest.mark.parametrize("seconds", [1.0, 20.0, 60.0])
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_first_search_and_the_bounds_of_what_is_open_keep_to_the_time(seed, seconds, steps, monkeypatch):
+    """Instances of 330 and 435 steps, hundreds of blocks open when time is up: what was begun is ended, and no more."""
+    monkeypatch.setattr(proof, "BLOCK", 1)
+    monkeypatch.setattr(proof, "CROWD", 2)
+    terms = random_terms(seed, 5, 4, 1)
+    expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:4]
+    _, scores, bounds = exact.highest(terms, 4, seconds)
+    assert steps[0] <= seconds + 6
+    assert len(scores) == 4
+    assert (bounds > scores).any()
+    assert (bounds >= expected - 1e-9).all()
+    assert (scores <= expected + 1e-9).all()
+
+
+def test_places_for_which_there_is_no_time_are_left_empty(steps):
+    terms = random_terms(4, 5, 4, 1)
+    rows, scores, bounds = exact.spread(terms, 50, 1, 1.0)
+    assert 1 <= len(rows) < 50
+    assert len(rows) == len(scores) == len(bounds)
+    assert steps[0] <= 16
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Maximum number of iterations reached."), ValueError("not finite")])
+@pytest.mark.parametrize("after", [0, 4])
+def test_a_projection_that_fails_is_done_without(error, after, monkeypatch):
+    solve, calls = cone.nnls, []
+
+    def fails(*args, **options):
+        calls.append(1)
+        if len(calls) > after:
+            raise error
+        return solve(*args, **options)
+
+    monkeypatch.setattr(cone, "nnls", fails)
+    monkeypatch.setattr(proof, "CROWD", 2)  # so that the proof makes directions, too
+    terms = random_terms(4, 5, 4, 1)
+    expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:4]
+    _, scores, bounds = exact.highest(terms, 4, math.inf)
+    assert len(calls) > after
+    np.testing.assert_allclose(scores, expected, atol=2e-9)
+    np.testing.assert_allclose(bounds, expected, atol=2e-9)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_linear_programme_that_fails_leaves_a_bound_that_holds(after, monkeypatch):
+    solve, calls = exact.linprog, []
+
+    def fails(*args, **options):
+        calls.append(1)
+        return solve(*args, **options) if len(calls) <= after else OptimizeResult(x=None, success=False, status=4)
+
+    monkeypatch.setattr(exact, "linprog", fails)
+    terms = random_terms(4, 5, 4, 2)
+    w = np.random.default_rng(4).normal(size=len(terms.target))
+    expected = np.sort(everything(terms)[1] @ w)[::-1][:3]
+    _, scores, bounds = exact.highest_dot(terms, w, 3)
+    assert len(calls) == after + 1
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+    np.testing.assert_allclose(bounds, expected, atol=1e-9)
 
 
 def test_both_ends_of_the_window_of_macs_are_in_it():

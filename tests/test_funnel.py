@@ -365,7 +365,7 @@ def test_a_trial_needs_nothing_but_itself(done, tmp_path):
     kept = graph.flatten(result.keep)
     costs = CostModel(graph, data.example())
     job = trial.Trial(trial.Task(model, costs, data, "base", LIGHT, True, 1, tmp_path, False), kept, 0)
-    row = trial.run(job)
+    row = trial.run_trial(job)
     assert row["kept"]["conv1"] == result.keep["conv1"].nonzero().flatten().tolist()
     assert artifacts.load(job.path) == row
     assert trial.run_all([job, job], 1, "twice") == [row, row]

@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"correlation"},
+    {"correlation", "fitting"},
     {
         "description",
         "provenance",
@@ -26,7 +26,7 @@ FLOORS = [
         "convolution",
         "rewards",
     },
-    {"runtime", "tally", "copying"},
+    {"runtime", "tally", "copying", "best"},
     {"artifacts", "call", "figures", "jobs"},
     {"shapes", "tabular"},
     {"splits", "models", "checkpoint", "records"},
@@ -41,7 +41,7 @@ FLOORS = [
     {"costs", "pruning", "importance", "train"},
     {"space", "encoder", "base", "observation", "evaluator", "budget"},
     {"scorer", "window", "elimination", "environment"},
-    {"agent", "rivals", "contrast", "trial", "cone", "regression", "ascent", "shares"},
+    {"ranker", "agent", "rivals", "contrast", "trial", "cone", "regression", "ascent", "shares"},
     {"funnel", "proof", "terms", "rankers", "census", "surrogate"},
     {"search", "arms", "exact", "pieces", "learners", "proxies", "nested"},
     {"reproduce", "hive", "means", "distilled"},

@@ -46,7 +46,7 @@ def random_search(
 
 
 def by_chance() -> Score:
-    """A ranker, for one stream of draws, that prefers what was drawn earlier, in whatever blocks the draws come."""
+    """Scores, for one stream of draws, that prefer what was drawn earlier, in whatever blocks the draws come."""
     places = itertools.count()
 
     def earliness(indices: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def longer(funnel: Funnel) -> Recipe:
 
 
 def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
-    kept = cut(funnel, priority)
+    kept = cut_to_window(funnel, priority)
     counts = torch.stack([kept[span].sum() for span in funnel.graph.slices.values()])
     widths, channels = torch.tensor([(group.width, group.channels) for group in funnel.graph.groups]).T
     ratio = 1 - (widths * counts / channels).sum().item() / widths.sum().item()
@@ -110,7 +110,7 @@ def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
     return choose(funnel, trained(funnel, "full", restarts, masks, longer(funnel), restarts=range(funnel.k)))
 
 
-def cut(funnel: Funnel, priority: dict[str, Tensor]) -> Tensor:
+def cut_to_window(funnel: Funnel, priority: dict[str, Tensor]) -> Tensor:
     """Remove channels in the order of `priority`, lowest first, until the MACs fit: the largest network in the window.
 
     Args:

@@ -18,6 +18,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from graphprune import runtime
+from graphprune.best import Best
 from graphprune.window import Score, Window
 
 VALUES = 1 << 22  # levels of neighbours that exist at a time
@@ -85,38 +86,28 @@ class Levels:
         return found
 
 
-class Best:
-    """The k best different networks seen so far, the best first; ties go to the one seen first."""
+class History:
+    """The k best different networks scored so far, in levels, and how the search came to them.
+
+    Attributes:
+        best: of the networks.
+        scored: how many were scored.
+        curve: the best score after each round so far.
+    """
 
     def __init__(self, k: int) -> None:
-        self.k, self.scored, self.curve = k, 0, [float("-inf")]
-        self.levels = self.scores = torch.empty(0)
+        self.best, self.scored, self.curve = Best(k), 0, [float("-inf")]
 
     def add(self, levels: Tensor, scores: Tensor) -> None:
         """Scored networks, (B, groups) and (B,); the curve's last point follows."""
+        self.best.add(levels, scores)
         self.scored += len(levels)
-        if len(self.scores) == self.k:
-            better = scores > self.scores[-1]
-            levels, scores = levels[better], scores[better]
-        if len(levels):
-            rows = torch.cat([self.levels.to(levels).reshape(-1, levels.shape[1]), levels])
-            values = torch.cat([self.scores.to(scores), scores])
-            order = different(rows, values)[: self.k]
-            self.levels, self.scores = rows[order], values[order]
-        self.curve[-1] = float(self.scores[0])
+        self.curve[-1] = float(self.best.scores[0])
 
-    def found(self, levels: Levels) -> Ascent:
-        rates: LongTensor = levels.rates(self.levels)  # type: ignore[assignment]
-        return Ascent(rates, self.scores, self.scored, torch.tensor(self.curve, dtype=torch.float64))
-
-
-def different(rows: Tensor, values: Tensor) -> Tensor:
-    """The places of different rows, from the highest value down; of equal rows the first."""
-    order = values.argsort(descending=True, stable=True)
-    first: dict[tuple[int, ...], int] = {}
-    for place, row in zip(order.tolist(), rows[order].tolist(), strict=True):
-        first.setdefault(tuple(row), place)
-    return torch.tensor(list(first.values()), dtype=torch.long)
+    def result(self, levels: Levels) -> Ascent:
+        """What the search found."""
+        rates: LongTensor = levels.rates(self.best.rows)  # type: ignore[assignment]
+        return Ascent(rates, self.best.scores, self.scored, torch.tensor(self.curve, dtype=torch.float64))
 
 
 # --- local search -----------------------------------------------------------------------------------------------------
@@ -146,20 +137,20 @@ def climb(score: Score, window: Window, *, k: int = 1, restarts: int = 64, reach
     [0]
     """
     _check(k=k, restarts=restarts, reach=reach)
-    levels, best = Levels(window), Best(k)
+    levels, history = Levels(window), History(k)
     moves = steps(len(levels.top), reach)
     at = levels.draw(restarts, runtime.seed_generator(seed, "ascent", "climb"))
     height = levels.scores(score, at)
-    best.add(at, height)
+    history.add(at, height)
     while len(at):
-        best.curve.append(best.curve[-1])
+        history.curve.append(history.curve[-1])
         parts = at.split(max(1, VALUES // moves.numel()))
-        at, height = _ascended(score, levels, best, moves, parts, height)
-    return best.found(levels)
+        at, height = _ascended(score, levels, history, moves, parts, height)
+    return history.result(levels)
 
 
 def _ascended(
-    score: Score, levels: Levels, best: Best, moves: Tensor, parts: tuple[Tensor, ...], height: Tensor
+    score: Score, levels: Levels, history: History, moves: Tensor, parts: tuple[Tensor, ...], height: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The best neighbours of places of that height (B,), and their heights; of those places alone that have a better one."""
     ats, heights = [], []
@@ -169,7 +160,7 @@ def _ascended(
         found = torch.full((len(near),), float("-inf"), dtype=own.dtype)
         if inside.any():
             found[inside] = levels.scores(score, near[inside])
-            best.add(near[inside], found[inside])
+            history.add(near[inside], found[inside])
         highest, move = found.reshape(len(part), -1).max(1)
         up = highest > own
         ats.append((part + moves[move])[up])
@@ -220,19 +211,19 @@ def evolve(
     """
     _check(k=k, population=population, children=children, generations=generations)
     generator = runtime.seed_generator(seed, "ascent", "evolve")
-    levels, best, parents = Levels(window), Best(k), Best(population)
+    levels, history, parents = Levels(window), History(k), Best(population)
     first = levels.draw(population, generator)
     scores = levels.scores(score, first)
-    for pool in (best, parents):
+    for pool in (history, parents):
         pool.add(first, scores)
     for _ in runtime.progress(range(generations), "generations"):
-        best.curve.append(best.curve[-1])
-        born = _born(levels, parents.levels, children, generator)
+        history.curve.append(history.curve[-1])
+        born = _born(levels, parents.rows, children, generator)
         if len(born):
             scores = levels.scores(score, born)
-            for pool in (best, parents):
+            for pool in (history, parents):
                 pool.add(born, scores)
-    return best.found(levels)
+    return history.result(levels)
 
 
 def _born(levels: Levels, parents: Tensor, children: int, generator: torch.Generator) -> Tensor:

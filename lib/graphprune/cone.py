@@ -12,6 +12,7 @@ of z, which enters with a multiplier, <t - c u, z> + <m, s> > 0 with m >= 0, and
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,18 +69,21 @@ class Direction:
         return np.concatenate([problem.target - c * self.u, self.multipliers])
 
 
-def project(problem: Problem, atoms: np.ndarray) -> tuple[Direction, float, np.ndarray]:
+def project(problem: Problem, atoms: np.ndarray) -> tuple[Direction, float, np.ndarray] | None:
     """The projection of t on the cone of some z(r), (n, width).
 
     Returns:
-        Its direction, its length |p|, and the atoms it is made of.
+        Its direction, its length |p|, and the atoms it is made of; None where the solver finds no projection.
     """
     width = len(problem.target)
     columns = (atoms / np.maximum(np.linalg.norm(atoms[:, :width], axis=1, keepdims=True), 1e-12)).T
     slacks = columns[width:] / problem.sizes[:, None]
     count = len(slacks)
     system = np.block([[columns[:width], np.zeros((width, count))], [STIFF * slacks, -STIFF * np.eye(count)]])
-    x, _ = nnls(system, np.concatenate([problem.target, np.zeros(count)]), maxiter=30 * system.shape[1] + 100)
+    try:
+        x, _ = nnls(system, np.concatenate([problem.target, np.zeros(count)]), maxiter=30 * system.shape[1] + 100)
+    except (RuntimeError, ValueError):  # too many iterations, or numbers too large: the caller goes on without
+        return None
     p, used = columns[:width] @ x[: len(atoms)], x[: len(atoms)] > 0
     short = STIFF**2 * (x[len(atoms) :] - slacks @ x[: len(atoms)])
     length = float(np.linalg.norm(p))
@@ -87,11 +91,20 @@ def project(problem: Problem, atoms: np.ndarray) -> tuple[Direction, float, np.n
     return Direction(u, np.maximum(short, 0) / problem.sizes), length, atoms[used]
 
 
-def bound(problem: Problem, prefixes: Prefixes, patience: int = 60) -> tuple[float, Direction, Prefixes]:
+def bound(
+    problem: Problem, prefixes: Prefixes, deadline: float = np.inf, patience: int = 60
+) -> tuple[float, Direction, Prefixes]:
     """An upper bound on the cosine of every completion of some prefixes.
 
+    Args:
+        problem: the problem.
+        prefixes: the prefixes.
+        deadline: by `time.monotonic()`, when to stop; one step is always made.
+        patience: projections that are tried.
+
     Returns:
-        The bound (at least 0; 1 if nothing better holds), its direction, and the configurations that were the columns.
+        The bound (at least 0; 1 if nothing better holds, or was found in time), its direction, and the configurations that
+        were the columns.
     """
     width = len(problem.sums.constant)
     direction, c, atoms = Direction(np.zeros(len(problem.target)), np.zeros(len(problem.sizes))), 0.0, np.zeros((0, width))
@@ -103,13 +116,18 @@ def bound(problem: Problem, prefixes: Prefixes, patience: int = 60) -> tuple[flo
         found.append(best)
         if values[0] <= 0 or (len(atoms) and values[0] < TIGHT * np.linalg.norm(best.z[0, : len(problem.target)])):
             break
-        direction, c, atoms = project(problem, np.concatenate([atoms, best.z[values > 0]]))
+        if time.monotonic() > deadline:
+            return 1.0, direction, join(found)
+        projection = project(problem, np.concatenate([atoms, best.z[values > 0]]))
+        if projection is None:
+            break
+        direction, c, atoms = projection
     for _ in range(DINKELBACH):  # c = max_r (<t, z> + <m, s>) / <u, z> by Newton's method: from here on a bound is proven
         if values[0] <= 0:
             return c, direction, join(found)
         z = best.z[0]
         along = float(z[: len(problem.target)] @ direction.u)
-        if along <= 0:
+        if along <= 0 or time.monotonic() > deadline:
             break
         c = max(c, float(z @ direction.weight(problem, 0.0)) / along) * (1 + 1e-15) + 1e-12
         best, values = furthest(problem, prefixes, direction.weight(problem, c), 1)
@@ -118,7 +136,7 @@ def bound(problem: Problem, prefixes: Prefixes, patience: int = 60) -> tuple[flo
 
 
 def separate(
-    problem: Problem, prefixes: Prefixes, c: float, atoms: np.ndarray, patience: int = 12
+    problem: Problem, prefixes: Prefixes, c: float, atoms: np.ndarray, deadline: float = np.inf, patience: int = 12
 ) -> tuple[ToGo | None, list[Prefixes]]:
     """A direction that shows that no completion of some prefixes has a cosine above c, if one is soon found.
 
@@ -127,6 +145,7 @@ def separate(
         prefixes: the prefixes.
         c: the cosine, at least 0.
         atoms: (n, width) some of their completions.
+        deadline: by `time.monotonic()`, when to stop.
         patience: projections that are tried.
 
     Returns:
@@ -134,7 +153,9 @@ def separate(
     """
     found: list[Prefixes] = []
     for _ in range(patience):
-        direction, length, atoms = project(problem, atoms)
+        if time.monotonic() > deadline or (projection := project(problem, atoms)) is None:
+            break
+        direction, length, atoms = projection
         if length > c or length < 1e-9:
             break
         togo = problem.sums.togo(direction.weight(problem, c), prefixes.level)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,10 @@ from graphprune.correlation import spearman
 from graphprune.description import described, modules
 from graphprune.distilled import Distilled, Lessons
 from graphprune.entrants import FULLY, ablations, baselines, bees, candidates, carried, climbers, learners, own, readings
-from graphprune.jobs import Shared
+from graphprune.jobs import Died, Shared
 from graphprune.means import ClassMeans
-from graphprune.rankers import Ranker, Similarity
+from graphprune.ranker import Ranker, RankFunction, prepare
+from graphprune.rankers import Similarity
 from graphprune.recipe import Recipe
 from graphprune.tabular import TRUTHS, folder, once, rates, save, truths
 
@@ -53,25 +55,34 @@ CENSUSES = {
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
-def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker]) -> dict[str, Tensor]:
+def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker | RankFunction]) -> dict[str, Tensor]:
     """The scores of every ranker, (configurations,) each; a ranker's are stored when it has spoken.
 
     Beside them, "NAME.seconds", is stored how long it took: (prepare, score).
+
+    Warns:
+        UserWarning: some rankers killed their processes, each time they were tried; they are left out, and not run in this
+            process. The next call tries them again.
     """
     shared = Shared((survey, indices))
-    jobs.run(_speak, shared, list(rankers.items()), -1, f"{survey.census.name}, rankers")
-    return {name: _spoken(survey, indices, name, ranker)["scores"] for name, ranker in rankers.items()}
+    spoken = jobs.run(_speak, shared, list(rankers.items()), -1, f"{survey.census.name}, rankers")
+    died = {name: found.reason for name, found in zip(rankers, spoken, strict=True) if isinstance(found, Died)}
+    if died:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in died.items())
+        warnings.warn(f"{len(died)} of {len(rankers)} rankers said nothing and are left out: {reasons}", stacklevel=2)
+    left = {name: ranker for name, ranker in rankers.items() if name not in died}
+    return {name: _spoken(survey, indices, name, ranker)["scores"] for name, ranker in left.items()}
 
 
-def _speak(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker]) -> None:
+def _speak(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker | RankFunction]) -> None:
     survey, indices = shared.value
     _spoken(survey, indices, *what)
 
 
-def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[str, Tensor]:
+def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker | RankFunction) -> dict[str, Tensor]:
     def speak() -> dict[str, Tensor]:
         started = time.perf_counter()
-        score = ranker.prepare(survey.graph, survey.model)
+        score = prepare(ranker, survey.graph, survey.model)
         prepared = time.perf_counter()
         scores = score(indices).double()
         seconds = torch.tensor([prepared - started, time.perf_counter() - prepared], dtype=torch.float64)
@@ -81,7 +92,12 @@ def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker) -> dict[
 
 
 def _stage(
-    survey: Survey, file: str, compute: Callable[[], Any], ranker: Ranker, others: tuple[str, ...], **parameters: Any
+    survey: Survey,
+    file: str,
+    compute: Callable[[], Any],
+    ranker: Ranker | RankFunction,
+    others: tuple[str, ...],
+    **parameters: Any,
 ) -> dict[str, Tensor]:
     """`artifacts.stage` in the survey's folder for what a ranker does, on one thread; `others`: modules it needs besides."""
 
@@ -125,9 +141,10 @@ def build(name: str) -> Path:
     if survey.census.source:
         source, _, labels = _surveyed(CENSUSES[survey.census.source])
         rankers |= carried(source, own(_asked(source), *labels, DRAWS))
-    table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
+    scores = said(survey, rates(chosen), rankers)
+    table = assemble(survey, chosen, tops, scores)
     path = folder() / f"{name}.parquet"
-    took(survey, len(chosen), rankers).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
+    took(survey, len(chosen), scores).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
     save(table, path, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
     path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
     if survey.census.base is not None and not survey.weights.is_file():
@@ -148,8 +165,18 @@ def _asked(survey: Survey) -> Distilled:
     """The suite's own ranker without labels, its teacher asked once and for all."""
     ranker = Distilled(ClassMeans(survey.looked), survey.census.lessons)
 
-    said = _stage(survey, "lessons", lambda: ranker.asked(survey.graph, survey.model)._asdict(), ranker, ())
-    return replace(ranker, lessons=Lessons(said["indices"], said["taught"]))
+    def stage(
+        name: str, compute: Callable[[], dict[str, Tensor]], modules: Sequence[str], **parameters: Any
+    ) -> dict[str, Tensor]:
+        known = {"base": survey.base, **parameters}
+        path = survey.folder / "lessons" / f"{artifacts.digest(known)[:16]}-{name}"
+        return artifacts.stage(path, compute, parameters=known, modules=modules)
+
+    def asked() -> dict[str, Tensor]:
+        return ranker.asked(survey.graph, survey.model, stage)._asdict()
+
+    lessons = _stage(survey, "lessons", asked, ranker, ())
+    return replace(ranker, lessons=Lessons(**lessons))
 
 
 def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
@@ -164,9 +191,9 @@ def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     return found | {"bees": visited["indices"][: survey.census.top]}
 
 
-def _named(survey: Survey, name: str, ranker: Ranker) -> Tensor:
+def _named(survey: Survey, name: str, ranker: Ranker | RankFunction) -> Tensor:
     def named() -> dict[str, Tensor]:
-        return {"indices": best(survey, ranker.prepare(survey.graph, survey.model))}
+        return {"indices": best(survey, prepare(ranker, survey.graph, survey.model))}
 
     return _stage(survey, f"tops/{name}", named, ranker, ("window",), **_place(survey))["indices"]
 

@@ -10,16 +10,21 @@ ours, designed on the design part of the table of digits alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from graphprune.description import described, modules
 from graphprune.graph import ChannelGraph
 from graphprune.learners import Learner
-from graphprune.rankers import Ranker
-from graphprune.runtime import seed_generator
-from graphprune.surrogate import Surrogate, ensemble, tilted, train, tune
+from graphprune.ranker import Ranker, RankFunction, Stage, prepare
+from graphprune.runtime import progress, seed_generator
+from graphprune.surrogate import Surrogate, ensemble, learn, tilted, tune
 from graphprune.window import Score
+
+PIECE = 50  # configurations that a teacher looks at between two stores, some seconds
 
 
 class Lessons(NamedTuple):
@@ -34,7 +39,7 @@ class Distilled(Ranker):
     """A surrogate of a teacher that has to look at every network: no labels, no fine-tuning.
 
     Attributes:
-        teacher: any ranker, such as `means.ClassMeans(data)`; asked once, `n` times.
+        teacher: any ranker or function, such as `means.ClassMeans(data)`; asked once, `n` times.
         n: configurations it is asked of, of all sizes.
         members: surrogates, which differ in their seed; their scores are averaged.
         epochs, lr: of their training.
@@ -46,7 +51,7 @@ class Distilled(Ranker):
     torch.Size([1])
     """
 
-    teacher: Ranker
+    teacher: Ranker | RankFunction
     n: int = 1000
     members: int = 3
     epochs: int = 60
@@ -54,26 +59,49 @@ class Distilled(Ranker):
     seed: int = 0
     lessons: Lessons | None = None
 
-    def asked(self, graph: ChannelGraph, model: nn.Module) -> Lessons:
-        """The teacher's word, as it was stored or asked for now."""
+    def asked(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> Lessons:
+        """The teacher's word, as it was stored or asked for now.
+
+        Args:
+            graph, model: the network.
+            stage: where to store it, `PIECE` configurations at a time, so that a killed run goes on where it stopped.
+        """
         if self.lessons is not None:
             return self.lessons
         indices = tilted(len(graph.groups), self.n, seed_generator(self.seed, "lessons"))
-        return Lessons(indices, self.teacher(graph, model, indices))
+        if stage is None:
+            return Lessons(indices, self.teacher(graph, model, indices))
 
-    def fit(self, graph: ChannelGraph, model: nn.Module) -> list[Surrogate]:
+        @cache
+        def score() -> Score:
+            return prepare(self.teacher, graph, model)
+
+        taught, teacher = [], described(self.teacher)
+        for piece in progress(indices.split(PIECE), "looks of the teacher"):
+
+            def look(piece: Tensor = piece) -> dict[str, Tensor]:
+                return {"taught": score()(piece)}
+
+            stored = stage("lessons.safetensors", look, modules(self.teacher), teacher=teacher, indices=piece)
+            taught.append(stored["taught"])
+        return Lessons(indices, torch.cat(taught))
+
+    def fit(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> list[Surrogate]:
         """The trained members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
-        return self._trained(graph, self.asked(graph, model))
+        return self._trained(graph, self.asked(graph, model, stage))
 
     def _trained(self, graph: ChannelGraph, lessons: Lessons) -> list[Surrogate]:
         found = []
         for seed in range(self.members * self.seed, self.members * (self.seed + 1)):
             found.append(Surrogate(seed=seed))
-            train(found[-1], graph, *lessons, epochs=self.epochs, lr=self.lr, seed=seed)
+            learn(found[-1], graph, *lessons, epochs=self.epochs, lr=self.lr, seed=seed)
         return found
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
         return ensemble(self.fit(graph, model), graph)
+
+    def prepare_stored(self, graph: ChannelGraph, model: nn.Module, stage: Stage) -> Score:
+        return ensemble(self.fit(graph, model, stage), graph)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +119,9 @@ class Taught(Learner):
     distilled: Distilled
     steps: int = 300
 
-    def fit(self, graph: ChannelGraph, model: nn.Module) -> list[Surrogate]:
+    def fit(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> list[Surrogate]:
         """The tuned members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
-        lessons, labels, base = self.distilled.asked(graph, model), (self.indices, self.accuracies), self.distilled
+        lessons, labels, base = self.distilled.asked(graph, model, stage), (self.indices, self.accuracies), self.distilled
         members = base._trained(graph, lessons)
         for seed, member in enumerate(members, base.members * base.seed):
             tune(member, graph, lessons, labels, steps=self.steps, lr=base.lr, seed=seed)
@@ -101,3 +129,6 @@ class Taught(Learner):
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
         return ensemble(self.fit(graph, model), graph)
+
+    def prepare_stored(self, graph: ChannelGraph, model: nn.Module, stage: Stage) -> Score:
+        return ensemble(self.fit(graph, model, stage), graph)

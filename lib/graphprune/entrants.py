@@ -18,13 +18,13 @@ from graphprune.learners import Regression, Ridge, Trees
 from graphprune.means import ClassMeans
 from graphprune.nested import Nested
 from graphprune.proxies import Naswot, Recalibrated, SynFlow
+from graphprune.ranker import Ranker, RankFunction, prepare
 from graphprune.rankers import (
     KeptRatio,
     LogWidths,
     Macs,
     Params,
     RandomOrder,
-    Ranker,
     RawCosine,
     RetainedMass,
     Similarity,
@@ -82,11 +82,11 @@ def ablations(seeds: int) -> dict[str, Ranker]:
 class Redrawn(Ranker):
     """A ranker that sees another graph of the same network."""
 
-    ranker: Ranker
+    ranker: Ranker | RankFunction
     change: Callable[[ChannelGraph], ChannelGraph]
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        return self.ranker.prepare(self.change(graph), model)
+        return prepare(self.ranker, self.change(graph), model)
 
 
 def unconnected(graph: ChannelGraph) -> ChannelGraph:
@@ -206,14 +206,14 @@ def candidates(default: Distilled, indices: Tensor, accuracies: Tensor) -> dict[
     }
 
 
-def climbers(survey: Survey, ranker: Ranker) -> dict[str, Tensor]:
+def climbers(survey: Survey, ranker: Ranker | RankFunction) -> dict[str, Tensor]:
     """What looks further up a score than a million draws do, (n, groups) each, the best first.
 
     "local" and "evolution" ask for scores only (`ascent`). Where the score is a similarity, "optimum" is the proven best of
     all, and in "diverse" any two networks differ in at least `APART` groups (`exact.optimum`).
     """
     census, window, few = survey.census, replace(survey.anywhere, macs=survey.census.window), -(-survey.census.top // 3)
-    score = ranker.prepare(survey.graph, survey.model)
+    score = prepare(ranker, survey.graph, survey.model)
     found: dict[str, Tensor] = {
         "local": ascent.climb(score, window, k=few).indices,
         "evolution": ascent.evolve(score, window, k=few).indices,

@@ -19,7 +19,7 @@ from torch import LongTensor, Tensor
 
 from graphprune.cone import Problem
 from graphprune.costs import CostModel
-from graphprune.proof import TIE, Found, prove, search
+from graphprune.proof import TIE, Incumbents, find_incumbents, prove
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace
 from graphprune.terms import Terms, distance_limit, make_terms
@@ -86,7 +86,8 @@ def optimum(
         macs: (low, high) shares of the unpruned network's MACs, both ends included.
         apart: in how many groups any two must differ at least. The first is the best of all, each next one the best of
             those that far from all before it.
-        seconds: when to stop; the bounds then say what is not proven.
+        seconds: when to stop; the bounds then say what is not proven. Exceeded by making the tables, and by one step of
+            the search, which is always made.
 
     Raises:
         ValueError: an argument out of range, no allowed configuration, or an encoder or network for which the tables are
@@ -158,12 +159,12 @@ def plan(
 def highest(terms: Terms, k: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k highest cosines: rates (n, groups), scores (n,), bounds (n,)."""
     problem = terms.problem()
-    found = Found(problem, k)
+    found = Incumbents(problem, k)
     return _places(problem, found, deadline)
 
 
-def _places(problem: Problem, found: Found, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    least = prove(problem, found, *search(problem, found), deadline)
+def _places(problem: Problem, found: Incumbents, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    least = prove(problem, found, *find_incumbents(problem, found, deadline), deadline)
     rows, scores = found.rows[: found.k], found.scores[: found.k]
     return rows, scores, np.maximum(scores, least)
 
@@ -174,10 +175,12 @@ def spread(terms: Terms, k: int, apart: int, deadline: float) -> tuple[np.ndarra
     rows, scores, bounds = np.zeros((0, groups), np.int64), np.zeros(0), np.zeros(0)
     known = rows
     for place in range(k):
-        problem = terms.problem()
-        found = Found(problem, 1)
-        found.add(known, problem.sums.embed(known))
         now = time.monotonic()
+        if place and now > deadline:
+            break
+        problem = terms.problem()
+        found = Incumbents(problem, 1)
+        found.add(known, problem.sums.embed(known))
         row, score, above = _places(problem, found, now + (deadline - now) / (k - place))
         if not len(row):
             break
@@ -221,7 +224,10 @@ def multipliers(problem: Problem, w: np.ndarray) -> np.ndarray:
         upper, rows = np.array([b for b, _ in planes]), np.array([row for _, row in planes])
         largest = 1e3 * max(np.abs(upper).max(), 1e-12)
         cost = np.append(np.zeros(len(m)), 1.0)
-        m = linprog(cost, A_ub=rows, b_ub=upper, bounds=[*[(0, largest)] * len(m), (None, None)]).x[:-1]
+        solved = linprog(cost, A_ub=rows, b_ub=upper, bounds=[*[(0, largest)] * len(m), (None, None)])
+        if not solved.success:  # any m >= 0 bounds
+            break
+        m = solved.x[:-1]
     return m / problem.sizes
 
 

@@ -26,8 +26,7 @@ from graphprune.pruning import prune
 from graphprune.space import Rate, kept_masks
 from graphprune.train import Recipe
 from graphprune.trial import Task, Trial, run_all, weights_of
-from graphprune.window import Score as Ranker
-from graphprune.window import Window
+from graphprune.window import Score, Window
 
 COLUMNS = ["stage", "rank", "indices", "counts", "ratio", "macs", "params", "score", "accuracy_val", "loss_val"]
 COLUMNS += ["accuracy_test", "epochs", "seed", "seconds", "failed"]
@@ -146,16 +145,16 @@ def _check(funnel: Funnel) -> None:
 # --- candidates -> m --------------------------------------------------------------------------------------------------
 
 
-def top(funnel: Funnel, ranker: Ranker, n_candidates: int) -> pd.DataFrame:
+def top(funnel: Funnel, score: Score, n_candidates: int) -> pd.DataFrame:
     """The m best of n_candidates draws (Algorithm 1, lines 9-13): `rank`, `indices`, `ratio`, `score`.
 
     No network stands in it twice: rates that keep the same number of channels everywhere count as one.
 
     Raises:
-        ValueError: there are fewer than m different networks among the draws, or the ranker does not rank.
+        ValueError: there are fewer than m different networks among the draws, or the scores are not one finite number each.
     """
     generator = runtime.seed_generator(funnel.seed, "candidates")
-    indices, scores = funnel.window.best(ranker, n_candidates, funnel.m, generator)
+    indices, scores = funnel.window.best(score, n_candidates, funnel.m, generator)
     if len(indices) < funnel.m:
         raise ValueError(
             f"m={funnel.m}: only {len(indices)} different networks among n_candidates={n_candidates} draws; draw more, "
@@ -171,14 +170,15 @@ def rates_table(funnel: Funnel, indices: Tensor, scores: Tensor) -> pd.DataFrame
 
 
 def by_ranking(
-    funnel: Funnel, ranker: Ranker, *, n_candidates: int, ranking: Mapping[str, Any], modules: Sequence[str] = ()
+    funnel: Funnel, score: Score, *, n_candidates: int, ranking: Mapping[str, Any], modules: Sequence[str] = ()
 ) -> SearchResult:
     """The whole funnel for one way of ranking candidates: an ablation of rankers is a loop over a dict of them.
 
     Args:
-        ranker: called with all candidates, block by block (`Window.best`), unless what it picked is stored.
-        ranking: all that the ranker's scores depend on, as plain data: what is stored is known by it.
-        modules: the modules of graphprune that the ranker uses, for the same purpose.
+        score: called with all candidates, block by block (`Window.best`), unless what it picked is stored; a ranker gives
+            one for a network (`ranker.prepare`).
+        ranking: all that the scores depend on, as plain data: what is stored is known by it.
+        modules: the modules of graphprune that the scores come from, for the same purpose.
 
     Raises:
         ValueError: fewer candidates than m, or than m different ones.
@@ -186,7 +186,7 @@ def by_ranking(
     if n_candidates < funnel.m:
         raise ValueError(f"n_candidates={n_candidates}: must be at least m={funnel.m}")
     parameters = {"m": funnel.m, "min_ratio": funnel.min_ratio, "macs_window": funnel.macs_window, "ranking": ranking}
-    compute = partial(top, funnel, ranker, n_candidates)
+    compute = partial(top, funnel, score, n_candidates)
     candidates = funnel.stage("top.parquet", compute, ("funnel", *modules), n_candidates=n_candidates, **parameters)
     candidates["indices"] = [row.tolist() for row in candidates["indices"]]  # parquet reads lists as arrays
     return finish(funnel, tune(funnel, candidates))
@@ -276,14 +276,19 @@ def choose(funnel: Funnel, full: pd.DataFrame, light: pd.DataFrame | None = None
     return SearchResult(keep, full.loc[chosen, COLUMNS].to_dict(), pd.concat(parts, ignore_index=True), model)
 
 
+class AllFailedError(RuntimeError):
+    """No training of a stage succeeded, so that there is none to choose."""
+
+
 def ordered(rows: pd.DataFrame, criterion: str) -> pd.DataFrame:
     """Trained networks from the best on validation down; ties go to the other measure, then to the better rank.
 
     Raises:
-        RuntimeError: all of them failed.
+        AllFailedError: all of them failed.
     """
     if (rows["failed"] != "").all():
-        raise RuntimeError(f"all {len(rows)} trainings failed, the first by: {rows['failed'].iloc[0]}; see `light` and `full`")
+        first = rows["failed"].iloc[0]
+        raise AllFailedError(f"all {len(rows)} trainings failed, the first by: {first}; see `light` and `full`")
     rows = rows[rows["failed"] == ""]
     by, ascending = ["accuracy_val", "loss_val", "rank"], [False, True, True]
     if criterion == "loss":

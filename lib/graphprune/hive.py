@@ -17,7 +17,7 @@ from graphprune.bees import forage
 from graphprune.data import Dataset
 from graphprune.evaluator import MaskEvaluator
 from graphprune.graph import RATES, ChannelGraph
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker
 from graphprune.runtime import seed_generator
 from graphprune.space import check_indices, kept_masks
 from graphprune.window import Score, Window

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from graphprune import importance, regression
 from graphprune.graph import RATES, ChannelGraph
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker
 from graphprune.space import check_indices, kept_table
 from graphprune.window import Score
 

@@ -17,7 +17,7 @@ from graphprune import importance, runtime, train
 from graphprune.data import Dataset
 from graphprune.graph import ChannelGraph
 from graphprune.proxies import one_by_one
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker
 from graphprune.window import Score
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from graphprune.encoder import GraphEncoder
 from graphprune.graph import RATES, ChannelGraph
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.shares import WIDTH, shares

@@ -26,7 +26,7 @@ from graphprune.cutting import cut, kept_places
 from graphprune.data import Dataset
 from graphprune.evaluator import MaskEvaluator, pruned, why_not
 from graphprune.graph import ChannelGraph
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker
 from graphprune.runtime import evaluating, progress
 from graphprune.space import kept_masks
 from graphprune.window import Score

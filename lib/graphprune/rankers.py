@@ -8,7 +8,6 @@ measured accuracies are in `learners`, those that look at the pruned networks th
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +20,7 @@ from graphprune import contrast, importance
 from graphprune.costs import CostModel
 from graphprune.encoder import GraphEncoder
 from graphprune.graph import RATES, ChannelGraph
+from graphprune.ranker import Ranker as Ranker
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace, Scores, check_indices, kept_masks, kept_table
@@ -33,27 +33,6 @@ Importance = Callable[[nn.Module, ChannelGraph], Scores]
 """A network and its graph -> the importance of each channel, as the functions of `graphprune.importance`."""
 
 CHUNK = 8_192  # configurations at a time: their rows stay in the cache
-
-
-class Ranker(ABC):
-    """How good configurations are believed to be: `ranker(graph, model, indices)`, or `prepare` once and score often.
-
-    >>> Params(example)(graph, model, torch.zeros(1, len(graph.groups), dtype=torch.int64))
-    tensor([272474.], dtype=torch.float64)
-    """
-
-    @abstractmethod
-    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        """Whatever needs doing once for a network: (B, groups) int64 rate indices -> (B,) scores comes back.
-
-        Args:
-            graph: the trace of `model`.
-            model: the unpruned network, trained.
-        """
-
-    def __call__(self, graph: ChannelGraph, model: nn.Module, indices: Tensor) -> Tensor:
-        """(B, groups) int64 rate indices -> (B,) scores, higher = believed better."""
-        return self.prepare(graph, model)(indices)
 
 
 # --- SACP's similarity, and what is left of it without training or encoder ----------------------------------------------

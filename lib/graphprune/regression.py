@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.encoder import GraphEncoder
+from graphprune.fitting import minimise, squared_errors, standardised
 from graphprune.graph import ChannelGraph
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
@@ -49,14 +50,18 @@ def predictor(
     head = nn.Linear(encoder.hidden, 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    target = (accuracies - accuracies.mean()) / accuracies.std().clamp_min(1e-9)
     x = graph.features(kept_masks(graph, indices, scores))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=lr)
-    generator = seed_generator(seed, "regression")
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
-            loss = (head(encoder.embed(x[rows], graph.edge_index))[:, 0] - target[rows].float()).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+
+    def predict(rows: Tensor) -> Tensor:
+        return head(encoder.embed(rows, graph.edge_index))[:, 0]  # type: ignore[no-any-return]
+
+    losses = squared_errors(
+        predict,
+        x,
+        standardised(accuracies),
+        epochs=epochs,
+        batch_size=batch_size,
+        generator=seed_generator(seed, "regression"),
+    )
+    minimise(losses, torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=lr))
     return Scorer(encoder, graph, scores), head.weight[0].detach()

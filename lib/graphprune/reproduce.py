@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphprune import arms, artifacts, data, paper, runtime
 from graphprune.checkpoint import Clock, Paused
-from graphprune.funnel import ordered
+from graphprune.funnel import AllFailedError, ordered
 from graphprune.paper import Printed, Sizes
 from graphprune.pieces import Pieces
 from graphprune.regression import predictor
@@ -73,7 +73,7 @@ def chance(pieces: Pieces, window: Window) -> dict[str, Any]:
 def one_network(pieces: Pieces, name: str, priority: Callable[..., dict[str, Tensor]]) -> dict[str, Any]:
     """Channels removed in one order until the MACs fit, all of the training budget for that network."""
     setting = pieces.funnel(pieces.sizes.macs_window)
-    kept = arms.cut(setting, priority(setting.scores))
+    kept = arms.cut_to_window(setting, priority(setting.scores))
     return chosen(pieces, pieces.networks(f"{name}: restart", [kept] * setting.k, arms.longer(setting), restarts=True))
 
 
@@ -259,9 +259,7 @@ def _so_far(pieces: Pieces, title: str, lines: list[Line]) -> Outcome:
             row |= line.make(pieces) if line.make is not None else {}
         except Paused as pause:  # later rows may be done: what would take work pauses at once
             stopped = stopped or f"{line.method!r} ({pause})"
-        except RuntimeError as error:
-            if "trainings failed" not in str(error):
-                raise
+        except AllFailedError:
             row |= {"failed": "all"}
         rows.append({column: _text(row.get(column)) for column in COLUMNS})
     ours = [row for row, line in zip(rows, lines, strict=True) if line.make is not None]

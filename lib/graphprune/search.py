@@ -25,7 +25,7 @@ from graphprune.description import described, modules
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel, SearchResult, by_ranking
 from graphprune.graph import RATES, ChannelGraph
-from graphprune.rankers import Ranker
+from graphprune.ranker import Ranker, RankFunction, check_ranker, prepare
 from graphprune.scorer import Scorer
 from graphprune.space import Rate, exact_rates
 from graphprune.train import Recipe
@@ -57,7 +57,7 @@ def sacp(
     macs_window: tuple[float, float] = (0.0, 1.0),
     criterion: Literal["accuracy", "loss"] = "accuracy",
     inherit: bool = True,
-    ranker: Ranker | None = None,
+    ranker: Ranker | RankFunction | None = None,
     seed: int = 0,
     n_jobs: int = -1,
     threads: int = 1,
@@ -82,7 +82,8 @@ def sacp(
         constrained: train the encoder on configurations with R(r) >= tau too (Algorithm 1, line 2), not on the
             whole space (section 3.3) [our reading].
         ranker: who ranks the candidates in place of SACP's similarity, e.g. `distilled.Distilled(means.ClassMeans(data))`,
-            which ranks far better (notebook 05); `n_train` to `constrained` are then not used.
+            which ranks far better (notebook 05), or a function (graph, model, indices) -> scores; `n_train` to `constrained`
+            are then not used.
         macs_window, criterion, inherit, seed, n_jobs, threads: as in `Funnel`.
         rates: the pruning granularity, as in `Funnel`; such as (0, 0.25, 0.5, 0.75) or eighths. Other rankers than
             similarity know the default ones only.
@@ -112,6 +113,7 @@ def sacp(
     if ranker is not None and exact_rates(rates) != exact_rates(RATES):
         raise ValueError(f"rates={tuple(rates)}: a ranker reads indices as 0, 0.1, ..., 0.9; leave rates or ranker as it is")
     if ranker is not None:
+        check_ranker(ranker)
         return _by_ranker(funnel, ranker, n_candidates)
     training: dict[str, Any] = {
         "n_train": n_train,
@@ -133,12 +135,12 @@ def sacp(
     return by_ranking(funnel, similarity, n_candidates=n_candidates, ranking=_plain(training), modules=("contrast", "scorer"))
 
 
-def _by_ranker(funnel: Funnel, ranker: Ranker, n_candidates: int) -> SearchResult:
+def _by_ranker(funnel: Funnel, ranker: Ranker | RankFunction, n_candidates: int) -> SearchResult:
     """The funnel, with the candidates ranked by another than similarity."""
 
     @cache
     def prepared() -> Score:
-        return ranker.prepare(funnel.graph, funnel.model)
+        return prepare(ranker, funnel.graph, funnel.model, funnel.stage)
 
     def score(indices: Tensor) -> Tensor:
         with runtime.threads(funnel.threads):

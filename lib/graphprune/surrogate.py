@@ -10,13 +10,14 @@ It is trained on what a cheap measurement says of many configurations, and may b
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphprune.encoder import GraphEncoder
+from graphprune.fitting import minimise, squared_errors, standardised
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
@@ -88,7 +89,7 @@ def tilted(groups: int, n: int, generator: torch.Generator) -> Tensor:
     return torch.multinomial(chances, groups, replacement=True, generator=generator)
 
 
-def train(
+def learn(
     surrogate: Surrogate, graph: ChannelGraph, indices: Tensor, taught: Tensor, *, epochs: int, lr: float, seed: int
 ) -> None:
     """Train both heads on what the teacher says, in place: squared error, AdamW, one cycle of the step size.
@@ -97,13 +98,13 @@ def train(
         indices, taught: (N, groups) and (N,).
         epochs, lr, seed: passes over them, the highest step size, and the order.
     """
-    x, y, generator = inputs(graph, indices), standard(taught), seed_generator(seed, "surrogate, order")
-    steps = epochs * -(-len(x) // BATCH)
-    optimizer, schedule = _optimizer(surrogate, lr, steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-            found = surrogate(x[rows], graph.edge_index)[:, 0]
-            _step(optimizer, schedule, (found - y[rows]).square().mean())
+    x, y, generator = inputs(graph, indices), standardised(taught), seed_generator(seed, "surrogate, order")
+
+    def predict(rows: Tensor) -> Tensor:
+        return surrogate(rows, graph.edge_index)[:, 0]  # type: ignore[no-any-return]
+
+    losses = squared_errors(predict, x, y, epochs=epochs, batch_size=BATCH, generator=generator)
+    minimise(losses, *_optimizer(surrogate, lr, epochs * -(-len(x) // BATCH)))
     with torch.no_grad():
         surrogate.heads.weight[1], surrogate.heads.bias[1] = surrogate.heads.weight[0], surrogate.heads.bias[0]
 
@@ -123,23 +124,21 @@ def tune(
     Every step sees all labels and as many of the teacher's lessons as a batch holds.
 
     Args:
-        lessons: (N, groups) and (N,), as `train` has them.
+        lessons: (N, groups) and (N,), as `learn` has them.
         labels: (L, groups) and (L,), what was measured.
-        steps, lr, seed: as in `train`.
+        steps, lr, seed: as in `learn`.
     """
-    x, y = inputs(graph, lessons[0]), standard(lessons[1])
-    known, truth, generator = inputs(graph, labels[0]), standard(labels[1]), seed_generator(seed, "surrogate, tuning")
-    optimizer, schedule = _optimizer(surrogate, lr, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(x), (BATCH,), generator=generator)
-        found = surrogate(torch.cat([x[rows], known]), graph.edge_index)
-        told, said = found[BATCH:, 1] - truth, found[:BATCH, 0] - y[rows]
-        _step(optimizer, schedule, told.square().mean() + said.square().mean())
+    x, y = inputs(graph, lessons[0]), standardised(lessons[1])
+    known, truth, generator = inputs(graph, labels[0]), standardised(labels[1]), seed_generator(seed, "surrogate, tuning")
 
+    def losses() -> Iterator[Tensor]:
+        for _ in range(steps):
+            rows = torch.randint(len(x), (BATCH,), generator=generator)
+            found = surrogate(torch.cat([x[rows], known]), graph.edge_index)
+            told, said = found[BATCH:, 1] - truth, found[:BATCH, 0] - y[rows]
+            yield told.square().mean() + said.square().mean()
 
-def standard(values: Tensor) -> Tensor:
-    """Mean 0 and deviation 1; all 0 where they are equal, (N,) -> (N,) float32."""
-    return ((values - values.mean()) / values.std().clamp_min(1e-9)).float()
+    minimise(losses(), *_optimizer(surrogate, lr, steps))
 
 
 def _optimizer(
@@ -147,10 +146,3 @@ def _optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     optimizer = torch.optim.AdamW(surrogate.parameters(), lr=lr, weight_decay=DECAY)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-
-
-def _step(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.OneCycleLR, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    schedule.step()

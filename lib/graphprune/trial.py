@@ -28,6 +28,14 @@ from graphprune.jobs import Died, Shared
 from graphprune.pruning import prune
 from graphprune.train import Recipe
 
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """What a trial leaves that ran out of memory, perhaps because of those that ran beside it."""
+
+    reason: str
+
+
 CURVE = ("epoch", "lr", "loss", "accuracy_train")
 """What is stored of each epoch of a trial's training, see `train.fit`."""
 
@@ -106,11 +114,9 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     """
     rows = [stored(trial) for trial in trials]
     if left := [index for index, row in enumerate(rows) if row is None]:
-        shared = Shared(trials[0].task)
         with alone_in(Path(trials[0].task.folder)):
-            found = jobs.run(_job, shared, [(trials[i].kept, trials[i].seed) for i in left], n_jobs, desc)
-        for index, row in zip(left, found, strict=True):
-            rows[index] = _fail(trials[index], row.reason) if isinstance(row, Died) else row
+            for index, row in zip(left, _trained([trials[index] for index in left], n_jobs, desc), strict=True):
+                rows[index] = _fail(trials[index], row.reason) if isinstance(row, OutOfMemory | Died) else row
     done = [row for row in rows if row is not None]
     if failed := [f"{trial.failure}: {row['failed']}" for trial, row in zip(trials, done, strict=True) if row["failed"]]:
         warnings.warn(
@@ -121,8 +127,21 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     return done
 
 
-def _job(shared: Shared[Task], what: tuple[Tensor, int]) -> dict[str, Any]:
-    return run(Trial(shared.value, *what))
+def _trained(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, Any] | OutOfMemory | Died]:
+    """Rows, or why there is none. What ran out of memory beside others is tried once more, alone."""
+    shared, items = Shared(trials[0].task), [(trial.kept, trial.seed) for trial in trials]
+    found = jobs.run(_job, shared, items, n_jobs, desc)
+    for index, row in enumerate(found):
+        if isinstance(row, OutOfMemory):
+            (found[index],) = jobs.run(_job, shared, items[index : index + 1], n_jobs, desc)
+    return found
+
+
+def _job(shared: Shared[Task], what: tuple[Tensor, int]) -> dict[str, Any] | OutOfMemory:
+    try:
+        return _attempt(Trial(shared.value, *what))
+    finally:
+        torch.cuda.empty_cache()  # an idle process would keep what it no longer needs from the others
 
 
 def alone_in(folder: Path) -> Any:
@@ -141,16 +160,24 @@ def alone_in(folder: Path) -> Any:
         ) from error
 
 
-def run(trial: Trial) -> dict[str, Any]:
+def run_trial(trial: Trial) -> dict[str, Any]:
     """Do one trial, or load it where it was done before: what it is, how it went, how long it took, or why it failed."""
+    row = _attempt(trial)
+    return _fail(trial, row.reason) if isinstance(row, OutOfMemory) else row
+
+
+def _attempt(trial: Trial) -> dict[str, Any] | OutOfMemory:
+    """The same; that memory ran out is not stored, as it need not be the trial's fault."""
     with runtime.threads(trial.task.threads):
         row = stored(trial)
         try:
             return _done(trial) if row is None else row
-        except (FloatingPointError, MemoryError, RuntimeError) as error:
-            if not _of_this_candidate(error):
-                raise
+        except FloatingPointError as error:
             return _fail(trial, f"{type(error).__name__}: {error}")
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return OutOfMemory(f"{type(error).__name__}: {error}")
 
 
 def stored(trial: Trial) -> dict[str, Any] | None:
@@ -161,9 +188,9 @@ def stored(trial: Trial) -> dict[str, Any] | None:
     return None
 
 
-def _of_this_candidate(error: Exception) -> bool:
-    """Whether it says something of the network, not of the program; torch's CPU allocator has no error of its own."""
-    return isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. torch's CPU allocator raises a bare RuntimeError, known by the allocator's name alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _fail(trial: Trial, reason: str) -> dict[str, Any]:

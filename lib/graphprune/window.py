@@ -16,6 +16,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from graphprune import runtime
+from graphprune.best import Best
 from graphprune.costs import CostModel
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.space import Rate, RateSpace, kept_table
@@ -154,28 +155,13 @@ class Window:
         Raises:
             ValueError: as in `draw`, or the scores are not one finite number a row.
         """
-        pool, pooled = torch.empty(0, len(self.table), dtype=torch.long), torch.empty(0)
+        best = Best(k, key=self.counts)
         for block in self.stream(n, generator):
             scores = score(block).detach().cpu()
             if scores.shape != (len(block),) or not scores.isfinite().all():
                 raise ValueError(f"ranker: must give one finite score for each of {len(block)} rows, got {tuple(scores.shape)}")
-            if len(pool) == k:  # ties go to the earlier draw
-                better = (scores > pooled[-1]).nonzero()[:, 0]
-                block, scores = block[better], scores[better]
-            rows, scores = torch.cat([pool, block]), torch.cat([pooled.to(scores), scores])
-            first = self._first_different(rows, scores.argsort(descending=True, stable=True), k)
-            pool, pooled = rows[first], scores[first]
-        return pool, pooled  # type: ignore[return-value]
-
-    def _first_different(self, rows: Tensor, order: Tensor, k: int) -> Tensor:
-        """The first k places of `order` that are different networks."""
-        found: dict[tuple[int, ...], int] = {}
-        for part in order.split(4 * k):
-            for place, counts in zip(part.tolist(), self.counts(rows[part]).tolist(), strict=True):
-                found.setdefault(tuple(counts), place)
-            if len(found) >= k:
-                break
-        return torch.tensor(list(found.values())[:k])
+            best.add(block, scores)
+        return best.rows, best.scores  # type: ignore[return-value]
 
     def _allowed_draws(self, n: int, generator: torch.Generator) -> Iterator[Tensor]:
         """n draws that are allowed, piece by piece."""
