@@ -298,10 +298,18 @@ def largest_map(model: nn.Module, image: Tensor) -> int:
     """The most numbers that a module puts out for one image, (1, C, H, W)."""
     sizes, probed = [image.numel()], copy.deepcopy(model)
     for module in probed.modules():
-        module.register_forward_hook(lambda _module, _inputs, out: sizes.append(torch.as_tensor(out).numel()))
+        module.register_forward_hook(lambda _module, _inputs, out: sizes.extend(_sizes(out)))
     with torch.inference_mode():
         probed(image)
     return max(sizes)
+
+
+def _sizes(out: Any) -> list[int]:
+    """Numbers in each of the tensors that a module puts out: one, or as attention several of them and None."""
+    if isinstance(out, Tensor):
+        return [out.numel()]
+    parts = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
+    return [size for part in parts for size in _sizes(part)]
 
 
 def _laid_out(images: Tensor) -> Tensor:
