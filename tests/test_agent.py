@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import data, models, runtime, trace
+from graphprune import agent, cost, data, models, runtime, trace
+from graphprune import train as training
 from graphprune.agent import Policy, Settings, advantages, decide, decisions, learn, play, shift, train
 from graphprune.environment import Position, game
 from graphprune.evaluator import Performance
@@ -319,7 +320,7 @@ def known(share, good):
     return replace(rules, evaluator=Counted(worth)), worth
 
 
-LEARNING = Settings(evaluations=960, episodes=32, epochs=4, minibatches=2, lr=0.03, hidden=8, layers=0, hold=0.0)
+LEARNING = Settings(evaluations=960, anneal=960, episodes=32, epochs=4, minibatches=2, lr=0.03, hidden=8, layers=0, hold=0.0)
 SEEDS = 3
 
 
@@ -451,6 +452,59 @@ def test_a_training_broken_off_anywhere_goes_on_as_if_it_had_not_been(rules, tmp
         assert len(asked) == 7 - number
 
 
+@pytest.mark.parametrize("first", [4, 5, 11, 12, 23])
+@pytest.mark.parametrize("reward", [None, Lagrangian()])
+def test_a_training_that_is_extended_ends_as_one_that_was_not(rules, tmp_path, reward, first):
+    """Whether or not its last update had fewer networks; what was judged before is not judged again."""
+    path, options = tmp_path / "agent", {"reward": reward, "every": 2}
+    short = train(rules, replace(SMALL, evaluations=first), checkpoint=path, **options)
+    assert_same(short, train(rules, replace(SMALL, evaluations=first), **options))
+    watching, asked = watched(rules)
+    assert_same(train(watching, replace(SMALL, evaluations=first), checkpoint=path, **options), short)
+    assert asked == []
+    assert_same(train(watching, SMALL, checkpoint=path, **options), train(rules, SMALL, **options))
+    assert sum(len(masks) for masks, _ in asked) == 24 - first // 4 * 4
+
+
+def test_extended_twice_and_by_a_part_of_an_update(rules, tmp_path):
+    for number in (9, 10, 12, 15):
+        found = train(rules, replace(SMALL, evaluations=number), checkpoint=tmp_path / "agent")
+        assert_same(found, train(rules, replace(SMALL, evaluations=number)))
+
+
+def test_a_shorter_training_does_not_come_from_the_checkpoint_of_a_longer_one(rules, tmp_path):
+    path = tmp_path / "agent"
+    train(rules, SMALL, checkpoint=path)
+    with pytest.raises(ValueError, match=r"checkpoint='.*agent' holds 24 evaluations, more than evaluations=20: ask for at"):
+        train(rules, replace(SMALL, evaluations=20), checkpoint=path)
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 7, 8, 9])
+def test_as_many_networks_are_judged_as_asked(rules, number):
+    watching, asked = watched(rules)
+    history = train(watching, replace(SMALL, evaluations=number)).history
+    assert [len(masks) for masks, _ in asked] == {4: [4], 5: [4, 1], 6: [4, 2], 7: [4, 3], 8: [4, 4], 9: [4, 4, 1]}[number]
+    assert history["evaluations"].iloc[-1] == number
+    assert history["best"].iloc[-1] == max(float(found.accuracy.max()) for _, found in asked)
+    assert history["reward"].isna().tolist() == [len(masks) == 1 for masks, _ in asked]
+
+
+def test_the_learning_rate_falls_over_the_evaluations_it_is_annealed_over():
+    settings = Settings(evaluations=100, episodes=8, lr=0.1, anneal=32)
+    assert [settings.rate(judged) for judged in (0, 8, 16, 24, 32, 40, 96)] == pytest.approx(
+        [0.1, 0.075, 0.05, 0.025, 0.025, 0.025, 0.025]
+    )
+    assert [replace(settings, anneal=4).rate(judged) for judged in (0, 8)] == [0.1, 0.1]
+    assert settings.updates == 13
+
+
+def test_the_learning_rate_is_the_one_asked_for(rules, monkeypatch):
+    seen = []
+    monkeypatch.setattr(agent, "learn", lambda _game, _policy, optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+    train(rules, replace(SMALL, lr=0.1, anneal=16))
+    assert seen == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.025, 0.025])
+
+
 def test_a_damaged_checkpoint_is_made_again(rules, whole, tmp_path):
     path = tmp_path / "agent"
     train(rules, SMALL, checkpoint=path, every=2)
@@ -476,6 +530,23 @@ def test_the_checkpoint_of_another_training_is_refused(rules, tmp_path):
     for other, settings, changes in others:
         with pytest.raises(ValueError, match=r"checkpoint='.*agent' holds another training .* name another"):
             train(other, settings, checkpoint=path, **changes)
+
+
+# --- the network found -----------------------------------------------------------------------------------------------
+
+
+def test_the_network_found_is_as_good_as_promised():
+    """Its BN statistics are re-estimated; with those of the whole network it would be at chance."""
+    digits = data.load("digits", device="cpu")
+    model = models.seeded("resnet8", 0, in_channels=1)
+    training.fit(model, digits, training.Recipe(epochs=3, lr=0.1, batch_size=64), seed=0, device="cpu")
+    rules = game(model, trace(model, digits.example()), digits, 0.5, decisions=1)
+    trained = train(rules, replace(SMALL, evaluations=8))
+    small = rules.prune(trained.kept)
+    assert training.evaluate(small, digits.val).accuracy == pytest.approx(trained.performance, abs=1e-9)
+    assert trained.performance > 0.5
+    assert cost(small, digits.example()).macs <= 0.5 * cost(model, digits.example()).macs
+    assert not small.training
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------
@@ -518,6 +589,7 @@ def test_a_policy_that_blew_up_stops_with_the_episodes_named(rules):
         ({"episodes": 2}, "episodes=2: must be at least 3"),
         ({"epochs": -1}, "epochs=-1: must be at least 0"),
         ({"minibatches": 0}, "minibatches=0: must be at least 1"),
+        ({"anneal": 0}, "anneal=0: must be at least 1"),
         ({"hidden": 0}, "hidden=0: must be at least 1"),
         ({"heads": 0}, "heads=0: must be at least 1"),
         ({"layers": -1}, "layers=-1: must be at least 0"),

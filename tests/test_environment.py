@@ -7,11 +7,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import torchvision
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from graphprune import cost, data, models, prune, train
+from graphprune import cost, data, models, prune, trace, train
 from graphprune.environment import CHANGING, PruningEnv, game
 from graphprune.rewards import Lagrangian, PlainAccuracy
 
@@ -428,3 +430,20 @@ def test_an_action_outside_the_space_changes_nothing(build, actions, action):
 def test_an_argument_out_of_its_range_is_named(build, setting, message):
     with pytest.raises(ValueError, match=message):
         build(**setting)
+
+
+def test_a_vision_transformer_is_played():
+    """Its attention puts out a tuple; the hidden channels of its MLPs are what may go."""
+    digits = data.load("digits", device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = torchvision.models.VisionTransformer(8, 4, 2, 2, 8, 16, num_classes=10)
+    net = nn.Sequential(nn.Conv2d(1, 3, 1), model).eval()
+    env = PruningEnv(net, trace(net, digits.example()), digits, 0.9, images=20, calibration=8)
+    env.reset()
+    _, info = finish(env, np.ones(env.game.graph.num_atoms, dtype=np.int8))
+    kept = torch.from_numpy(info["kept"])
+    small = env.game.prune(kept)
+    assert not bool(kept.all())
+    assert info["performance"] == train.evaluate(small, digits.val.take(torch.arange(20))).accuracy
+    assert cost(small, digits.example()).macs <= 0.9 * cost(net, digits.example()).macs

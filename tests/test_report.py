@@ -1,6 +1,7 @@
 """A notebook run under a profile: parameters are checked first, and only a whole run leaves an executed copy."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,9 +112,56 @@ def test_hand_given_parameters_go_to_a_folder_of_their_own(project: Path) -> Non
     assert names(project / "reports/runs") == ["custom"]
 
 
+def asked(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, text: str) -> dict[str, Any]:
+    """What `python -m graphprune run -p NAME TEXT` hands to the notebook."""
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(report, "_execute", lambda _notebook, _output, values: found.update(values))
+    assert main(["run", str(path), "-p", name, text]) == 0
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("c", ["c"]), ("'c'", ["c"]), ("['c', 'd']", ["c", "d"]), ('["c"]', ["c"]), ("'c', 'd'", ["c", "d"]), ("[]", [])],
+)
+def test_a_list_takes_one_value_or_several(
+    project: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: list[str]
+) -> None:
+    assert asked(monkeypatch, write(project), "names", text)["names"] == expected
+
+
+def test_a_list_of_numbers_takes_one_number_from_anywhere(project: Path) -> None:
+    path = write(project, parameters="profile = 'laptop'\nseeds = [0, 1]\nsizes = []\non = False")
+    (project / "notebooks/profiles/big.yaml").write_text("01_tiny: {seeds: 5}\n")
+    assert report.settings(path, "big")["seeds"] == [5]
+    assert report.settings(path, overrides={"seeds": 3, "sizes": "x"}) == {"seeds": [3], "sizes": ["x"], "profile": "custom"}
+    assert report.settings(path, overrides={"seeds": (0, 1.5)})["seeds"] == [0, 1.5]
+
+
+def test_json_is_read_where_python_does_not_understand_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(project, parameters="profile = 'laptop'\non = False\nsize = 3")
+    assert asked(monkeypatch, path, "on", "true")["on"] is True
+    assert asked(monkeypatch, path, "size", "null")["size"] is None
+
+
+def test_the_profile_is_told_by_the_parameters_alone(project: Path) -> None:
+    write(project)
+    default = {"seeds": 2, "lr": 0.001, "names": ["a"], "profile": "laptop", "something else": 1}
+    assert report.profile_of("01_tiny", default) == "laptop"
+    assert report.profile_of("01_tiny", default | {"profile": "custom"}) == "laptop"
+    assert report.profile_of("01_tiny", default | {"seeds": 5}) == "big"
+    assert report.profile_of("01_tiny", default | {"seeds": 3}) is None
+    assert report.profile_of("01_tiny", default | {"names": ["a", "b"]}) is None
+    assert report.profile_of("02_elsewhere", default) is None
+
+
 @pytest.mark.parametrize(
     ("profile", "overrides", "message"),
     [
+        ("laptop", {"names": 3}, "names=[3] of 01_tiny: 3 in it must be text, as in ['a']"),
+        ("laptop", {"names": {"a": 1}}, "names=[{'a': 1}] of 01_tiny: {'a': 1} in it must be text, as in ['a']"),
+        ("laptop", {"names": ["b", True]}, "names=['b', True] of 01_tiny: True in it must be text"),
+        ("laptop", {"seeds": [1]}, "seeds=[1] of 01_tiny is a list, but must be a number like 2"),
         ("laptop", {"sedes": 3}, "'sedes' is no parameter of 01_tiny: its parameters are profile, seeds, lr, names"),
         ("biig", {}, "profile='biig' is unknown: use one of laptop, big"),
         ("laptop", {"lr": "1e-3"}, "lr='1e-3' of 01_tiny is text, but must be a number like 0.001"),
@@ -124,7 +172,7 @@ def test_hand_given_parameters_go_to_a_folder_of_their_own(project: Path) -> Non
 def test_wrong_settings_are_named_before_anything_runs(
     project: Path, profile: str, overrides: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         report.run(write(project), profile, overrides)
     assert not (project / "reports").exists()
 

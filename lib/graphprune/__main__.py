@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     run.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
-        help="set one parameter; such a run goes to reports/runs/custom, or to the name given by -p profile NAME",
+        help="set one parameter, e.g. -p m 5, or -p seeds '[0, 1]'; one value for a list is a list of one; "
+             "such a run goes to reports/runs/custom, or to the name given by -p profile NAME",
     )  # fmt: skip
     run.set_defaults(call=_run)
 
@@ -69,11 +72,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _value(text: str) -> Any:
-    """A Python literal as it would stand in the parameters cell; anything else is text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    """A Python literal as it would stand in the parameters cell, or JSON; anything else is text."""
+    for read in (ast.literal_eval, json.loads):
+        with suppress(ValueError, SyntaxError):
+            return read(text)
+    return text
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ public; sizes and the five points below are our reading. PPO: Schulman et al. 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,10 +49,13 @@ class Settings:
 
     Args:
         evaluations: networks judged in all; the agent's cost, equal to its rivals'.
-        episodes: networks judged in an update: the policy's own mask, and the episodes it learns from.
+        episodes: networks judged in an update: the policy's own mask, and the episodes it learns from. The last update has
+            what is left of `evaluations`; if that is one network, it is the policy's own mask and nothing is learned.
         epochs: passes over those episodes; 0 learns nothing and only tries changes (an ablation).
         minibatches: parts of a pass, an optimizer step each.
-        lr: Adam's learning rate, which falls linearly to 0.
+        lr: Adam's learning rate at first.
+        anneal: evaluations over which the learning rate falls linearly towards 0; after them it stays what it was in their
+            last update. It does not depend on `evaluations`, so that a training can be extended.
         clip, gae_lambda, value, max_norm: PPO's, as in CleanRL; nothing is discounted.
         hidden: channels of the encoder, over all its heads.
         layers: graph attention layers; 0 looks at no neighbour (an MLP on each channel by itself: the ablation).
@@ -69,6 +73,7 @@ class Settings:
     epochs: int = 2
     minibatches: int = 4
     lr: float = 1e-2
+    anneal: int = 512
     clip: float = 0.5
     gae_lambda: float = 0.95
     value: float = 0.5
@@ -81,7 +86,8 @@ class Settings:
     actions: Literal["channels", "ratios"] = "channels"
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 3, "epochs": 0, "minibatches": 1, "hidden": 1, "heads": 1, "layers": 0}.items():
+        least_of = {"episodes": 3, "epochs": 0, "minibatches": 1, "anneal": 1, "hidden": 1, "heads": 1, "layers": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
         for name in ("lr", "clip", "max_norm"):
@@ -104,7 +110,12 @@ class Settings:
 
     @property
     def updates(self) -> int:
-        return self.evaluations // self.episodes
+        """How many, the last one of fewer networks where `episodes` does not divide `evaluations`."""
+        return -(-self.evaluations // self.episodes)
+
+    def rate(self, judged: int) -> float:
+        """The learning rate of the update before which so many networks were judged."""
+        return self.lr * (1 - min(judged, max(0, self.anneal - self.episodes)) / self.anneal)
 
 
 # --- 2 the network that decides ---------------------------------------------------------------------------------------
@@ -367,12 +378,14 @@ class Trained:
 
     Attributes:
         policy: what it ends up with.
-        kept: (num_atoms,) bool, the best on validation of all networks it had judged; within the budget.
+        kept: (num_atoms,) bool, the best on validation of all networks it had judged; within the budget. `game.prune(kept)`
+            is that network.
         performance: its share of correct validation images.
         probabilities: (num_atoms,) of keeping each channel, by the final policy.
         history: a row an update: `update`, `evaluations` so far; over its episodes the means `reward`, `performance`,
             `excess`, `entropy` (nats a decision) and `feasible`, the share whose decisions were within the budget;
-            `own`, the performance of the policy's own mask before the update, and `best` so far.
+            `own`, the performance of the policy's own mask before the update, and `best` so far. The means are NaN where a
+            last update of one network has no episode.
     """
 
     policy: Policy
@@ -394,10 +407,15 @@ class _State:
     best: tuple[float, float] = (-1.0, 0.0)  # accuracy, -loss
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def judged(self) -> int:
+        """Networks judged so far."""
+        return int(self.history[-1]["evaluations"]) if self.history else 0
+
     def packed(self) -> dict[str, Any]:
         learned = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
-        told = {"memory": dict(self.memory), "kept": self.kept, "best": list(self.best), "history": self.history}
-        return learned | told | {"random": self.generator.get_state()}
+        told = {"memory": dict(self.memory), "kept": self.kept, "best": list(self.best), "history": list(self.history)}
+        return copy.deepcopy(learned | told | {"random": self.generator.get_state()})
 
     def restore(self, stored: dict[str, Any]) -> None:
         self.policy.load_state_dict(stored["policy"])
@@ -422,42 +440,81 @@ def train(
         settings: how; `Settings()` unless given.
         reward: what an episode is worth; self-competition unless given.
         seed: of the policy's first weights and of every draw.
-        checkpoint: where to store the state every few updates, and to go on from if it is there. The file is kept.
+        checkpoint: where to store the state every few updates and at the end, and to go on from if it is there. The file
+            is kept. A training that is done goes on from it, too, when more `settings.evaluations` are asked: the result is
+            then, bit for bit, that of a training of so many from the beginning.
         every: how many updates, at least 1.
 
     Raises:
         FloatingPointError: a reward or a gradient is not a finite number; the episodes are named.
-        ValueError: `checkpoint` holds another training, or `every` is below 1.
+        ValueError: `checkpoint` holds another training or a longer one, or `every` is below 1.
 
-    >>> trained = train(environment.game(model, graph, data, 0.5), Settings(evaluations=64))
-    >>> small = graphprune.prune(model, graph, graph.unflatten(trained.kept))
+    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    >>> digits = graphprune.data.load("digits")
+    >>> rules = graphprune.environment.game(model, graphprune.trace(model, digits.example()), digits, 0.5)
+    >>> trained = train(rules, Settings(evaluations=16))
+    >>> small = rules.prune(trained.kept)
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1")
     settings, reward = settings or Settings(), reward or SelfCompetition()
     state = _begin(game, settings, reward, seed)
-    path = None if checkpoint is None else Path(checkpoint)
-    known = artifacts.digest([game.digest, settings, reward, seed])
-    if path is not None and (content := read(path)) is not None:
-        state.restore(_checked(unpacked(content), known, path))
-    for update in runtime.progress(range(len(state.history), settings.updates), "agent"):
+    store = None if checkpoint is None else _Store(Path(checkpoint), artifacts.digest(_known(game, settings, reward, seed)))
+    if store is not None:
+        store.restore(state, settings)
+    for _ in runtime.progress(range(len(state.history), settings.updates), "agent"):
+        size = min(settings.episodes, settings.evaluations - state.judged)
+        if store is not None and size < settings.episodes:
+            store.whole = state.packed()
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr * (1 - update / settings.updates)
+            group["lr"] = settings.rate(state.judged)
         try:
-            _update(game, state, reward)
+            _update(game, state, reward, size)
         except FloatingPointError as error:
-            size = settings.episodes
-            raise FloatingPointError(f"episodes {update * size + 1} to {(update + 1) * size}: {error}") from error
-        if path is not None and (update + 1) % every == 0:
-            write(path, packed({"known": known, **state.packed()}))
+            raise FloatingPointError(f"episodes {state.judged + 1} to {state.judged + size}: {error}") from error
+        if store is not None and (len(state.history) % every == 0 or len(state.history) == settings.updates):
+            store.save(state)
     _, probabilities = decide(game, state.policy)
     return Trained(state.policy, state.kept, state.best[0], probabilities, pd.DataFrame(state.history))
 
 
-def _checked(stored: dict[str, Any], known: str, path: Path) -> dict[str, Any]:
-    if stored.get("known") != known:
-        raise ValueError(f"checkpoint={str(path)!r} holds another training (game, settings, reward or seed): name another")
-    return stored
+def _known(game: Game, settings: Settings, reward: Reward, seed: int) -> list[Any]:
+    """What a training depends on, but for how long it is."""
+    return [game.digest, replace(settings, evaluations=settings.episodes), reward, seed]
+
+
+@dataclass
+class _Store:
+    """A training's state in a file.
+
+    A last update of fewer networks ends a training; one that is extended goes on from the state before it. So both are stored.
+    """
+
+    path: Path
+    known: str
+    whole: dict[str, Any] | None = None  # the state before a last update of fewer networks
+
+    def save(self, state: _State) -> None:
+        write(self.path, packed({"known": self.known, "whole": self.whole, **state.packed()}))
+
+    def restore(self, state: _State, settings: Settings) -> None:
+        """Put the stored state that the training goes on from into `state`, if there is one."""
+        if (content := read(self.path)) is None:
+            return
+        stored = unpacked(content)
+        if stored.get("known") != self.known:
+            raise ValueError(
+                f"checkpoint={str(self.path)!r} holds another training (game, settings, reward or seed): name another"
+            )
+        judged = stored["history"][-1]["evaluations"]
+        if stored["whole"] is not None and judged != settings.evaluations:
+            stored = stored["whole"]
+        if judged > settings.evaluations:
+            raise ValueError(
+                f"checkpoint={str(self.path)!r} holds {judged} evaluations, more than evaluations={settings.evaluations}: "
+                "ask for at least as many, or name another"
+            )
+        state.restore(stored)
 
 
 def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:
@@ -470,22 +527,28 @@ def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:
     return _State(policy, optimizer, runtime.seed_generator(seed, "episodes"), reward.memory, whole)
 
 
-def _update(game: Game, state: _State, reward: Reward) -> None:
-    """Judge the policy's own mask and the episodes, reward these, and learn from them."""
-    size, update = state.policy.settings.episodes, len(state.history)
+def _update(game: Game, state: _State, reward: Reward, size: int) -> None:
+    """Judge `size` networks, the policy's own mask and episodes; reward these, and learn from them."""
     own, _ = decide(game, state.policy)
-    rollout = play(game, state.policy, state.kept, size - 1, state.generator)
-    masks = torch.cat([own[None], rollout.settled])
+    rollout = play(game, state.policy, state.kept, size - 1, state.generator) if size > 1 else None
+    masks = own[None] if rollout is None else torch.cat([own[None], rollout.settled])
     found = game.evaluator(masks)
+    _demand_finite("performance", found.accuracy)
     for kept, result in zip(masks, zip(found.accuracy.tolist(), (-found.loss).tolist(), strict=True), strict=True):
         if result > state.best:
             state.best, state.kept = result, kept.clone()
-    rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)
-    for what, values in {"performance": found.accuracy, "reward": rewards}.items():
-        if not bool(values.isfinite().all()):
-            raise FloatingPointError(f"a {what} is not a finite number: {values.tolist()}")
-    learn(game, state.policy, state.optimizer, rollout, rewards.float(), state.generator)
-    row = {"update": update + 1, "evaluations": (update + 1) * size, "reward": rewards.mean().item()}
-    row |= {"performance": found.accuracy[1:].mean().item(), "excess": rollout.excess.mean().item()}
-    row |= {"feasible": (rollout.excess <= 0).double().mean().item(), "entropy": rollout.entropy}
+    row = {"update": len(state.history) + 1, "evaluations": state.judged + size}
+    row |= dict.fromkeys(("reward", "performance", "excess", "feasible", "entropy"), float("nan"))
+    if rollout is not None:
+        rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)
+        _demand_finite("reward", rewards)
+        learn(game, state.policy, state.optimizer, rollout, rewards.float(), state.generator)
+        row |= {"reward": rewards.mean().item(), "performance": found.accuracy[1:].mean().item()}
+        row |= {"excess": rollout.excess.mean().item(), "feasible": (rollout.excess <= 0).double().mean().item()}
+        row |= {"entropy": rollout.entropy}
     state.history.append({**row, "own": found.accuracy[0].item(), "best": state.best[0]})
+
+
+def _demand_finite(what: str, values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise FloatingPointError(f"a {what} is not a finite number: {values.tolist()}")

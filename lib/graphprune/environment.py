@@ -178,6 +178,26 @@ class Game:
         wish = (self.places.expand(kept.shape) if priority is None else priority).argsort(dim=1, stable=True).argsort(dim=1)
         return self.budget.fit(wish + kept.shape[1] * kept)
 
+    def prune(self, kept: Tensor) -> nn.Module:
+        """The network that a mask leaves, as it is judged: BN statistics re-estimated on the calibration images, no training.
+
+        `graphprune.prune` alone keeps the statistics of the whole network, with which a pruned one is often at chance.
+
+        Args:
+            kept: (num_atoms,) bool, as `agent.Trained.kept`, `rivals.Found.kept` and `settle`'s rows are.
+
+        Raises:
+            ValueError: another shape or dtype, or a group without a channel.
+
+        >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+        >>> digits = graphprune.data.load("digits")
+        >>> rules = game(model, graphprune.trace(model, digits.example()), digits, 0.5)
+        >>> small = rules.prune(rules.settle(rules.start(1).kept)[0])
+        >>> graphprune.cost(small, digits.example()).macs / graphprune.cost(model, digits.example()).macs <= 0.5
+        True
+        """
+        return self.evaluator.network(kept)
+
     def excess(self, kept: Tensor) -> Tensor:
         """The share of the cost that (B, num_atoms) bool keep, less the share that may stay: (B,) float64."""
         return self.budget.shares(kept) - self.budget.share
@@ -213,7 +233,9 @@ def game(
     Raises:
         ValueError: an argument out of its range, by name.
 
-    >>> rules = game(model, graph, data, 0.5)
+    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    >>> digits = graphprune.data.load("digits")
+    >>> rules = game(model, graphprune.trace(model, digits.example()), digits, 0.5)
     >>> kept = rules.settle(rules.start(4).kept)
     >>> rules.evaluator(kept).accuracy.shape
     torch.Size([4])
@@ -242,14 +264,16 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     so far, in place of the whole network.
 
     Info: "macs" or "params" (the share kept now); after the last step "performance", "excess", "loss" and "kept", the
-    settled mask over all channels.
+    settled mask over all channels; `env.game.prune(torch.from_numpy(info["kept"]))` is that network.
 
     Args:
         model, graph, data, share, setting: as `game` takes them.
         actions: which action space.
         reward: a rule of `graphprune.rewards`.
 
-    >>> env = PruningEnv(model, graph, data, 0.5)
+    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    >>> digits = graphprune.data.load("digits")
+    >>> env = PruningEnv(model, graphprune.trace(model, digits.example()), digits, 0.5)
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     """

@@ -140,6 +140,20 @@ class MaskEvaluator:
         table = torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
         return Performance(table[:, 0].clone(), table[:, 1].clone())
 
+    def network(self, kept: Tensor) -> nn.Module:
+        """The network that one mask leaves, as it is judged: pruned, BN statistics re-estimated, in evaluation mode.
+
+        Args:
+            kept: (num_atoms,) bool, True = kept.
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        self._check(kept[None])
+        small = pruned(self._model, self.graph, kept.cpu())
+        train.calibrate(small, [self._seen])
+        return small.eval()
+
     def _measured(self, logits: Tensor) -> tuple[list[float], list[float]]:
         """(B, n, classes) -> B accuracies and B losses."""
         correct, log_p = logits.argmax(2) == self._labels, F.log_softmax(logits.double(), 2)

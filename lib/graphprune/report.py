@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "a list": (list, tuple),
     "a mapping": (dict,),
 }
+LIST = (list, tuple)
 
 
 class NotebookFailed(RuntimeError):
@@ -76,16 +77,16 @@ def _assigned(line: ast.stmt) -> dict[str, Any]:
 def settings(notebook: Path, profile: str = LAPTOP, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The parameters a run hands to a notebook: the profile's, then `overrides`, and the `profile` it writes under.
 
+    A single value given for a parameter that is a list becomes a list of one: `seeds` 3 means `[3]`.
+
     Raises:
         ValueError: the profile, the notebook's entry in it or a parameter name is unknown, or a value is of another
-            kind than the parameter's default.
+            kind than the parameter's default, or holds values of another kind than the default list does.
     """
     known, given = parameters(notebook), dict(overrides or {})
     if "profile" not in known:
         raise ValueError(f"notebook={notebook.name!r} has no parameter 'profile': add profile = 'laptop' to its cell")
-    values = _named(notebook.stem, profile) | given
-    for name, value in values.items():
-        _check(name, value, known, notebook)
+    values = {name: _checked(name, value, known, notebook) for name, value in (_named(notebook.stem, profile) | given).items()}
     if given.get("profile") in profiles():
         raise ValueError(f"profile={given['profile']!r} would overwrite that profile's own run: choose another name")
     return values | {"profile": given.get("profile", CUSTOM) if given else profile}
@@ -102,6 +103,33 @@ def check_profile(profile: str) -> None:
     """Raise a ValueError that lists the profiles if `profile` is none of them."""
     if profile not in profiles():
         raise ValueError(f"profile={profile!r} is unknown: use one of {', '.join(profiles())}")
+
+
+def profile_of(stem: str, values: Mapping[str, Any]) -> str | None:
+    """The profile whose parameters these are, or None where one of them was changed.
+
+    A notebook asks this before it checks what its text claims: those numbers were found with a profile's own parameters.
+
+    Args:
+        stem: the notebook's name; it is looked up in `notebooks/` of the project.
+        values: at least its parameters, e.g. `globals()`. `profile` is not looked at: it only names a folder.
+
+    Returns:
+        `"laptop"` for the defaults, else the name of another profile; None also where the notebook is not in the project.
+
+    >>> profile_of("05_ablations", parameters(runtime.root() / "notebooks" / "05_ablations.ipynb"))
+    'laptop'
+    """
+    notebook = runtime.root() / "notebooks" / f"{stem}.ipynb"
+    if not notebook.is_file():
+        return None
+    known = parameters(notebook)
+    for profile in profiles():
+        if stem in notebooks(profile):
+            wanted = known | settings(notebook, profile)
+            if all(values[name] == wanted[name] for name in known if name != "profile"):
+                return profile
+    return None
 
 
 def _nested(profile: str) -> dict[str, dict[str, Any]]:
@@ -124,14 +152,25 @@ def _named(stem: str, profile: str) -> dict[str, Any]:
     return nested[stem]
 
 
-def _check(name: str, value: Any, known: Mapping[str, Any], notebook: Path) -> None:
+def _checked(name: str, value: Any, known: Mapping[str, Any], notebook: Path) -> Any:
+    """The value, of the default's kind: a single one given for a list becomes a list of one."""
     if name not in known:
         raise ValueError(f"{name!r} is no parameter of {notebook.stem}: its parameters are {', '.join(known)}")
-    if value is None or known[name] is None:
-        return
-    wanted, got = _kind(known[name]), _kind(value)
-    if wanted != got:
-        raise ValueError(f"{name}={value!r} of {notebook.stem} is {got}, but must be {wanted} like {known[name]!r}")
+    default = known[name]
+    if value is None or default is None:
+        return value
+    if isinstance(default, LIST):
+        value = list(value) if isinstance(value, LIST) else [value]
+        kinds = {_kind(part) for part in default}
+        for part in value:
+            if default and _kind(part) not in kinds:
+                wanted = " or ".join(sorted(kinds))
+                raise ValueError(f"{name}={value!r} of {notebook.stem}: {part!r} in it must be {wanted}, as in {default!r}")
+    elif _kind(default) != _kind(value):
+        raise ValueError(
+            f"{name}={value!r} of {notebook.stem} is {_kind(value)}, but must be {_kind(default)} like {default!r}"
+        )
+    return value
 
 
 def _kind(value: Any) -> str:
