@@ -213,7 +213,10 @@ def game(
     Raises:
         ValueError: an argument out of its range, by name.
 
-    >>> rules = game(model, graph, data, 0.5)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> rules = game(model, graph, graphprune.data.load("digits"), 0.5)
     >>> kept = rules.settle(rules.start(4).kept)
     >>> rules.evaluator(kept).accuracy.shape
     torch.Size([4])
@@ -249,9 +252,14 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         actions: which action space.
         reward: a rule of `graphprune.rewards`.
 
-    >>> env = PruningEnv(model, graph, data, 0.5)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> env = PruningEnv(model, graph, graphprune.data.load("digits"), 0.5)
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> terminated, truncated  # the other group is still to be decided
+    (False, False)
     """
 
     def __init__(

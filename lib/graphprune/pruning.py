@@ -39,7 +39,13 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     Warns:
         UserWarning: nothing is removed.
 
-    >>> small = graphprune.prune(model, graph, keep)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = {"conv1": torch.tensor([True, False, True, False]), "conv3": torch.tensor([True, True, False])}
+    >>> small = prune(model, graph, keep)
+    >>> small.conv1.out_channels, small.conv2.out_channels, small.conv3.out_channels
+    (2, 2, 2)
     """
     kept = graph.flatten(keep)
     check_same(model, graph)
@@ -88,7 +94,12 @@ def round_keep(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]
 
     Args, Raises: as `prune`.
 
-    >>> keep = round_keep(model, graph, keep, 8)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = graphprune.keep_from_rates(graph, [9, 9], graphprune.importance.l1(model, graph))  # one channel a group
+    >>> {name: int(mask.sum()) for name, mask in round_keep(model, graph, keep, 2).items()}
+    {'conv1': 2, 'conv3': 2}
     """
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
@@ -186,7 +197,15 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or not `save_pruned`'s, or `model` is another architecture.
 
-    >>> small = graphprune.load_pruned("small.safetensors", graphprune.models.build("resnet20"))
+    >>> import tempfile, torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = graphprune.keep_from_rates(graph, [5, 5], graphprune.importance.l1(model, graph))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_pruned(f"{folder}/small.safetensors", graphprune.prune(model, graph, keep), graph, keep)
+    ...     small = load_pruned(path, graphprune.models.tiny_cnn())
+    >>> small.conv1.out_channels, small.conv3.out_channels
+    (2, 1)
     """
     from safetensors import SafetensorError, safe_open
 

@@ -38,6 +38,9 @@ CHUNK = 8_192  # configurations at a time: their rows stay in the cache
 class Ranker(ABC):
     """How good configurations are believed to be: `ranker(graph, model, indices)`, or `prepare` once and score often.
 
+    >>> import torch, graphprune
+    >>> model, example = graphprune.models.build("resnet20"), torch.zeros(1, 3, 32, 32)
+    >>> graph = graphprune.trace(model, example)
     >>> Params(example)(graph, model, torch.zeros(1, len(graph.groups), dtype=torch.int64))
     tensor([272474.], dtype=torch.float64)
     """
