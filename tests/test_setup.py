@@ -69,15 +69,47 @@ def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
     assert phony is not None
-    listed = dict(re.findall(r"^  make (\w+) +(\S.*)$", run("make", "--no-print-directory", "help"), flags=re.MULTILINE))
+    listed = dict(re.findall(r"^  make ([\w-]+) +(\S.*)$", run("make", "--no-print-directory", "help"), flags=re.MULTILINE))
     assert set(phony[1].split()) - {"runs"} == set(listed)
-    assert {"report", "test", "lab", "publish", "lint", "help"} <= set(listed)
+    assert {"report", "test", "test-lib", "test-notebooks", "lab", "publish", "lint", "help"} <= set(listed)
 
 
 def test_make_names_the_profiles_when_one_is_unknown() -> None:
     got = subprocess.run(["make", "report", "PROFILE=cifra"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert got.returncode == 2
     assert "PROFILE=cifra is unknown: use one of laptop" in got.stderr
+
+
+def recipe(target: str) -> str:
+    return run("make", "--no-print-directory", "--dry-run", f"--assume-old={ROOT}/.venv/.from-lock", "JOBS=3", target)
+
+
+def test_the_halves_of_make_test_are_the_whole() -> None:
+    """What pytest collects when nothing is named is what the two halves name."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    command = next(line for line in recipe("test").splitlines() if "-m pytest" in line)
+    assert {"--durations=10", "-n", "--dist"} <= set(command.split())
+    halves = [
+        next(line for line in recipe(f"test-{half}").splitlines() if "-m pytest" in line) for half in ("lib", "notebooks")
+    ]
+    assert halves == [f"{command} tests lib/graphprune", f"{command} notebooks"]
+    assert options["testpaths"] == ["tests", "lib/graphprune", "notebooks"]
+    assert "--doctest-modules" in options["addopts"]
+
+
+def test_a_notebook_is_run_again_when_a_module_in_any_folder_changes(tmp_path: Path) -> None:
+    modules = ["__init__.py", "__main__.py", "report.py", "graph/rules/table.py", "search/funnel.py"]
+    for module in modules:
+        path = tmp_path / "lib" / "graphprune" / module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    database = run(
+        "make", "--directory", str(tmp_path), "--file", str(ROOT / "Makefile"), "--print-data-base", "--dry-run", "help"
+    )
+    sources = re.search(r"^SOURCES := (.*)$", database, flags=re.MULTILINE)
+    assert sources is not None
+    depends = ["__init__.py", "graph/rules/table.py", "search/funnel.py"]  # and not on what runs and compares notebooks
+    assert sources[1].split() == [f"lib/graphprune/{module}" for module in depends]
 
 
 def ignored(*paths: str) -> set[str]:

@@ -323,6 +323,7 @@ def advantages(values: Tensor, rewards: Tensor, gae_lambda: float) -> Tensor:
 
     values (T, B), rewards (B,) -> (T, B).
 
+    >>> import torch
     >>> advantages(torch.zeros(3, 1), torch.ones(1), 0.5).flatten().tolist()
     [0.25, 0.5, 1.0]
     """
@@ -449,11 +450,14 @@ def train(
         FloatingPointError: a reward or a gradient is not a finite number; the episodes are named.
         ValueError: `checkpoint` holds another training or a longer one, or `every` is below 1.
 
-    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
-    >>> digits = graphprune.data.load("digits")
-    >>> rules = graphprune.environment.game(model, graphprune.trace(model, digits.example()), digits, 0.5)
-    >>> trained = train(rules, Settings(evaluations=16))
-    >>> small = rules.prune(trained.kept)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> game = graphprune.environment.game(model, graph, graphprune.data.load("digits"), 0.5)
+    >>> trained = train(game, Settings(evaluations=8, episodes=4, hidden=4))
+    >>> small = graphprune.prune(model, graph, graph.unflatten(trained.kept))
+    >>> graphprune.cost(small, torch.zeros(1, 1, 8, 8)).macs <= 0.5 * 18_462
+    True
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1")

@@ -49,8 +49,10 @@ def stage(
             All are raised before anything is computed.
 
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "answer.json"
-    >>> [stage(path, lambda: print("thinking") or 42, parameters={"n": 1}) for _ in range(2)]
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "answer.json"
+    ...     [stage(path, lambda: print("thinking") or 42, parameters={"n": 1}) for _ in range(2)]
     thinking
     [42, 42]
     """
@@ -227,6 +229,7 @@ class Results:
     Args:
         path: the CSV file that `save` writes; rows stand in the order they were first added.
 
+    >>> from pathlib import Path
     >>> results = Results(Path("results.csv"))
     >>> results.add("accuracy", 0.98251234, "share", n=5, low=0.98, high=0.985, seeds="0-4")
     >>> results.frame()["value"].item()

@@ -25,8 +25,13 @@ def network(name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folde
     Raises:
         ValueError: an unknown name, or public weights that do not exist or would leak (validation images they were trained on).
 
-    >>> data = graphprune.data.load("digits")
-    >>> net = network("resnet20", data, Recipe(epochs=30, lr=0.1, batch_size=64), seed=0, folder=Path("artifacts"))
+    >>> import tempfile, graphprune
+    >>> from pathlib import Path
+    >>> data, recipe = graphprune.data.load("digits"), graphprune.train.Recipe(epochs=0.2, lr=0.1, batch_size=64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     net = network("tiny_cnn", data, recipe, seed=0, folder=Path(folder))
+    ...     [path.name for path in Path(folder).glob("*.safetensors")]
+    ['base-digits-tiny_cnn-seed0.safetensors']
     """
     if recipe is None:
         if len(data.train) != 50_000 or data.name != "cifar10":

@@ -212,7 +212,7 @@ def fit(
     >>> import torch, graphprune
     >>> net = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
-    >>> len(fit(GraphEncoder(hidden=8), graph, net, indices=torch.randint(10, (64, len(graph.groups))), epochs=2))
+    >>> len(fit(graphprune.GraphEncoder(hidden=8), graph, net, indices=torch.randint(10, (64, len(graph.groups))), epochs=2))
     2
     """
     scores = l1(model, graph) if scores is None else scores

@@ -105,11 +105,9 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
     Multiply-adds of convolutions and linear layers, 4 for each element that a convolution puts out (its batch
     normalisation), and 1 for each element that an average pool reads [found by calculation].
 
-    Args, Raises: as `cost`.
-
     >>> import torch, graphprune
-    >>> paper_flops(graphprune.models.build("resnet56"), torch.zeros(1, 3, 32, 32)) / 1e6
-    127.93...
+    >>> paper_flops(graphprune.models.build("resnet56"), torch.zeros(1, 3, 32, 32))
+    127931008
     """
     _check(model, example_input)
     inputs = as_inputs(example_input)
@@ -133,8 +131,9 @@ def prunable_share(graph: ChannelGraph) -> float:
         ValueError: the graph was not made by `trace`.
 
     >>> import torch, graphprune
-    >>> prunable_share(graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8)))
-    0.9714...
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    >>> round(350 * prunable_share(graph))  # of 350 parameters: all but the 10 biases of the outputs
+    340
     """
     if graph.shell is None:
         raise ValueError("graph has no traced network (shell): make it with graphprune.trace")
@@ -312,8 +311,9 @@ def latency_saved(before: Latency, after: Latency) -> tuple[float, float]:
         ValueError: the two were measured with other threads, batches or devices.
 
     >>> whole = Latency(4.0, 3.8, 4.4, threads=1, batch=1, device="cpu")
-    >>> latency_saved(whole, Latency(3.9, 3.8, 4.1, threads=1, batch=1, device="cpu"))  # 2.5 % less, or nothing
-    (2.5..., -2.6...)
+    >>> median, at_least = latency_saved(whole, Latency(3.9, 3.8, 4.1, threads=1, batch=1, device="cpu"))
+    >>> round(median, 1), round(at_least, 1)  # 2.5 % less, or nothing
+    (2.5, -2.6)
     """
     how, other = ((time.threads, time.batch, time.device) for time in (before, after))
     if how != other:

@@ -46,7 +46,11 @@ class Distilled(Ranker):
         seed: of the configurations, the initial weights and the order.
         lessons: what the teacher said before; it is asked if None.
 
-    >>> score = Distilled(ClassMeans(digits)).prepare(graph, model)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> teacher = graphprune.means.ClassMeans(graphprune.data.load("digits"))
+    >>> score = Distilled(teacher, n=8, members=1, epochs=1).prepare(graph, model)
     >>> score(torch.zeros(1, len(graph.groups), dtype=torch.int64)).shape
     torch.Size([1])
     """

@@ -121,6 +121,7 @@ class Elimination:
     Raises:
         ValueError: the values to go would not fit: the frontiers are too wide, or the budget too fine.
 
+    >>> import numpy as np
     >>> tables = [((0,), np.array([[3.0], [1.0]])), ((1,), np.array([[2.0], [1.0]]))]
     >>> total = Elimination(np.zeros(1), tables, units=[[0, 1], [0, 1]], need=1)
     >>> best, values, _ = total.beam(total.root(), [total.togo(np.ones(1))], 2)

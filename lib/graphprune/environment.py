@@ -233,9 +233,10 @@ def game(
     Raises:
         ValueError: an argument out of its range, by name.
 
-    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
-    >>> digits = graphprune.data.load("digits")
-    >>> rules = game(model, graphprune.trace(model, digits.example()), digits, 0.5)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> rules = game(model, graph, graphprune.data.load("digits"), 0.5)
     >>> kept = rules.settle(rules.start(4).kept)
     >>> rules.evaluator(kept).accuracy.shape
     torch.Size([4])
@@ -271,11 +272,14 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         actions: which action space.
         reward: a rule of `graphprune.rewards`.
 
-    >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
-    >>> digits = graphprune.data.load("digits")
-    >>> env = PruningEnv(model, graphprune.trace(model, digits.example()), digits, 0.5)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> env = PruningEnv(model, graph, graphprune.data.load("digits"), 0.5)
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> terminated, truncated  # the other group is still to be decided
+    (False, False)
     """
 
     def __init__(

@@ -79,7 +79,10 @@ class MaskEvaluator:
     Raises:
         ValueError: `images`, `calibration` or `at_once` out of range, or the model fits not the graph or the data.
 
-    >>> evaluator = MaskEvaluator(model, graph, digits)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> evaluator = MaskEvaluator(model, graph, graphprune.data.load("digits"))
     >>> evaluator(torch.ones(1, graph.num_atoms, dtype=torch.bool)).accuracy.shape
     torch.Size([1])
     """

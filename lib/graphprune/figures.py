@@ -68,7 +68,10 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
     Raises:
         ValueError: `columns` is below 2.
 
-    >>> figure = draw_graph(graphprune.trace(model, torch.zeros(1, 3, 32, 32)), "ResNet-20")
+    >>> import torch, graphprune
+    >>> figure = draw_graph(graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8)), "tiny_cnn")
+    >>> [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    ['tiny_cnn']
     """
     from matplotlib import pyplot as plt
 

@@ -90,6 +90,7 @@ def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
 def counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different ones, sorted, and how often each is there (`np.unique` is slow on few).
 
+    >>> import numpy as np
     >>> counted(np.array([3, 1, 3]))
     (array([1, 3]), array([1, 2]))
     """
@@ -175,6 +176,7 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     Every node points to its root: roots that a pair joins are linked, the larger to the smaller, and paths are shortened,
     until no pair joins two roots (Shiloach and Vishkin 1982). So a root is the smallest of its component.
 
+    >>> import numpy as np
     >>> components(5, np.array([[0, 4], [3, 3]])).tolist()
     [0, 1, 2, 0, 0]
     """

@@ -95,6 +95,7 @@ def layout(graph: ChannelGraph, columns: int = 20, below: float = 0.0) -> Layout
     Raises:
         ValueError: `columns` is below 2.
 
+    >>> import torch, graphprune
     >>> layout(graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))).places[0]
     Place(row=0, column=0, lane=0)
     """

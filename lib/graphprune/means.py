@@ -81,6 +81,7 @@ def features(net: nn.Module, name: str, images: Tensor) -> Tensor:
 def nearest(known: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
     """The class whose mean is nearest: features (N, d) with labels (N,) and features (B, d) -> (B,) classes.
 
+    >>> import torch
     >>> nearest(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([5, 5, 7]), torch.tensor([[4.0], [6.0]])).tolist()
     [5, 7]
     """

@@ -32,6 +32,7 @@ def tiny_cnn(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     Shapes: (B, in_channels, H, W) -> (B, num_classes).
 
     Example:
+        >>> import torch
         >>> tiny_cnn()(torch.zeros(1, 1, 8, 8)).shape
         torch.Size([1, 10])
     """
@@ -83,6 +84,7 @@ def seeded(name: str, seed: int, **sizes: int) -> nn.Module:
     """`build(name, **sizes)` with initial weights from `seed`; torch's global generator is left as it was.
 
     Example:
+        >>> import torch
         >>> torch.equal(seeded("resnet8", 1).conv1.weight, seeded("resnet8", 1).conv1.weight)
         True
     """

@@ -27,6 +27,7 @@ class ChannelSelect(nn.Module):
         ValueError: an index below -1, an empty index, or a stride below 1.
 
     Example:
+        >>> import torch
         >>> ChannelSelect([-1, 1])(torch.tensor([3.0, 5.0]).reshape(1, 2, 1, 1)).flatten().tolist()
         [0.0, 5.0]
     """

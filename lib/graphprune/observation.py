@@ -104,6 +104,7 @@ def observe(
         ValueError: `strongest` or `images` below 1, no prunable group, a model that does not fit the graph, a group without a
             layer that has weights, or weights or activations that are not finite.
 
+    >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
     >>> observe(model, graph, graphprune.data.load("digits")).x.shape

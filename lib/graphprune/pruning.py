@@ -44,7 +44,13 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     Warns:
         UserWarning: nothing is removed.
 
-    >>> small = graphprune.prune(model, graph, keep)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = {"conv1": torch.tensor([True, False, True, False]), "conv3": torch.tensor([True, True, False])}
+    >>> small = prune(model, graph, keep)
+    >>> small.conv1.out_channels, small.conv2.out_channels, small.conv3.out_channels
+    (2, 2, 2)
     """
     kept = graph.flatten(keep)
     check_same(model, graph)
@@ -277,13 +283,14 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         ValueError: the file is damaged or not `save_pruned`'s, or `model` is another architecture.
 
     >>> import tempfile, torch, graphprune
-    >>> model = graphprune.models.build("tiny_cnn", in_channels=1)
+    >>> model = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
-    >>> keep = graphprune.keep_from_rates(graph, torch.tensor([5, 5]), graphprune.importance.l1(model, graph))
-    >>> path = Path(tempfile.mkdtemp()) / "small.safetensors"
-    >>> path = graphprune.save_pruned(path, graphprune.prune(model, graph, keep), graph, keep)
-    >>> graphprune.load_pruned(path, graphprune.models.build("tiny_cnn", in_channels=1)).conv1.out_channels
-    2
+    >>> keep = graphprune.keep_from_rates(graph, [5, 5], graphprune.importance.l1(model, graph))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_pruned(f"{folder}/small.safetensors", graphprune.prune(model, graph, keep), graph, keep)
+    ...     small = load_pruned(path, graphprune.models.tiny_cnn())
+    >>> small.conv1.out_channels, small.conv3.out_channels
+    (2, 1)
     """
     from safetensors import SafetensorError
 

@@ -103,7 +103,10 @@ def candidates(table: pd.DataFrame, order: ArrayLike, *, light_epochs: float = 1
     Raises:
         ValueError: no candidates, or some lack a light training, or all full ones.
 
-    >>> top = candidates(table, table["rank_similarity"])
+    >>> import graphprune
+    >>> table = graphprune.tabular.load("digits")
+    >>> table = table[table.full_accuracy_test.notna()].head(20)
+    >>> top = candidates(table, -table.score_default)
     """
     place = np.asarray(order, np.float64)
     if len(place) != len(table):

@@ -49,6 +49,7 @@ def seed_generator(seed: int, *stream: str | int) -> torch.Generator:
         ValueError: `seed` is no integer >= 0.
         TypeError: a part of `stream` is neither text nor an integer.
 
+    >>> import torch
     >>> a, b = seed_generator(0, "shuffle", 3), seed_generator(0, "shuffle", 3)
     >>> bool((torch.rand(5, generator=a) == torch.rand(5, generator=b)).all())
     True

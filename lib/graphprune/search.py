@@ -94,8 +94,8 @@ def sacp(
     >>> import tempfile, graphprune
     >>> from graphprune import data, models
     >>> digits, model = data.load("digits", device="cpu"), models.seeded("tiny_cnn", 0, in_channels=1)
-    >>> light, full = (Recipe(epochs=epochs, lr=0.05, batch_size=64) for epochs in (0.5, 1))
-    >>> sizes = {"n_train": 64, "epochs": 1, "n_candidates": 100, "m": 3, "k": 1}
+    >>> light, full = (graphprune.train.Recipe(epochs=epochs, lr=0.05, batch_size=64) for epochs in (0.5, 1))
+    >>> sizes = {"n_train": 64, "epochs": 1, "n_candidates": 100, "m": 3, "k": 1, "n_jobs": 1}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     graph = graphprune.trace(model, digits.example())
     ...     result = sacp(model, graph, digits, min_ratio=0.3, light=light, full=full, folder=folder, **sizes)

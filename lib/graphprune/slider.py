@@ -96,7 +96,10 @@ def draw(table: pd.DataFrame, ranker: str, budget: float, m: int, k: int) -> Fig
     Raises:
         ValueError: m or k below 1, an unknown ranker, or no network at this budget.
 
-    >>> draw(table, "similarity", 0.21, m=150, k=10).savefig("funnel.png")
+    >>> import graphprune
+    >>> table = graphprune.tabular.load("digits")
+    >>> len(draw(table, "default", max(budgets(table)), m=150, k=10).axes)
+    2
     """
     networks = at_budget(table, ranker, budget)
     m = min(m, len(networks))
@@ -191,7 +194,9 @@ def show(table: pd.DataFrame, ranker: str = "default", budget: float | None = No
     Raises:
         ValueError: as in `draw`.
 
-    >>> show(table)
+    >>> import graphprune
+    >>> show(graphprune.tabular.load("digits"))  # a terminal shows no picture
+    <IPython.core.display.Image object>
     """
     offered = budgets(table)
     budget = max(offered, key=lambda value: offered[value]) if budget is None else budget

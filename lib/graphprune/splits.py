@@ -184,6 +184,7 @@ def crop_flip(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> Tenso
         pad: pixels of zeros on every side.
 
     Example:
+        >>> import torch
         >>> row = torch.tensor([1, 2, 3]).reshape(1, 1, 1, 3)
         >>> crop_flip(row, torch.tensor([[1, 2]]), torch.tensor([True]), pad=1).flatten().tolist()
         [0, 3, 2]
@@ -213,6 +214,7 @@ def stratified(labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
         ValueError: `n` outside its range.
 
     Example:
+        >>> import torch
         >>> rest, chosen = stratified(torch.tensor([0, 0, 1, 1]), 2)
         >>> torch.tensor([0, 0, 1, 1])[chosen].tolist()
         [0, 1]

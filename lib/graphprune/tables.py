@@ -33,6 +33,7 @@ def union(scopes: Iterable[Scope]) -> Scope:
 def total(tables: Iterable[Table], scope: Scope, rates: int) -> Tensor:
     """The sum of tables as the rows of one table, (rates ** |scope|, width); `scope` holds all of theirs.
 
+    >>> import torch
     >>> total([((0,), torch.tensor([[1.0], [2.0]])), ((1,), torch.tensor([[10.0], [20.0]]))], (0, 1), 2).flatten().tolist()
     [11.0, 21.0, 12.0, 22.0]
     """
