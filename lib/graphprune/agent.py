@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune import artifacts, runtime
-from graphprune.checkpoint import packed, read, unpacked, write
+from graphprune.checkpoint import read, write
 from graphprune.environment import Game, Position
 from graphprune.rewards import Memory, Reward, SelfCompetition
 
@@ -438,8 +438,8 @@ def train(
     state = _begin(game, settings, reward, seed)
     path = None if checkpoint is None else Path(checkpoint)
     known = artifacts.digest([game.digest, settings, reward, seed])
-    if path is not None and (content := read(path)) is not None:
-        state.restore(_checked(unpacked(content), known, path))
+    if path is not None and (stored := read(path)) is not None:
+        state.restore(_checked(stored, known, path))
     for update in runtime.progress(range(len(state.history), settings.updates), "agent"):
         for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * (1 - update / settings.updates)
@@ -449,7 +449,7 @@ def train(
             size = settings.episodes
             raise FloatingPointError(f"episodes {update * size + 1} to {(update + 1) * size}: {error}") from error
         if path is not None and (update + 1) % every == 0:
-            write(path, packed({"known": known, **state.packed()}))
+            write(path, {"known": known, **state.packed()})
     _, probabilities = decide(game, state.policy)
     return Trained(state.policy, state.kept, state.best[0], probabilities, pd.DataFrame(state.history))
 
