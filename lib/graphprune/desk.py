@@ -48,14 +48,14 @@ KEY = ["network", "aim", "arm", "seed", "recipe"]
 LATENCY = {"batch": 64, "repeats": 60}
 BLOCK = 32  # looks stored at a time
 
-NOTE = """accuracy: on the report half of the test images, of the network chosen on the validation half, after its last epoch; means
-over the seeds. best of k on test: the paper's own selection; with k = 1 it is the same network. not retrained: the best of the m
-lightly fine-tuned on validation, on the report half (for SACP this is SACP-2 of table 4). At equal cost: every arm has the same
-MACs, and the same passes over the training images; uniform and global L1 search nothing, so what the others spend on m light
-fine-tunings is added to their retraining. What class means pays for its looks, and SACP for its encoder, comes on top, and is
-counted in core-hours (processor time). latency: median of {repeats} passes of {batch} images on one thread of a machine in use, the
-unpruned network's beside it. published: as named there, each from its own base network, in its own unit of FLOPs, chosen by its own
-rule. Empty: not done, or not published."""
+NOTE = """accuracy: on the report half of the test images, of the network chosen on the validation half, after its last
+epoch; means over the seeds. best of k on test: the paper's own selection; with k = 1 it is the same network. not retrained:
+the best of the m lightly fine-tuned on validation, on the report half (for SACP this is what table 4 calls SACP-2). At equal
+cost: every arm has the same MACs and the same passes over the training images; uniform and global L1 search nothing, so what
+the others spend on m light fine-tunings is added to their retraining. What class means pays for its looks, and SACP for its
+encoder, comes on top and is counted in core-hours, which are processor time. latency: of {batch} images on one thread, the
+unpruned network's beside it; the fastest tenth of {repeats} passes, as the machine was in use. published: as named there,
+each from its own base network, in its own unit of FLOPs, chosen by its own rule. Empty: not done, or not published."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
     full, light = result.trials[result.trials["stage"] == "full"], light_of(result)
     small, whole = experiment.cost(result.model), experiment.whole
     example = experiment.data.example(LATENCY["batch"])
-    ms = [costs.latency(net, example, LATENCY["repeats"], threads=1).median_ms for net in (result.model, experiment.model)]
+    ms = [costs.latency(net, example, LATENCY["repeats"], threads=1).low_ms for net in (result.model, experiment.model)]
     return {
         "network": run.network,
         "aim": run.aim,
@@ -235,14 +235,17 @@ def table3(
         return _all(first, mine, committed(sizes))
 
 
+def _key(row: Any) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEY[:4])
+
+
 def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
     rows, stopped = [], ""
-    known = {tuple(row[name] for name in KEY[:4]): row for row in before.to_dict("records")}
+    known: dict[tuple[Any, ...], dict[Any, Any]] = {_key(row): row for row in before.to_dict("records")}
     for run in runs:
         if (row := known.get((run.network, run.aim, run.arm, run.seed))) is None:
-            experiment = replace(first, seed=run.seed)
             try:
-                row = done(experiment, run)
+                row = done(replace(first, seed=run.seed), run)
             except Paused as pause:
                 stopped = stopped or f"{run.arm!r} at {run.aim:.1%} removed, seed {run.seed} ({pause})"
                 continue
@@ -400,11 +403,10 @@ def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
     parts = [part for part in (before, outcome.runs) if len(part)]
     runs = pd.concat(parts, ignore_index=True).drop_duplicates(KEY[:4], keep="last") if parts else before
     folder.mkdir(parents=True, exist_ok=True)
-    order = {
-        (run.network, run.aim, run.arm, run.seed): number for number, run in enumerate(planned({net for net, _, _ in PLAN}))
-    }
     if len(runs):
-        runs = runs.iloc[sorted(range(len(runs)), key=lambda i: order[tuple(runs.iloc[i][KEY[:4]])])]
+        order = [(run.network, run.aim, run.arm, run.seed) for run in planned({network for network, _, _ in PLAN})]
+        rows: list[dict[Any, Any]] = runs.to_dict("records")
+        runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(_key(row))))
     contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     contents |= {".csv": table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
     for suffix, content in contents.items():

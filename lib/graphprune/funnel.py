@@ -46,8 +46,9 @@ class SearchResult:
         trials: a row for each network trained: `stage` "light" or "full"; `rank`, from 1, in the order it was picked
             in; `indices` the rate indices (empty for an arm that is not bound to tenths) and `counts` the channels
             kept, by group; `ratio` R(r); `macs`, `params`; `score` the ranker's; `accuracy_val`, `loss_val` on the
-            validation split; `accuracy_test` of the chosen network alone, else NaN (of all, where the funnel is `tested`); `epochs`, `seed` and `seconds` of
-            its training; `failed` why there is no accuracy (a failed network is ranked nowhere), else "".
+            validation split; `accuracy_test` of the chosen network alone (of all, where the funnel is `tested`), else
+            NaN; `epochs`, `seed` and `seconds` of its training; `failed` why there is no accuracy (a failed network is
+            ranked nowhere), else "".
         model: the chosen network, pruned and retrained.
         core_seconds: processor time that ranking and training took, whenever that was.
         ranking_seconds: the ranking's part of it.

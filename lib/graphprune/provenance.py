@@ -84,7 +84,7 @@ def digest(value: Any) -> str:
 
     Takes None, bools, numbers, text, bytes, tensors, arrays, dataclasses, and dicts, lists, tuples and sets of those;
     the order of dicts and sets does not count, and a tuple equals a list, as it does in JSON. A dataclass's field marked
-    `metadata={"later": True}` counts only where it differs from its default, so that what was stored before it was added is known.
+    `metadata={"later": True}` counts only where it differs from its default: what was stored before it was added is known.
 
     Raises:
         TypeError: anything else, a path first of all: name a file in `inputs`, so that its content counts.

@@ -98,7 +98,8 @@ class Experiment:
     def sacp(self, window: Window, ranker: Ranker | None = None, **changes: Any) -> SearchResult:
         """Algorithm 1 at these sizes, by SACP's similarity or by another ranker."""
         size = self.sizes
-        ranking = {"n_train": size.n_train, "n_candidates": size.n_candidates, "epochs": size.encoder_epochs, "ranker": ranker}
+        ranking: dict[str, Any] = {"n_train": size.n_train, "n_candidates": size.n_candidates, "epochs": size.encoder_epochs}
+        ranking["ranker"] = ranker
         return search.sacp(self.model, self.graph, self.data, **ranking, **self.setting(window, **changes))
 
     def arm(self, arm: Callable[..., SearchResult], window: Window) -> SearchResult:
@@ -126,7 +127,7 @@ def unpruned(experiment: Experiment) -> dict[str, Any]:
     return _row(experiment, whole["accuracy_test"], experiment.model) | {"epochs": float(recipe.epochs if recipe else 0)}
 
 
-def sacp(experiment: Experiment, window: Window, **changes: int) -> dict[str, Any]:
+def sacp(experiment: Experiment, window: Window, **changes: Any) -> dict[str, Any]:
     """SACP (Algorithm 1) on all candidates with R(r) >= tau, or on those in a window of MACs, too."""
     return chosen(experiment, experiment.sacp(window, **changes))
 

@@ -100,25 +100,17 @@ def sacp(
     >>> len(result.trials), bool(result.best["ratio"] >= 0.3)
     (4, True)
     """
-    funnel = Funnel(
-        model,
-        graph,
-        data,
-        m,
-        k,
-        light,
-        full,
-        folder,
-        min_ratio,
-        macs_window,
-        criterion,
-        inherit,
-        seed,
-        n_jobs,
-        threads,
-        tested,
-        clock or Clock(),
-    )
+    sizes: dict[str, Any] = {
+        "m": m,
+        "k": k,
+        "light": light,
+        "full": full,
+        "folder": folder,
+        "n_jobs": n_jobs,
+        "threads": threads,
+    }
+    sizes |= {"min_ratio": min_ratio, "macs_window": macs_window, "criterion": criterion, "inherit": inherit, "seed": seed}
+    funnel = Funnel(model, graph, data, **sizes, tested=tested, clock=clock or Clock())
     if n_train < 1 or epochs < 1:
         raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")
     _check_options("encoder_options", encoder_options or {}, ENCODER_OPTIONS)

@@ -56,7 +56,8 @@ def fit(
         one row an epoch: epoch (passes so far), lr (of its last step), loss (mean of what was minimised),
         accuracy_train (share, on the augmented images as they came by); with `validate` accuracy_val, loss_val.
     Raises:
-        ValueError: the model does not fit the data, or the recipe distils and there is no teacher. FloatingPointError: the loss is no longer a finite number.
+        ValueError: the model does not fit the data, or the recipe distils and there is no teacher.
+        FloatingPointError: the loss is no longer a finite number.
         checkpoint.Paused: the checkpoint's time is up.
 
     >>> from graphprune import data, models

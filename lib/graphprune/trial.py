@@ -176,15 +176,8 @@ def _of_this_candidate(error: Exception) -> bool:
 
 
 def _fail(trial: Trial, reason: str) -> dict[str, Any]:
-    row = {
-        **_about(trial),
-        "failed": reason,
-        "accuracy_val": None,
-        "loss_val": None,
-        "seconds": None,
-        "core_seconds": None,
-        "curve": [],
-    }
+    nothing = dict.fromkeys(("accuracy_val", "loss_val", "seconds", "core_seconds"))
+    row = {**_about(trial), "failed": reason, **nothing, "curve": []}
     artifacts.save(trial.failure, row, artifacts.provenance(**trial.known))
     return row
 
