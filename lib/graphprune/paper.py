@@ -103,7 +103,7 @@ PUBLISHED = {  # by network as the figures name it; ours has parameter-free shor
     }
 }
 
-_DESK_FULL = Recipe(epochs=15, lr=0.05, batch_size=128, warmup=0.1, precision="bfloat16")
+_DESK_FULL = Recipe(epochs=15, lr=0.05, batch_size=128, warmup=0.1, precision="bfloat16", distil=True)
 DESK = Sizes(
     n_train=10_000,
     n_candidates=100_000,
