@@ -116,7 +116,9 @@ def test_a_file_that_something_else_wrote_or_a_later_version_is_named(tmp_path: 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     path, small = saved(tmp_path)
-    with pytest.raises(ValueError, match=r"not the architecture .*: it has no tensor conv1\.weight; build the same one, unpruned"):
+    with pytest.raises(
+        ValueError, match=r"not the architecture .*: it has no tensor conv1\.weight; build the same one, unpruned"
+    ):
         graphprune.load_pruned(path, nn.Sequential(nn.Conv2d(1, 16, 3)))
     with pytest.raises(ValueError, match=r"conv1\.weight has \d+ slices along dimension 0, that one's 16"):
         graphprune.load_pruned(path, small)

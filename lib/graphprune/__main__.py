@@ -53,15 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("name", metavar="NAME", help="digits, digits_resnet8 or cifar10")
     table.set_defaults(call=_tabular)
 
-    pieces = commands.add_parser("reproduce", help="a table of the SACP paper at its size, in pieces of some minutes")
-    pieces.add_argument("table", metavar="TABLE", help="table3, table4 or figure2")
-    pieces.add_argument("--net", required=True, help="vgg16, resnet18, resnet56 or resnet20a; resnet8 with --recipe tiny")
-    pieces.add_argument("--recipe", default="paper", help="paper, or tiny for a rehearsal; default: %(default)s")
-    pieces.add_argument("--minutes", type=float, required=True, help="stop after these, storing everything")
-    pieces.add_argument("--folder", type=Path, help="what to carry; default: reports/runs/reproduce/RECIPE-NET")
-    pieces.add_argument("--data", help="default: cifar10, or digits with --recipe tiny")
-    pieces.add_argument("--publish", action="store_true", help="write the rows to reports/paper, too (--recipe paper only)")
-    pieces.set_defaults(call=_reproduce)
+    paper = commands.add_parser("reproduce", help="a table of the SACP paper; killed or out of time, it goes on from there")
+    paper.add_argument("table", metavar="TABLE", help="table3, table4 or figure2")
+    paper.add_argument("--net", required=True, help="vgg16, resnet18, resnet56 or resnet20a; resnet8 with --recipe tiny; "
+                       "resnet20a or resnet56a with --recipe desk")  # fmt: skip
+    paper.add_argument("--recipe", default="paper", help="paper, desk (table3 in hours), or tiny (a rehearsal); default: paper")
+    paper.add_argument("--minutes", type=float, help="stop after these, storing everything; default: when all is done")
+    paper.add_argument("--folder", type=Path, help="where everything is stored; default: reports/runs/reproduce/RECIPE-NET")
+    paper.add_argument("--data", help="default: cifar10, or digits with --recipe tiny")
+    paper.add_argument("--n-jobs", type=int, default=1, help="networks trained at once; default: %(default)s")
+    paper.add_argument("--seeds", type=int, nargs="+", help="recipe desk: these alone")
+    paper.add_argument("--removed", type=float, nargs="+", help="recipe desk: these shares of the MACs alone, e.g. 0.5 0.781")
+    paper.add_argument("--arms", nargs="+", help="recipe desk: these arms alone, e.g. 'uniform L1' SACP")
+    paper.add_argument("--publish", action="store_true", help="write the rows to reports/paper, too (not of recipe tiny)")
+    paper.set_defaults(call=_reproduce)
     return parser
 
 
@@ -95,14 +100,32 @@ def _tabular(options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    if options.recipe == "desk":
+        return _desk(options)
     from graphprune import reproduce  # here, as it imports much
 
+    if only := [f"--{name}" for name in ("seeds", "removed", "arms") if getattr(options, name)]:
+        raise ValueError(f"{only[0]}: recipe desk alone has it, not {options.recipe!r}")
     if options.publish and options.recipe != "paper":
-        raise ValueError(f"--publish: reports/paper holds rows of --recipe paper alone, not of {options.recipe!r}")
-    outcome = reproduce.reproduce(options.table, options.net, options.recipe, options.minutes, options.folder, options.data)
+        raise ValueError(f"--publish: reports/paper holds rows of --recipe paper and desk alone, not of {options.recipe!r}")
+    limits = (options.minutes, options.folder, options.data, options.n_jobs)
+    outcome = reproduce.reproduce(options.table, options.net, options.recipe, *limits)
     print(reproduce.markdown(outcome), end="")
     if options.publish:
         print("\n".join(f"wrote {path}" for path in reproduce.publish(outcome, options.table, options.net)))
+
+
+def _desk(options: argparse.Namespace) -> None:
+    from graphprune import desk  # here, as it imports much
+
+    if options.table != "table3":
+        raise ValueError(f"table={options.table!r}: recipe desk has table3 alone")
+    only = {"seeds": options.seeds, "removed": options.removed, "names": options.arms}
+    how = {"minutes": options.minutes, "folder": options.folder, "name": options.data or "cifar10", "n_jobs": options.n_jobs}
+    outcome = desk.table3(options.net, **only, **how)
+    print(outcome.says)
+    if options.publish:
+        print("\n".join(f"wrote {path}" for path in desk.publish(outcome)))
 
 
 if __name__ == "__main__":

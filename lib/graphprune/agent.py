@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune import artifacts, runtime
-from graphprune.checkpoint import packed, read, unpacked, write
+from graphprune.checkpoint import read, write
 from graphprune.environment import Game, Position
 from graphprune.rewards import Memory, Reward, SelfCompetition
 
@@ -499,13 +499,12 @@ class _Store:
     whole: dict[str, Any] | None = None  # the state before a last update of fewer networks
 
     def save(self, state: _State) -> None:
-        write(self.path, packed({"known": self.known, "whole": self.whole, **state.packed()}))
+        write(self.path, {"known": self.known, "whole": self.whole, **state.packed()})
 
     def restore(self, state: _State, settings: Settings) -> None:
         """Put the stored state that the training goes on from into `state`, if there is one."""
-        if (content := read(self.path)) is None:
+        if (stored := read(self.path)) is None:
             return
-        stored = unpacked(content)
         if stored.get("known") != self.known:
             raise ValueError(
                 f"checkpoint={str(self.path)!r} holds another training (game, settings, reward or seed): name another"

@@ -7,11 +7,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from graphprune import artifacts, models, train
+from graphprune.checkpoint import Checkpoint, Clock
 from graphprune.data import Dataset
 from graphprune.train import Recipe
 
 
-def network(name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folder: Path) -> nn.Module:
+def network(
+    name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folder: Path, clock: Clock | None = None
+) -> nn.Module:
     """A trained network, in evaluation mode: the same arguments give the same weights, and train only once.
 
     Args:
@@ -21,6 +24,7 @@ def network(name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folde
             must be `load("cifar10").for_public_weights()`.
         seed: of the initial weights, the order of the images and the augmentation.
         folder: where the weights are stored, "base-<data>-<name>-seed<seed>.safetensors".
+        clock: when to stop, by `checkpoint.Paused`; the same call goes on from there.
 
     Raises:
         ValueError: an unknown name, or public weights that do not exist or would leak (validation images they were trained on).
@@ -43,12 +47,16 @@ def network(name: str, data: Dataset, recipe: Recipe | None, *, seed: int, folde
     model = models.seeded(name, seed, num_classes=data.num_classes, in_channels=data.input_shape[0])
 
     def trained() -> dict[str, Tensor]:
-        train.fit(model, data, recipe, seed=seed, desc=f"training {name}, seed {seed}")
+        point.clock.begin(point.what)
+        train.fit(model, data, recipe, seed=seed, desc=f"training {name}, seed {seed}", checkpoint=point)
         return model.state_dict()
 
     path = (
         Path(folder) / f"base-{data.name.replace(':', '-').replace('/', '-')}-{name.replace(':', '-')}-seed{seed}.safetensors"
     )
     parameters = {"name": name, "data": data.fingerprint(), "recipe": recipe, "seed": seed}
+    known = artifacts.digest(artifacts.provenance(parameters, ("train", "models")))
+    point = Checkpoint(path.with_suffix(".training"), clock, "base network", known)
     model.load_state_dict(artifacts.stage(path, trained, parameters=parameters, modules=("train", "models")))
+    point.clear()
     return model.eval()

@@ -1,29 +1,24 @@
-"""The state of one training in files small enough to carry from machine to machine, and the clock that stops it.
+"""The state of one training as one file, and the clock that stops it.
 
-Files are at most 16 MiB. A state of at most 16 MiB (2 million float32 parameters with their momentum) is stored exactly. A
-larger one would not fit beside the base network into 48 MiB: of it, weights are rounded to float16 and the optimizer's
-tensors to float8 with one scale each, 3 bytes a parameter in place of 8, and every use of such a state is counted.
+The file is a safetensors file, written whole or not at all: weights, optimizer state and random state in their own precision,
+all that is no tensor as JSON in its metadata, and a hash of both. Pickled code is never read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graphprune import artifacts
 
-PART = 16 << 20  # bytes of a file, and of a state that is stored exactly
 EVERY = 60.0  # seconds between states stored in case the process is killed
-FLOAT8_MAX = 448.0  # of float8_e4m3fn
 
 
 class Paused(Exception):
@@ -31,14 +26,18 @@ class Paused(Exception):
 
 
 class Clock:
-    """The time one call has; whatever it is, one piece of work gets done."""
+    """The time that one call has; whatever it is, one piece of work gets done.
 
-    def __init__(self, seconds: float) -> None:
-        self.end, self.worked = time.monotonic() + seconds, False
+    Args:
+        seconds: from now on; without end unless given.
+    """
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self.end, self.worked = time.time() + seconds, False
 
     @property
     def late(self) -> bool:
-        return time.monotonic() >= self.end
+        return time.time() >= self.end
 
     def begin(self, what: str) -> None:
         """Raise `Paused` in place of beginning something when time is up."""
@@ -48,34 +47,39 @@ class Clock:
 
 
 class Checkpoint:
-    """Where one training's state is kept, see `train.fit`.
+    """Where the state of one training is kept, see `train.fit`.
 
     Args:
-        path: of the files, their name's start.
-        clock: when to stop.
+        path: the file.
+        clock: when to stop; never, unless given.
         what: what is trained, said when it stops.
+        known: what the training depends on, as a digest: a state of another training is not gone on from.
 
     Attributes:
         seconds: how long the training has taken, over all its pieces.
-        rounded: how often it went on from a rounded state.
+        core_seconds: the processor's share of them, of all threads.
     """
 
-    def __init__(self, path: Path, clock: Clock, what: str = "training") -> None:
-        self.path, self.clock, self.what, self.rounded = path, clock, what, 0
-        self._before, self._since = 0.0, time.monotonic()
-        self._stored = self._since
+    def __init__(self, path: Path, clock: Clock | None = None, what: str = "training", known: str = "") -> None:
+        self.path, self.clock, self.what, self.known = path, clock or Clock(), what, known
+        self._before, self._since = (0.0, 0.0), (time.monotonic(), time.process_time())
+        self._stored = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return self._before + time.monotonic() - self._since
+        return self._before[0] + time.monotonic() - self._since[0]
+
+    @property
+    def core_seconds(self) -> float:
+        return self._before[1] + time.process_time() - self._since[1]
 
     def load(self) -> dict[str, Any] | None:
         """The state to go on from, or None at the beginning."""
-        if (content := read(self.path)) is None:
+        stored = read(self.path)
+        if stored is None or stored["known"] != self.known:
             return None
-        stored = unpacked(content)
-        self.rounded, self._before = stored["rounded"] + stored["inexact"], stored["seconds"]
-        return dict(_widened(stored["state"]))
+        self._before = (stored["seconds"], stored["core_seconds"])
+        return dict(stored["state"])
 
     def offer(self, state: Callable[[], dict[str, Any]]) -> None:
         """Take the state when time is up, or when the last one is `EVERY` seconds old.
@@ -86,109 +90,77 @@ class Checkpoint:
         late = self.clock.late
         if late or time.monotonic() - self._stored >= EVERY:
             found = state()
-            self._save(found)
+            spent = {"seconds": self.seconds, "core_seconds": self.core_seconds}
+            write(self.path, {"state": found, "known": self.known, **spent})
+            self._stored = time.monotonic()
             if late:
                 raise Paused(f"{self.what}, step {found['step']}")
 
-    def _save(self, state: dict[str, Any]) -> None:
-        about = {"seconds": self.seconds, "rounded": self.rounded}
-        content = packed({"state": state, "inexact": 0, **about})
-        if len(content) > PART:
-            content = packed({"state": _narrowed(state), "inexact": 1, **about})
-        write(self.path, content)
-        self._stored = time.monotonic()
-
     def clear(self) -> None:
         """Delete what is stored: the training is done."""
-        _index(self.path).unlink(missing_ok=True)
-        _sweep(self.path, [])
+        self.path.unlink(missing_ok=True)
+        for left_over in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of a killed process
+            left_over.unlink(missing_ok=True)
 
 
-# --- rounding ---------------------------------------------------------------------------------------------------------
+def write(path: Path, value: Any) -> None:
+    """Store tensors, numbers and text in dicts, lists and tuples; killed at any moment, the old or the new file is whole.
 
+    Raises:
+        TypeError: something else is in it. OSError: the folder cannot be written.
+    """
+    from safetensors.torch import save  # here, so that what stores no tensors needs no safetensors
 
-def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with its float32 matrices and kernels rounded to float16; vectors (biases, BN) stay as they are."""
-    return {name: tensor.half() if _large(tensor) else tensor for name, tensor in weights.items()}
-
-
-def _large(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.ndim > 1
-
-
-def _narrowed(state: dict[str, Any]) -> dict[str, Any]:
-    moments = {index: {name: _eighth(value) for name, value in values.items()} for index, values in state["optimizer"].items()}
-    return {**state, "model": halved(state["model"]), "optimizer": moments}
-
-
-def _eighth(value: Any) -> Any:
-    if not isinstance(value, Tensor) or not _large(value):
-        return value
-    scale = value.abs().max().clamp_min(1e-30).item() / FLOAT8_MAX
-    return {"float8": (value / scale).to(torch.float8_e4m3fn).view(torch.uint8), "scale": scale}
-
-
-def _widened(value: Any) -> Any:
-    """The same with float32 in place of what was rounded."""
-    if isinstance(value, dict):
-        if "float8" in value:
-            return value["float8"].view(torch.float8_e4m3fn).float() * value["scale"]
-        return {key: _widened(part) for key, part in value.items()}
-    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def packed(value: Any) -> bytes:
-    """Tensors, numbers and text in dicts and lists, as bytes; no pickled code, see `torch.load(weights_only=True)`."""
-    file = io.BytesIO()
-    torch.save(value, file)
-    return file.getvalue()
-
-
-def unpacked(content: bytes) -> Any:
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Store bytes in files of at most 16 MiB beside `path`; killed at any moment, the old or the new content is whole."""
+    tensors: dict[str, Tensor] = {}
+    content = json.dumps(_plain(value, tensors))
+    metadata = {"content": content, "sha256": artifacts.digest([content, tensors])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = hashlib.sha256(content).hexdigest()
-    parts = [f"{path.name}.{whole[:12]}.{start // PART}.part" for start in range(0, len(content), PART)]
-    for number, part in enumerate(parts):
-        artifacts.replace(path.with_name(part), content[number * PART : (number + 1) * PART])
-    artifacts.replace(_index(path), json.dumps({"sha256": whole, "parts": parts}).encode())
-    _sweep(path, parts)
+    artifacts.replace(path, save(tensors, metadata))
 
 
-def read(path: Path) -> bytes | None:
-    """What was stored at `path`, or None.
+def read(path: Path) -> Any | None:
+    """What was stored at `path`, bit for bit and on the CPU; None where there is nothing.
 
     Warns:
         UserWarning: it is there, but not as it was stored: it has to be made again.
     """
-    if not _index(path).is_file():
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
         return None
     try:
-        index = json.loads(_index(path).read_text())
-        content = b"".join(path.with_name(part).read_bytes() for part in index["parts"])
-        whole = hashlib.sha256(content).hexdigest() == index["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        warnings.warn(f"{_index(path)}: a part is missing or corrupted, so it is made again", stacklevel=2)
-        return None
-    return content
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["sha256"] == artifacts.digest([metadata["content"], tensors]):
+            return _nested(json.loads(metadata["content"]), tensors)
+    except (SafetensorError, OSError, KeyError, ValueError):
+        pass
+    warnings.warn(f"{path} is corrupted, so it is made again", stacklevel=2)
+    return None
 
 
-def _index(path: Path) -> Path:
-    return path.with_name(f"{path.name}.parts.json")
+def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The same as JSON can hold it, its tensors put aside; a dict's keys may be numbers."""
+    if isinstance(value, Tensor):
+        tensors[name := str(len(tensors))] = value.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _plain(part, tensors)] for key, part in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(part, tensors) for part in value]}
+    if isinstance(value, list):
+        return [_plain(part, tensors) for part in value]
+    return value
 
 
-def _sweep(path: Path, keep: list[str]) -> None:
-    for part in path.parent.glob(f"{path.name}.*.part"):
-        if part.name not in keep:
-            part.unlink(missing_ok=True)
-    for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed process
-        left_over.unlink(missing_ok=True)
+def _nested(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_nested(part, tensors) for part in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _nested(part, tensors) for key, part in content}
+    return tuple(_nested(part, tensors) for part in content)

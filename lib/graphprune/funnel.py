@@ -9,9 +9,10 @@ where it stopped.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune import artifacts, importance, runtime, train
+from graphprune.checkpoint import Clock
 from graphprune.data import Dataset
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.pruning import prune
@@ -30,6 +32,7 @@ from graphprune.window import Score, Window
 
 COLUMNS = ["stage", "rank", "indices", "counts", "ratio", "macs", "params", "score", "accuracy_val", "loss_val"]
 COLUMNS += ["accuracy_test", "epochs", "seed", "seconds", "failed"]
+MEASURED = ["accuracy_val", "loss_val", "accuracy_test", "seconds", "core_seconds"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +45,20 @@ class SearchResult:
         trials: a row for each network trained: `stage` "light" or "full"; `rank`, from 1, in the order it was picked
             in; `indices` the rate indices (empty for an arm that is not bound to the rates) and `counts` the channels
             kept, by group; `ratio` R(r); `macs`, `params`; `score` the ranker's; `accuracy_val`, `loss_val` on the
-            validation split; `accuracy_test` of the chosen network alone, else NaN; `epochs`, `seed` and `seconds` of
-            its training; `failed` why there is no accuracy (a failed network is ranked nowhere), else "".
+            validation split; `accuracy_test` of the chosen network alone (of all, where the funnel is `tested`), else
+            NaN; `epochs`, `seed` and `seconds` of its training; `failed` why there is no accuracy (a failed network is
+            ranked nowhere), else "".
         model: the chosen network, pruned and retrained.
+        core_seconds: processor time that ranking and training took, whenever that was.
+        ranking_seconds: the ranking's part of it.
     """
 
     keep: Mapping[str, Tensor]
     best: dict[str, Any]
     trials: pd.DataFrame
     model: nn.Module
+    core_seconds: float
+    ranking_seconds: float
 
     @property
     def epochs(self) -> float:
@@ -81,6 +89,8 @@ class Funnel:
             many as fit into its memory.
         threads: torch threads each of them has. It is not left to the machine, so that results do not depend on n_jobs.
         rates: those a group can be pruned at, the pruning granularity (the paper's 0, 0.1, ..., 0.9).
+        tested: measure every network on `.test` as well, to report it; nothing is chosen by that.
+        clock: when to stop, by `checkpoint.Paused`; never, unless given. The same search called again goes on from there.
     """
 
     model: nn.Module
@@ -99,6 +109,8 @@ class Funnel:
     n_jobs: int = -1
     threads: int = 1
     rates: Sequence[Rate] = RATES
+    tested: bool = False
+    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -124,7 +136,12 @@ class Funnel:
         parameters = {"base": self.base, "seed": self.seed, "rates": rates, **parameters}
         path = Path(self.folder) / name
         path = path.with_stem(f"{path.stem}-{artifacts.digest(parameters)[:12]}")
-        return artifacts.stage(path, compute, parameters=parameters, modules=modules)
+
+        def begun() -> Any:
+            self.clock.begin(path.stem)
+            return compute()
+
+        return artifacts.stage(path, begun, parameters=parameters, modules=modules)
 
 
 def _check(funnel: Funnel) -> None:
@@ -186,7 +203,11 @@ def by_ranking(
     if n_candidates < funnel.m:
         raise ValueError(f"n_candidates={n_candidates}: must be at least m={funnel.m}")
     parameters = {"m": funnel.m, "min_ratio": funnel.min_ratio, "macs_window": funnel.macs_window, "ranking": ranking}
-    compute = partial(top, funnel, score, n_candidates)
+
+    def compute() -> pd.DataFrame:
+        started = time.process_time()
+        return top(funnel, score, n_candidates).assign(ranking_seconds=time.process_time() - started)
+
     candidates = funnel.stage("top.parquet", compute, ("funnel", *modules), n_candidates=n_candidates, **parameters)
     candidates["indices"] = [row.tolist() for row in candidates["indices"]]  # parquet reads lists as arrays
     return finish(funnel, tune(funnel, candidates))
@@ -225,12 +246,14 @@ def trained(
         threads=funnel.threads,
         folder=Path(funnel.folder).absolute() / stage,  # a worker has a working directory of its own
         store_weights=stage == "full",
+        tested=funnel.tested,
+        clock=funnel.clock,
     )
     seeds = [1000 * funnel.seed + restart for restart in restarts or [0] * len(kept)]
     trials = [Trial(task, mask, seed) for mask, seed in zip(kept, seeds, strict=True)]
     rows = pd.DataFrame(run_all(trials, funnel.n_jobs, f"{stage} training"), index=candidates.index)
     counts = torch.stack([kept[:, span].sum(1) for span in funnel.graph.slices.values()], 1)
-    measured = rows[["macs", "params", "seed", "failed"]].join(rows[["accuracy_val", "loss_val", "seconds"]].astype(float))
+    measured = rows[["macs", "params", "seed", "failed"]].join(rows[[name for name in MEASURED if name in rows]].astype(float))
     return candidates.assign(
         stage=stage,
         counts=counts.tolist(),
@@ -270,10 +293,13 @@ def choose(funnel: Funnel, full: pd.DataFrame, light: pd.DataFrame | None = None
         modules=("trial",),
         inputs=[weights],
     )
-    full = full.assign(accuracy_test=float("nan"))
+    full = full if funnel.tested else full.assign(accuracy_test=float("nan"))
     full.loc[chosen, "accuracy_test"] = tested["accuracy"]
-    parts = [part.reindex(columns=COLUMNS) for part in (light, full) if part is not None]
-    return SearchResult(keep, full.loc[chosen, COLUMNS].to_dict(), pd.concat(parts, ignore_index=True), model)
+    spent = [part for part in (light, full) if part is not None]
+    trials = pd.concat([part.reindex(columns=COLUMNS) for part in spent], ignore_index=True)
+    ranking = float(light["ranking_seconds"].iloc[0]) if light is not None and "ranking_seconds" in light else 0.0
+    core = ranking + sum(float(part["core_seconds"].sum()) for part in spent)
+    return SearchResult(keep, full.loc[chosen, COLUMNS].to_dict(), trials, model, core, ranking)
 
 
 class AllFailedError(RuntimeError):

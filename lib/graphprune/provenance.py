@@ -83,7 +83,8 @@ def digest(value: Any) -> str:
     """A sha256 that two values share only if they are equal, the same in every process and on every machine.
 
     Takes None, bools, numbers, text, bytes, tensors, arrays, dataclasses, and dicts, lists, tuples and sets of those;
-    the order of dicts and sets does not count, and a tuple equals a list, as it does in JSON.
+    the order of dicts and sets does not count, and a tuple equals a list, as it does in JSON. A dataclass's field marked
+    `metadata={"later": True}` counts only where it differs from its default: what was stored before it was added is known.
 
     Raises:
         TypeError: anything else, a path first of all: name a file in `inputs`, so that its content counts.
@@ -108,7 +109,7 @@ def _canonical(value: Any) -> bytes:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return _tagged(f"array {value.dtype.str} {value.shape}", np.ascontiguousarray(value).tobytes())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _unused(field, value)}
         return _tagged(f"dataclass {type(value).__name__}", _canonical(fields))
     if isinstance(value, Mapping):
         return _tagged("dict", b"".join(sorted(_canonical(k) + _canonical(v) for k, v in value.items())))
@@ -119,6 +120,11 @@ def _canonical(value: Any) -> bytes:
     if isinstance(value, os.PathLike):
         raise TypeError(f"digest: {value!r} is a path: give the file in `inputs`, or its name as text")
     raise TypeError(f"digest: a {type(value).__name__} has no stable hash: give plain data, tensors or dataclasses")
+
+
+def _unused(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field that was added later is at its default: then the digest is that of the class without it."""
+    return bool(field.metadata.get("later")) and getattr(value, field.name) == field.default
 
 
 def _tagged(kind: str, content: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """How a network is trained: the numbers of one SGD run, checked before any step is taken."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class Recipe:
         warmup: share of the steps in which the rate first climbs linearly.
         temperature: with a teacher, what both sets of logits are divided by.
         teacher_weight: with a teacher, the share of the loss that is distillation.
+        precision: "float32", or "bfloat16" for forward passes in mixed precision (`torch.autocast`); weights, their updates
+            and every measurement are float32 in both.
+        distil: a pruned network learns from the unpruned one, too (`train.fit` then needs its teacher).
     Raises:
         ValueError: a value is out of its range.
 
@@ -35,6 +39,8 @@ class Recipe:
     nesterov: bool = False
     temperature: float = 4.0
     teacher_weight: float = 0.5
+    precision: Literal["float32", "bfloat16"] = field(default="float32", metadata={"later": True})
+    distil: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         self._demand("epochs", 0 < self.epochs < math.inf, "a finite number above 0, e.g. 0.5 for half an epoch")
@@ -47,6 +53,7 @@ class Recipe:
         self._demand("nesterov", not self.nesterov or self.momentum > 0, "False where momentum is 0")
         self._demand("temperature", 0 < self.temperature < math.inf, "a finite number above 0, e.g. 4")
         self._demand("teacher_weight", 0 <= self.teacher_weight <= 1, "from 0 to 1")
+        self._demand("precision", self.precision in ("float32", "bfloat16"), "'float32' or 'bfloat16'")
 
     def _demand(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from graphprune import contrast, runtime
+from graphprune import artifacts, contrast, runtime
+from graphprune.checkpoint import Checkpoint, Clock
 from graphprune.data import Dataset
 from graphprune.description import described, modules
 from graphprune.encoder import GraphEncoder
@@ -62,6 +63,8 @@ def sacp(
     n_jobs: int = -1,
     threads: int = 1,
     rates: Sequence[Rate] = RATES,
+    tested: bool = False,
+    clock: Clock | None = None,
 ) -> SearchResult:
     """Prune a trained network by SACP's Algorithm 1 (Liu et al., sections 3.3-3.5); the defaults are the paper's sizes.
 
@@ -84,7 +87,7 @@ def sacp(
         ranker: who ranks the candidates in place of SACP's similarity, e.g. `distilled.Distilled(means.ClassMeans(data))`,
             which ranks far better (notebook 05), or a function (graph, model, indices) -> scores; `n_train` to `constrained`
             are then not used.
-        macs_window, criterion, inherit, seed, n_jobs, threads: as in `Funnel`.
+        macs_window, criterion, inherit, seed, n_jobs, threads, tested, clock: as in `Funnel`.
         rates: the pruning granularity, as in `Funnel`; such as (0, 0.25, 0.5, 0.75) or eighths. Other rankers than
             similarity know the default ones only.
 
@@ -105,6 +108,8 @@ def sacp(
     funnel = Funnel(
         *(model, graph, data, m, k, light, full, folder, min_ratio, macs_window, criterion, inherit, seed, n_jobs, threads),
         rates=tuple(rates),
+        tested=tested,
+        clock=clock or Clock(),
     )
     if n_train < 1 or epochs < 1:
         raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")
@@ -167,16 +172,19 @@ def trained_encoder(
         funnel.graph.feature_index.shape[1],
     )
     encoder = GraphEncoder.seeded(encoder_seed, width, **encoder_options)
+    known = artifacts.digest([funnel.base, funnel.seed, _plain(parameters), artifacts.sources(("contrast", "space"))])
+    point = Checkpoint(Path(funnel.folder) / f"encoder-{known[:12]}.training", funnel.clock, "contrastive training", known)
 
     def fit() -> dict[str, Tensor]:
         generator = runtime.seed_generator(funnel.seed, "training configurations")
         indices = funnel.window.space.sample(n_train, min_ratio, generator)
-        options = {"epochs": epochs, "seed": funnel.seed, "rates": funnel.rates, **contrast_options}
+        options = {"epochs": epochs, "seed": funnel.seed, "rates": funnel.rates, "checkpoint": point, **contrast_options}
         with runtime.threads(funnel.threads):
             contrast.fit(encoder, funnel.graph, funnel.model, indices=indices, **options)
         return encoder.state_dict()
 
     encoder.load_state_dict(funnel.stage("encoder.safetensors", fit, ("contrast", "space"), **_plain(parameters)))
+    point.clear()
     return encoder
 
 

@@ -1,17 +1,17 @@
 """One trial: a network pruned, trained, measured on the validation split and stored, by whichever process does it.
 
 A trial is idempotent. Its result is a file of its own, written whole the moment it is done and known by all it depends
-on, so that a killed run repeats none that were finished, and processes and machines may share a folder. A trial that
+on, so that a killed run repeats none that were finished, and processes and machines may share a folder. The state of the one in
+training is stored about every minute, so that a killed run goes on with it, too. A trial that
 cannot be done (its loss is no number, its process runs out of memory) leaves a file that says why, and the others go on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from graphprune import artifacts, jobs, runtime, train
+from graphprune.checkpoint import Checkpoint, Clock
 from graphprune.costs import CostModel
 from graphprune.data import Dataset
 from graphprune.graph import ChannelGraph
@@ -55,6 +56,7 @@ class Task:
         folder: where results are stored.
         store_weights: store the trained weights, too.
         tested: measure on `.test`, too: where every row is a fact to be looked at, and none is chosen.
+        clock: when to stop.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Task:
     folder: Path
     store_weights: bool
     tested: bool = False
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def graph(self) -> ChannelGraph:
@@ -96,6 +99,11 @@ class Trial:
     @property
     def weights(self) -> Path:
         return self.path.with_suffix(".safetensors")
+
+    @property
+    def state(self) -> Path:
+        """Where the training stands, while it lasts."""
+        return self.path.with_suffix(".training")
 
     @property
     def failure(self) -> Path:
@@ -184,6 +192,7 @@ def stored(trial: Trial) -> dict[str, Any] | None:
     """The row of a trial that was done, or failed, before."""
     for path, inputs in ((trial.failure, []), (trial.path, [trial.weights] if trial.task.store_weights else [])):
         if path.is_file() and (row := artifacts.find(path, inputs=inputs, **trial.known)) is not None:
+            trial.state.unlink(missing_ok=True)  # left by a process killed between the last two writes
             return dict(row)
     return None
 
@@ -194,48 +203,56 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _fail(trial: Trial, reason: str) -> dict[str, Any]:
-    row = {**_about(trial), "failed": reason, "accuracy_val": None, "loss_val": None, "seconds": None, "curve": []}
+    nothing = dict.fromkeys(("accuracy_val", "loss_val", "seconds", "core_seconds"))
+    row = {**_about(trial), "failed": reason, **nothing, "curve": []}
     artifacts.save(trial.failure, row, artifacts.provenance(**trial.known))
     return row
 
 
 def _done(trial: Trial) -> dict[str, Any]:
-    if not trial.task.store_weights:
-        return artifacts.stage(trial.path, lambda: _measured(trial, *_fit(trial)), **trial.known)
-    state = artifacts.stage(trial.weights, lambda: _packed(*_fit(trial)), **trial.known)
-    return artifacts.stage(
-        trial.path, lambda: _measured(trial, *_unpacked(trial, state)), inputs=[trial.weights], **trial.known
-    )
+    if trial.task.store_weights:
+        state = artifacts.stage(trial.weights, lambda: _packed(*_fit(trial)), **trial.known)
+        row = artifacts.stage(
+            trial.path, lambda: _measured(trial, *_unpacked(trial, state)), inputs=[trial.weights], **trial.known
+        )
+    else:
+        row = artifacts.stage(trial.path, lambda: _measured(trial, *_fit(trial)), **trial.known)
+    trial.state.unlink(missing_ok=True)
+    return dict(row)
 
 
-Fitted = tuple[nn.Module, Tensor, float]
-"""A trained network, its `CURVE` (epochs, 4) float64, and the seconds its training took."""
+Fitted = tuple[nn.Module, Tensor, Tensor]
+"""A trained network, its `CURVE` (epochs, 4) float64, and the seconds and processor seconds (2,) its training took."""
 
 
 def _fit(trial: Trial) -> Fitted:
-    started, task = time.perf_counter(), trial.task
+    task, what = trial.task, f"{trial.task.folder.name} training {trial.path.stem}"
+    task.clock.begin(what)
+    point = Checkpoint(trial.state, task.clock, what, known=artifacts.digest(artifacts.provenance(**trial.known)))
     small = _pruned(trial)
     if not task.inherit:
         _renew(small, trial.seed)
     train.reestimate_bn(small.to(runtime.device()), task.data, seed=trial.seed)
-    history = train.fit(small, task.data, task.recipe, seed=trial.seed, desc="fine-tuning")
+    teacher = task.model if task.recipe.distil else None
+    how: dict[str, Any] = {"seed": trial.seed, "desc": "fine-tuning", "teacher": teacher, "checkpoint": point}
+    history = train.fit(small, task.data, task.recipe, **how)
     curve = torch.tensor([[row[name] for name in CURVE] for row in history], dtype=torch.float64)
-    return small, curve, time.perf_counter() - started
+    return small, curve, torch.tensor([point.seconds, point.core_seconds], dtype=torch.float64)
 
 
 def _pruned(trial: Trial) -> nn.Module:
     return prune(trial.task.model, trial.task.graph, trial.task.graph.unflatten(trial.kept))
 
 
-def _packed(small: nn.Module, curve: Tensor, seconds: float) -> dict[str, Tensor]:
+def _packed(small: nn.Module, curve: Tensor, seconds: Tensor) -> dict[str, Tensor]:
     """All in one file, so that no part lacks the others."""
-    return {**small.state_dict(), "trial curve": curve, "trial seconds": torch.tensor(seconds, dtype=torch.float64)}
+    return {**small.state_dict(), "trial curve": curve, "trial seconds": seconds}
 
 
 def _unpacked(trial: Trial, state: Mapping[str, Tensor]) -> Fitted:
     small = _pruned(trial)
     small.load_state_dict(weights_of(state))
-    return small, state["trial curve"], state["trial seconds"].item()
+    return small, state["trial curve"], state["trial seconds"]
 
 
 def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -259,8 +276,9 @@ def _about(trial: Trial) -> dict[str, Any]:
     return {"kept": kept, **cost, "recipe": dataclasses.asdict(trial.task.recipe), "seed": trial.seed}
 
 
-def _measured(trial: Trial, small: nn.Module, curve: Tensor, seconds: float) -> dict[str, Any]:
-    data, measured = trial.task.data, {"failed": "", "seconds": seconds}
+def _measured(trial: Trial, small: nn.Module, curve: Tensor, seconds: Tensor) -> dict[str, Any]:
+    data, (wall, core) = trial.task.data, seconds.tolist()
+    measured: dict[str, Any] = {"failed": "", "seconds": wall, "core_seconds": core}
     for split, images in {"val": data.val, **({"test": data.test} if trial.task.tested else {})}.items():
         found = train.evaluate(small, images)
         measured |= {f"accuracy_{split}": found.accuracy, f"loss_{split}": found.loss}
