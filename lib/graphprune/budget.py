@@ -24,6 +24,9 @@ class Budget:
     Raises:
         ValueError: a share that no network, or every network, meets; or another unit.
 
+    >>> import torch, graphprune
+    >>> example = torch.zeros(1, 1, 8, 8)
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), example)
     >>> budget = Budget(CostModel(graph, example), 0.5)
     >>> kept = budget.fit(torch.rand(1, graph.num_atoms))
     >>> bool(budget.shares(kept) <= 0.5)

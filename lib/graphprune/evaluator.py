@@ -79,6 +79,9 @@ class MaskEvaluator:
     Raises:
         ValueError: `images`, `calibration` or `at_once` out of range, or the model fits not the graph or the data.
 
+    >>> import torch, graphprune
+    >>> digits, model = graphprune.data.load("digits", device="cpu"), graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, digits.example())
     >>> evaluator = MaskEvaluator(model, graph, digits)
     >>> evaluator(torch.ones(1, graph.num_atoms, dtype=torch.bool)).accuracy.shape
     torch.Size([1])

@@ -44,7 +44,12 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     Warns:
         UserWarning: nothing is removed.
 
-    >>> small = graphprune.prune(model, graph, keep)
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = {group.name: torch.arange(group.channels) < 2 for group in graph.groups}
+    >>> prune(model, graph, keep).conv1.out_channels
+    2
     """
     kept = graph.flatten(keep)
     check_same(model, graph)
