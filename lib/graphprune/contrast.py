@@ -220,7 +220,7 @@ def fit(
         indices = RateSpace(graph, rates).sample(PAPER_N, 0, seed_generator(seed, "training configurations"))
     _check(graph, scores, indices, len(rates), temperature, epochs, batch_size, lr)
     if exact_rates(rates) != exact_rates(RATES):
-        triads = partial(triads, rates=tuple(rates))
+        triads = partial(triads, rates=tuple(rates))  # type: ignore[call-arg]
     encoder.materialise(graph.feature_index.shape[1])
     optimizer = torch.optim.Adam(encoder.parameters(), lr=lr)
     generator = seed_generator(seed, "contrast")
