@@ -11,10 +11,9 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"correlation"},
+    {"correlation", "files", "provenance"},
     {
         "description",
-        "provenance",
         "labels",
         "networks",
         "bees",

@@ -32,6 +32,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune import artifacts, runtime
 from graphprune.checkpoint import packed, read, unpacked, write
+from graphprune.description import described
 from graphprune.environment import Game, Position
 from graphprune.rewards import Memory, Reward, SelfCompetition
 
@@ -437,7 +438,7 @@ def train(
     settings, reward = settings or Settings(), reward or SelfCompetition()
     state = _begin(game, settings, reward, seed)
     path = None if checkpoint is None else Path(checkpoint)
-    known = artifacts.digest([game.digest, settings, reward, seed])
+    known = artifacts.digest([game.digest, settings, described(reward), seed])
     if path is not None and (content := read(path)) is not None:
         state.restore(_checked(unpacked(content), known, path))
     for update in runtime.progress(range(len(state.history), settings.updates), "agent"):
@@ -462,8 +463,7 @@ def _checked(stored: dict[str, Any], known: str, path: Path) -> dict[str, Any]:
 
 def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:
     features, edge_features = game.features(game.start(1)).shape[2], game.observation.edge_attr.shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(runtime.seed_generator(seed, "policy").initial_seed())
+    with runtime.seeded(runtime.seed_generator(seed, "policy").initial_seed()):
         policy = Policy(features, edge_features, settings)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.lr, eps=1e-5)
     whole = game.start(1).kept[0]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.convolution import AttentionConv, Conv, Edges, LinearConv, block_diagonal, looped, mixing
-from graphprune.runtime import import_pyg
+from graphprune.runtime import import_pyg, seeded
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
@@ -66,8 +66,7 @@ class GraphEncoder(nn.Module):
     @classmethod
     def seeded(cls, seed: int, in_channels: int, **options: Any) -> GraphEncoder:
         """An encoder whose initial weights depend on the seed alone; `in_channels` is d, the node features' width."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return cls(**options).materialise(in_channels)
 
     @property

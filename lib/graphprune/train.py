@@ -73,7 +73,8 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
     course = Course(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
-    with _own_randomness(seed, place), _channels_last(model, place):
+    dropout = runtime.seed_generator(seed, "dropout").initial_seed()  # the caller's random state is as before afterwards
+    with runtime.seeded(dropout, place), _channels_last(model, place):
         if checkpoint is not None and (stored := checkpoint.load()) is not None:
             course.restore(stored)
         model.train()
@@ -233,7 +234,7 @@ def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
 
 def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
     """Raise ValueError unless the model takes the split's images and has an output for each of its classes."""
-    x, _ = next(iter(split.batches(1)))
+    x, _ = next(split.batches(1, limit=1))  # of a folder: one file, no worker
     with runtime.evaluating(model), torch.inference_mode():
         try:
             logits = model(x.to(device))
@@ -245,14 +246,6 @@ def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
             f"model: outputs of shape {tuple(logits.shape)} for one image; the data needs (1, {classes}): "
             f"build it with num_classes={classes}"
         )
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """What dropout draws comes from the seed; the caller's global random state is as before afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(runtime.seed_generator(seed, "dropout").initial_seed())
-        yield
 
 
 @contextmanager
