@@ -11,7 +11,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
-    {"correlation", "files", "provenance"},
+    {"checks", "correlation", "files", "provenance"},
     {
         "description",
         "labels",

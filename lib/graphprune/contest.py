@@ -127,9 +127,10 @@ def build(name: str) -> Path:
         rankers |= carried(source, own(_asked(source), *labels, DRAWS))
     table = assemble(survey, chosen, tops, said(survey, rates(chosen), rankers))
     path = folder() / f"{name}.parquet"
-    took(survey, len(chosen), rankers).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
+    cost = took(survey, len(chosen), rankers).to_csv(index=False)
+    artifacts.replace(path.with_name(f"{name}_seconds.csv"), cost.encode())
     save(table, path, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
-    path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
+    artifacts.replace(path.with_suffix(".md"), card(survey, table).encode())
     if survey.census.base is not None and not survey.weights.is_file():
         artifacts.save(survey.weights, survey.model.state_dict(), artifacts.provenance({"census": survey.census}))
     return path

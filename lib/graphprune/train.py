@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune import runtime
 from graphprune.checkpoint import Checkpoint
+from graphprune.checks import at_least
 from graphprune.course import Course, diverged
 from graphprune.data import Dataset
 from graphprune.recipe import Recipe
@@ -135,8 +136,7 @@ def evaluate(
     >>> evaluate(models.tiny_cnn(), data.load("digits", device="cpu").test).n
     360
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be at least 1, e.g. 512")
+    at_least(1, ", e.g. 512", batch_size=batch_size)
     part = split.val if isinstance(split, Dataset) else split
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
@@ -163,9 +163,7 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
     Raises:
         ValueError: `batches` or `batch_size` is below 1.
     """
-    for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r}: must be at least 1")
+    at_least(1, batches=batches, batch_size=batch_size)
     calibrate(model, clean_images(data, batches, batch_size, seed))
 
 
