@@ -56,7 +56,7 @@ def test_readings_are_all_of_them() -> None:
 def test_what_a_ranker_holds_counts_among_its_sources() -> None:
     digits = graphprune.data.load("digits")
     assert modules(Distilled(ClassMeans(digits))) == ("distilled", "means")
-    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == ("entrants", "rankers")
+    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == ("contrast", "entrants", "rankers")
 
 
 def test_labels_are_distinct_and_grow_within_a_draw() -> None:

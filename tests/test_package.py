@@ -12,9 +12,9 @@ import graphprune
 LIB = Path(graphprune.__file__).parent
 FLOORS = [
     {"correlation", "fitting"},
+    {"checks", "correlation", "files", "provenance"},
     {
         "description",
-        "provenance",
         "labels",
         "networks",
         "bees",

@@ -6,7 +6,10 @@ import time
 import pytest
 import torch
 
-from graphprune import runtime
+from graphprune import data, models, runtime, train, trial
+from graphprune.encoder import GraphEncoder
+from graphprune.recipe import Recipe
+from graphprune.surrogate import Surrogate
 
 
 def draws(*stream, n=8):
@@ -130,3 +133,80 @@ def test_progress_is_silent_for_short_work_and_shows_long_work(monkeypatch, capf
 def test_importing_pyg_warns_of_nothing(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_seeded_block_draws_the_same_and_leaves_the_caller_s_draws_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    drawn = []
+    for _ in range(2):
+        with runtime.seeded(1):
+            drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_seeded_block_draws_what_manual_seed_would():
+    with runtime.seeded(7):
+        ours = torch.rand(3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        assert torch.equal(ours, torch.rand(3))
+
+
+def test_a_seeded_block_is_undone_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError), runtime.seeded(1):
+        raise KeyError(torch.rand(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def _train():
+    digits = data.load("digits", device="cpu")
+    train.fit(models.tiny_cnn(), digits, Recipe(epochs=0.1, lr=0.1, batch_size=64), seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: GraphEncoder.seeded(0, 4),
+        Surrogate,
+        lambda: models.seeded("tiny_cnn", 0),
+        lambda: trial._renew(models.tiny_cnn(), 0),
+        _train,
+    ],
+    ids=["encoder", "surrogate", "model", "trial", "training"],
+)
+def test_what_is_seeded_on_the_cpu_seeds_no_gpu(monkeypatch, work):
+    """Where there is a GPU, its generators' states would be lost: `torch.manual_seed` seeds them all."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeded.append("all GPUs"))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append("a GPU"))
+    work()
+    assert seeded == []
+
+
+def test_a_gpu_is_seeded_where_it_is_the_place_and_no_other(monkeypatch):
+    """Without a GPU: what torch is asked to do, in order."""
+    asked = []
+
+    class Named:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            asked.append(self.name)
+
+        def __exit__(self, *_):
+            asked.append(f"end of {self.name}")
+
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: Named(f"fork {devices}"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: Named(f"on {device}"))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: asked.append(f"seed {seed}"))
+    before = torch.get_rng_state()
+    with runtime.seeded(3, torch.device("cuda:1")):
+        asked.append("work")
+    torch.set_rng_state(before)
+    fork = "fork [device(type='cuda', index=1)]"
+    assert asked == [fork, "on cuda:1", "seed 3", "end of on cuda:1", "work", f"end of {fork}"]

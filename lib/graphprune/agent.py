@@ -33,6 +33,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune import artifacts, runtime
 from graphprune.checkpoint import read, write
+from graphprune.description import described
 from graphprune.environment import Game, Position
 from graphprune.rewards import Memory, Reward, SelfCompetition
 
@@ -484,7 +485,7 @@ def train(
 
 def _known(game: Game, settings: Settings, reward: Reward, seed: int) -> list[Any]:
     """What a training depends on, but for how long it is."""
-    return [game.digest, replace(settings, evaluations=settings.episodes), reward, seed]
+    return [game.digest, replace(settings, evaluations=settings.episodes), described(reward), seed]
 
 
 @dataclass
@@ -522,8 +523,7 @@ class _Store:
 
 def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:
     features, edge_features = game.features(game.start(1)).shape[2], game.observation.edge_attr.shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(runtime.seed_generator(seed, "policy").initial_seed())
+    with runtime.seeded(runtime.seed_generator(seed, "policy").initial_seed()):
         policy = Policy(features, edge_features, settings)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.lr, eps=1e-5)
     whole = game.start(1).kept[0]

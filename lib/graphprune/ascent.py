@@ -19,6 +19,7 @@ from torch import LongTensor, Tensor
 
 from graphprune import runtime
 from graphprune.best import Best
+from graphprune.checks import at_least
 from graphprune.window import Score, Window
 
 VALUES = 1 << 22  # levels of neighbours that exist at a time
@@ -137,7 +138,7 @@ def climb(score: Score, window: Window, *, k: int = 1, restarts: int = 64, reach
     >>> climb(lambda indices: -indices[:, 0].float(), window).indices[:, 0].tolist()
     [5]
     """
-    _check(k=k, restarts=restarts, reach=reach)
+    at_least(1, k=k, restarts=restarts, reach=reach)
     levels, history = Levels(window), History(k)
     moves = steps(len(levels.top), reach)
     at = levels.draw(restarts, runtime.seed_generator(seed, "ascent", "climb"))
@@ -210,7 +211,7 @@ def evolve(
         ValueError: `k`, `population`, `children` or `generations` below 1, an empty window, or scores that are not one
             finite number a row.
     """
-    _check(k=k, population=population, children=children, generations=generations)
+    at_least(1, k=k, population=population, children=children, generations=generations)
     generator = runtime.seed_generator(seed, "ascent", "evolve")
     levels, history, parents = Levels(window), History(k), Best(population)
     first = levels.draw(population, generator)
@@ -247,9 +248,3 @@ def mutants(parents: Tensor, n: int, generator: torch.Generator) -> Tensor:
     moved[torch.arange(n), torch.randint(groups, (n,), generator=generator)] = True
     size = torch.randint(1, 3, (n, groups), generator=generator) * (2 * torch.randint(2, (n, groups), generator=generator) - 1)
     return torch.where(crossed, father, mother) + moved * size
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from graphprune import artifacts, base, data, importance, models, runtime
 from graphprune.data import Dataset
+from graphprune.description import network
 from graphprune.graph import ChannelGraph, trace
 from graphprune.recipe import Recipe
 from graphprune.space import RateSpace, kept_masks
@@ -140,7 +141,7 @@ class Survey:
     @cached_property
     def base(self) -> str:
         """What every result depends on: a digest of the network's weights, the graph and the data."""
-        return artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), self.data.fingerprint()])
+        return artifacts.digest([network(self.model), self.graph.fingerprint(), self.data.fingerprint()])
 
     def trials(self, indices: Tensor, recipe: Recipe, seed: int, inherit: bool = True) -> list[Trial]:
         task = Task(

@@ -144,9 +144,10 @@ def build(name: str) -> Path:
     scores = said(survey, rates(chosen), rankers)
     table = assemble(survey, chosen, tops, scores)
     path = folder() / f"{name}.parquet"
-    took(survey, len(chosen), scores).to_csv(path.with_name(f"{name}_seconds.csv"), index=False)
+    cost = took(survey, len(chosen), scores).to_csv(index=False)
+    artifacts.replace(path.with_name(f"{name}_seconds.csv"), cost.encode())
     save(table, path, artifacts.provenance({"census": survey.census, "base": survey.base}, ("trial", "census")))
-    path.with_suffix(".md").write_text(card(survey, table), encoding="utf-8")
+    artifacts.replace(path.with_suffix(".md"), card(survey, table).encode())
     if survey.census.base is not None and not survey.weights.is_file():
         artifacts.save(survey.weights, survey.model.state_dict(), artifacts.provenance({"census": survey.census}))
     return path
@@ -184,7 +185,7 @@ def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for who, ranker in {"similarity": Similarity(), "default": default}.items():
         compute = partial(climbers, survey, ranker)
-        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("ascent", "exact", "window"), **_place(survey))
+        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("entrants",), **_place(survey))
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
     colony = bees(survey)
     visited = _stage(survey, "tops/bees", lambda: {"indices": colony.foraged(survey.graph, survey.model)[0]}, colony, ())
@@ -195,7 +196,7 @@ def _named(survey: Survey, name: str, ranker: Ranker | RankFunction) -> Tensor:
     def named() -> dict[str, Tensor]:
         return {"indices": best(survey, prepare(ranker, survey.graph, survey.model))}
 
-    return _stage(survey, f"tops/{name}", named, ranker, ("window",), **_place(survey))["indices"]
+    return _stage(survey, f"tops/{name}", named, ranker, ("census",), **_place(survey))["indices"]
 
 
 def _place(survey: Survey) -> dict[str, Any]:

@@ -85,9 +85,9 @@ class Dataset:
         return torch.zeros(batch, *self.input_shape)
 
     def fingerprint(self) -> str:
-        """Short hash of the content (labels, and some 256 images a split) for provenance; takes milliseconds."""
+        """Short hash of the content, all images and labels, for provenance; see `Split.fingerprint`."""
         parts = [split.fingerprint() for split in (self.train, self.val, self.test)]
-        content = (self.name, self.input_shape, self.mean, self.std, self.augment, parts)
+        content = (self.name, self.input_shape, self.num_classes, parts)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def for_public_weights(self) -> "Dataset":

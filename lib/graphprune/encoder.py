@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from graphprune.checks import at_least
 from graphprune.convolution import AttentionConv, Conv, Edges, LinearConv, block_diagonal, looped, mixing
-from graphprune.runtime import import_pyg
+from graphprune.runtime import import_pyg, seeded
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
@@ -52,9 +53,7 @@ class GraphEncoder(nn.Module):
     def __init__(self, kind: str = "gcn", hidden: int = 64, layers: int = 2, undirected: bool = False) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}: must be one of {', '.join(map(repr, KINDS))}")
-        for name, value in (("hidden", hidden), ("layers", layers)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+        at_least(1, hidden=hidden, layers=layers)
         super().__init__()
         import_pyg()
         from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv
@@ -66,8 +65,7 @@ class GraphEncoder(nn.Module):
     @classmethod
     def seeded(cls, seed: int, in_channels: int, **options: Any) -> GraphEncoder:
         """An encoder whose initial weights depend on the seed alone; `in_channels` is d, the node features' width."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return cls(**options).materialise(in_channels)
 
     @property
@@ -77,8 +75,7 @@ class GraphEncoder(nn.Module):
 
     def materialise(self, in_channels: int) -> GraphEncoder:
         """Give the first layer its input width, if it has none yet, so that weights can be trained and loaded."""
-        if in_channels < 1:
-            raise ValueError(f"in_channels={in_channels}: must be at least 1, the width d of the node features")
+        at_least(1, ", the width d of the node features", in_channels=in_channels)
         if not self.ready:
             with torch.no_grad():
                 self.convs[0](torch.zeros(1, in_channels), torch.zeros(2, 0, dtype=torch.long))

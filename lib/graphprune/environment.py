@@ -30,6 +30,7 @@ from graphprune import artifacts, importance
 from graphprune.budget import Budget
 from graphprune.costs import CostModel
 from graphprune.data import Dataset
+from graphprune.description import network
 from graphprune.evaluator import MaskEvaluator
 from graphprune.graph import ChannelGraph
 from graphprune.observation import Observation, observe
@@ -95,7 +96,7 @@ class Game:
         fixed = self.observation
         seen = [fixed.x, fixed.edge_index, fixed.edge_attr]
         rules = [self.budget.share, self.budget.of, self.stages]
-        return artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), *seen, *rules, self.evaluator.digest])
+        return artifacts.digest([network(self.model), self.graph.fingerprint(), *seen, *rules, self.evaluator.digest])
 
     @property
     def steps(self) -> int:

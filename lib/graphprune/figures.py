@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphprune import files
 from graphprune.layout import RADIUS, Layout, Place, Point, layout
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, without the date or the software's name, so that equal figures are equal files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=110, bbox_inches="tight", metadata={"Software": None})
+    files.replace(path, picture.getvalue())
 
 
 # a network as a graph ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from graphprune import artifacts, importance, runtime, train
 from graphprune.checkpoint import Clock
 from graphprune.data import Dataset
+from graphprune.description import network
 from graphprune.graph import RATES, ChannelGraph
 from graphprune.pruning import prune
 from graphprune.space import Rate, kept_masks
@@ -118,7 +119,7 @@ class Funnel:
     @cached_property
     def base(self) -> str:
         """What every result depends on: a digest of the base network's weights, the graph and the data."""
-        return artifacts.digest([self.model.state_dict(), self.graph.fingerprint(), self.data.fingerprint()])
+        return artifacts.digest([network(self.model), self.graph.fingerprint(), self.data.fingerprint()])
 
     @cached_property
     def window(self) -> Window:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from graphprune.checks import at_least
 from graphprune.graph import ChannelGraph
 
 if TYPE_CHECKING:
@@ -202,9 +203,7 @@ def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> 
 
 
 def _batches(model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+    at_least(1, batches=batches, batch_size=batch_size)
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     for images, labels in islice(data.train.batches(batch_size, shuffle=True, generator=generator), batches):

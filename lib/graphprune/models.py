@@ -88,8 +88,7 @@ def seeded(name: str, seed: int, **sizes: int) -> nn.Module:
         >>> torch.equal(seeded("resnet8", 1).conv1.weight, seeded("resnet8", 1).conv1.weight)
         True
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with runtime.seeded(seed):
         return build(name, **sizes)
 
 

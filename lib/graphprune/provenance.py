@@ -50,20 +50,32 @@ def _file(name: str) -> Path | None:
 
 @lru_cache(maxsize=256)
 def _parsed(file: Path, name: str, modified_ns: int) -> tuple[str, tuple[str, ...]]:
+    found, tree = parsed(file)
+    return found, tuple(sorted(set(graphprune_imports(tree, name if file.name != "__init__.py" else f"{name}.__init__"))))
+
+
+def parsed(file: Path) -> tuple[str, ast.Module]:
+    """The hash of a source file without its comments, docstrings and layout, and its syntax tree without docstrings."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    imported = tuple(sorted(set(_imports(tree, name if file.name != "__init__.py" else f"{name}.__init__"))))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
-    return sha256(ast.unparse(tree).encode()), imported
+    return sha256(ast.unparse(tree).encode()), tree
 
 
-def _imports(tree: ast.AST, importer: str) -> Iterator[str]:
+def graphprune_imports(tree: ast.AST, importer: str | None = None) -> Iterator[str]:
+    """The modules of graphprune that a source file imports anywhere; "" is the package itself.
+
+    Args:
+        importer: the name inside graphprune of the module that the file is; None for a file from elsewhere.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            here = ["graphprune", *importer.strip(".").split(".")]
+            if node.level and importer is None:
+                continue
+            here = ["graphprune", *(importer or "").strip(".").split(".")]
             base = ".".join([*here[: len(here) - node.level], *filter(None, [node.module])]) if node.level else node.module
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:

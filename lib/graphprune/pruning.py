@@ -304,15 +304,11 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         if about is not None and about.get("format") != FORMAT_1:
             files.check(content, path)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"path: {path} is damaged ({error}); save the network again, or take another copy of the file"
-        ) from error
+        raise ValueError(f"path: {path} is damaged ({error}); save the network again") from error
     if about is None or "format" not in about:
         raise ValueError(f"path: {path} was not written by graphprune.save_pruned; load it as it was saved")
     if about["format"] not in (FORMAT, FORMAT_1):
-        raise ValueError(
-            f"path: {path} has the format {about['format']!r}, this graphprune reads {FORMAT!r}: update graphprune"
-        )
+        raise ValueError(f"path: {path} has the format {about['format']!r}, this one reads {FORMAT!r}: update graphprune")
     record = _record_of(about) if about["format"] == FORMAT else _record_of_format_1(about, model, path)
     _check_sizes(model, record, path)
     small = cut(model, {place: index for place, (_, index) in record.items()})

@@ -6,12 +6,11 @@ name holds such a word (`latency.png`) is published once and then stays.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from graphprune import report, runtime
+from graphprune import files, report, runtime
 
 RESULTS = "results.csv"
 VOLATILE = re.compile(r"(?<![a-z])(seconds|latency|ms|date|time|hardware)(?![a-z])")
@@ -53,13 +52,13 @@ def publish(profile: str = report.LAPTOP) -> list[Path]:
             changed.append(committed / stem / stale)
         for source in sources:
             if not _same(source, committed / stem / source.name):
-                shutil.copyfile(source, committed / stem / source.name)
+                files.replace(committed / stem / source.name, source.read_bytes())
                 changed.append(committed / stem / source.name)
         if not any((committed / stem).iterdir()):
             (committed / stem).rmdir()
     results = _merged(profile)
     if len(results) and not _equal(results, _read(committed / RESULTS)):
-        results.to_csv(committed / RESULTS, index=False, lineterminator="\n")
+        files.replace(committed / RESULTS, results.to_csv(index=False, lineterminator="\n").encode())
         changed.append(committed / RESULTS)
     return [path.relative_to(runtime.root()) for path in changed]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphprune import runtime
+from graphprune.checks import at_least
 from graphprune.environment import Game
 
 
@@ -49,7 +50,7 @@ def random_masks(game: Game, evaluations: int, seed: int) -> Found:
         evaluations: masks drawn, at least 1.
         seed: which.
     """
-    _at_least_one(evaluations)
+    at_least(1, evaluations=evaluations)
     generator = runtime.seed_generator(seed, "random masks")
     return best_of(game, game.budget.fit(torch.rand(evaluations, game.graph.num_atoms, generator=generator)))
 
@@ -65,7 +66,7 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -
         seed: of all that is random.
         flips: bits flipped on average, above 0.
     """
-    _at_least_one(evaluations)
+    at_least(1, evaluations=evaluations)
     if not flips > 0:
         raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
     generator, size = runtime.seed_generator(seed, "hill climbing"), game.graph.num_atoms
@@ -82,8 +83,3 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -
             here, best = there, result
         curve.append(best[0])
     return Found(here[0], best[0], torch.tensor(curve, dtype=torch.float64))
-
-
-def _at_least_one(evaluations: int) -> None:
-    if evaluations < 1:
-        raise ValueError(f"evaluations={evaluations}: must be at least 1")

@@ -63,6 +63,30 @@ def seed_generator(seed: int, *stream: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """torch's global randomness from `seed` inside the `with` block, and as it was after it.
+
+    Args:
+        seed: of the CPU's generator, and of the GPU's if `device` is one. No other device's generator is touched, so that
+            what runs there draws as if nothing had happened.
+        device: where random numbers are drawn; the CPU unless given.
+
+    >>> with seeded(3):
+    ...     first = torch.rand(2)
+    >>> with seeded(3):
+    ...     print(torch.equal(torch.rand(2), first))
+    True
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 def device(name: str | None = None) -> torch.device:
     """The device to compute on: `name`, else `$GRAPHPRUNE_DEVICE`, else the first GPU, else the CPU.
 

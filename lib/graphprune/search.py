@@ -128,6 +128,8 @@ def sacp(
         "contrast_options": dict(contrast_options or {}),
     }
 
+    used = ("contrast", "scorer", *modules(training))
+
     @cache
     def scorer() -> Scorer:
         return Scorer(trained_encoder(funnel, **training), graph, funnel.scores, funnel.rates)
@@ -137,7 +139,9 @@ def sacp(
         with runtime.threads(threads):
             return score(indices)
 
-    return by_ranking(funnel, similarity, n_candidates=n_candidates, ranking=_plain(training), modules=("contrast", "scorer"))
+    return by_ranking(
+        funnel, similarity, n_candidates=n_candidates, ranking={**described(training), "threads": threads}, modules=used
+    )
 
 
 def _by_ranker(funnel: Funnel, ranker: Ranker | RankFunction, n_candidates: int) -> SearchResult:
@@ -151,7 +155,7 @@ def _by_ranker(funnel: Funnel, ranker: Ranker | RankFunction, n_candidates: int)
         with runtime.threads(funnel.threads):
             return prepared()(indices)
 
-    ranking = {"ranker": described(ranker)}
+    ranking = {"ranker": described(ranker), "threads": funnel.threads}
     return by_ranking(funnel, score, n_candidates=n_candidates, ranking=ranking, modules=modules(ranker))
 
 
@@ -166,13 +170,14 @@ def trained_encoder(
 ) -> GraphEncoder:
     """The encoder of Algorithm 1, lines 2-7: trained by contrast on n_train configurations, without any accuracy."""
     parameters: dict[str, Any] = {"n_train": n_train, "min_ratio": min_ratio, "epochs": epochs}
-    parameters |= {"encoder_options": encoder_options, "contrast_options": contrast_options}
+    parameters |= {"encoder_options": encoder_options, "contrast_options": contrast_options, "threads": funnel.threads}
+    used = ("contrast", "space", *modules(parameters))
     encoder_seed, width = (
         runtime.seed_generator(funnel.seed, "encoder").initial_seed(),
         funnel.graph.feature_index.shape[1],
     )
     encoder = GraphEncoder.seeded(encoder_seed, width, **encoder_options)
-    known = artifacts.digest([funnel.base, funnel.seed, _plain(parameters), artifacts.sources(("contrast", "space"))])
+    known = artifacts.digest([funnel.base, funnel.seed, described(parameters), artifacts.sources(used)])
     point = Checkpoint(Path(funnel.folder) / f"encoder-{known[:12]}.training", funnel.clock, "contrastive training", known)
 
     def fit() -> dict[str, Tensor]:
@@ -183,7 +188,7 @@ def trained_encoder(
             contrast.fit(encoder, funnel.graph, funnel.model, indices=indices, **options)
         return encoder.state_dict()
 
-    encoder.load_state_dict(funnel.stage("encoder.safetensors", fit, ("contrast", "space"), **_plain(parameters)))
+    encoder.load_state_dict(funnel.stage("encoder.safetensors", fit, used, **described(parameters)))
     point.clear()
     return encoder
 
@@ -191,18 +196,3 @@ def trained_encoder(
 def _check_options(argument: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     if unknown := [name for name in options if name not in known]:
         raise ValueError(f"{argument}: {unknown[0]!r} is unknown; choose from {', '.join(known)}")
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with functions replaced by their names, which results are stored under."""
-    return {
-        name: _plain(value) if isinstance(value, Mapping) else _name(name, value) if callable(value) else value
-        for name, value in options.items()
-    }
-
-
-def _name(option: str, function: Any) -> str:
-    name = getattr(function, "__qualname__", "<no name>")
-    if "<" in name:
-        raise ValueError(f"{option}={function!r}: results are stored under its name, so give a plain function")
-    return f"{function.__module__}.{name}"

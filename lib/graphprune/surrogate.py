@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from graphprune.encoder import GraphEncoder
 from graphprune.fitting import minimise, squared_errors, standardised
 from graphprune.graph import RATES, ChannelGraph
-from graphprune.runtime import seed_generator
+from graphprune.runtime import seed_generator, seeded
 from graphprune.scorer import Scorer
 from graphprune.shares import WIDTH, shares
 from graphprune.space import first_scores, kept_masks
@@ -45,8 +45,7 @@ class Surrogate(nn.Module):
         super().__init__()
         start = seed_generator(seed, "surrogate").initial_seed()
         self.encoder = GraphEncoder.seeded(start, WIDTH, hidden=hidden, layers=layers)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(start)
+        with seeded(start):
             self.inner, self.heads = nn.Linear(hidden, hidden), nn.Linear(hidden, 2)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune import runtime
 from graphprune.checkpoint import Checkpoint
+from graphprune.checks import at_least
 from graphprune.course import Course, diverged
 from graphprune.data import Dataset
 from graphprune.recipe import Recipe
@@ -76,7 +77,8 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
     course = Course(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
-    with _own_randomness(seed, place), _channels_last(model, place), _channels_last(teacher, place):
+    dropout = runtime.seed_generator(seed, "dropout").initial_seed()  # the caller's random state is as before afterwards
+    with runtime.seeded(dropout, place), _channels_last(model, place), _channels_last(teacher, place):
         if checkpoint is not None and (stored := checkpoint.load()) is not None:
             course.restore(stored)
         model.train()
@@ -137,8 +139,7 @@ def evaluate(
     >>> evaluate(models.tiny_cnn(), data.load("digits", device="cpu").test).n
     360
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be at least 1, e.g. 512")
+    at_least(1, ", e.g. 512", batch_size=batch_size)
     part = split.val if isinstance(split, Dataset) else split
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
@@ -165,9 +166,7 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
     Raises:
         ValueError: `batches` or `batch_size` is below 1.
     """
-    for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r}: must be at least 1")
+    at_least(1, batches=batches, batch_size=batch_size)
     calibrate(model, clean_images(data, batches, batch_size, seed))
 
 
@@ -239,7 +238,7 @@ def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
 
 def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
     """Raise ValueError unless the model takes the split's images and has an output for each of its classes."""
-    x, _ = next(iter(split.batches(1)))
+    x, _ = next(split.batches(1, limit=1))  # of a folder: one file, no worker
     with runtime.evaluating(model), torch.inference_mode():
         try:
             logits = model(x.to(device))
@@ -251,14 +250,6 @@ def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
             f"model: outputs of shape {tuple(logits.shape)} for one image; the data needs (1, {classes}): "
             f"build it with num_classes={classes}"
         )
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """What dropout draws comes from the seed; the caller's global random state is as before afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(runtime.seed_generator(seed, "dropout").initial_seed())
-        yield
 
 
 @contextmanager

@@ -89,6 +89,7 @@ class Trial:
         """What its result depends on, as `artifacts.stage` takes it."""
         task = self.task
         about = {"base": task.base, "kept": self.kept, "recipe": task.recipe, "inherit": task.inherit, "seed": self.seed}
+        about["threads"] = task.threads  # sums of floating point numbers depend on how they are split
         about |= {"tested": True} if task.tested else {}
         return {"parameters": about, "modules": ("trial",)}
 
@@ -261,8 +262,8 @@ def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renew(model: nn.Module, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(runtime.seed_generator(seed, "new weights").initial_seed())
+    place = next((parameter.device for parameter in model.parameters()), None)
+    with runtime.seeded(runtime.seed_generator(seed, "new weights").initial_seed(), place):
         for module in model.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
