@@ -16,7 +16,9 @@ def test_every_row_counts_once_an_epoch() -> None:
 def test_the_order_is_the_generators() -> None:
     def first(seed: int) -> float:
         generator = torch.Generator().manual_seed(seed)
-        return next(squared_errors(lambda x: x, torch.arange(64.0), torch.zeros(64), epochs=1, batch_size=1, generator=generator))
+        return next(
+            squared_errors(lambda x: x, torch.arange(64.0), torch.zeros(64), epochs=1, batch_size=1, generator=generator)
+        )
 
     assert first(0) == first(0)
     assert first(0) != first(1)
