@@ -147,7 +147,8 @@ def replay_once(
     Raises:
         ValueError: not 1 <= k <= m <= n.
 
-    >>> found = replay_once(Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]]), 2, 2)
+    >>> three = Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]])
+    >>> found = replay_once(three, 2, 2)
     >>> found.finalists, found.chosen, found.test
     ((1, 0), 0, 0.91)
     """
