@@ -1,5 +1,7 @@
 """A table made from nothing, on a network small enough; what stands in it is what was measured and said."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -8,63 +10,26 @@ import pytest
 import torch
 
 import graphprune
-from graphprune import contest, entrants, tabular, trial
+from graphprune import contest, entrants, jobs, tabular, trial
 from graphprune.census import Census, Survey, measured
-from graphprune.description import described, modules
+from graphprune.description import modules
 from graphprune.distilled import Distilled
-from graphprune.graph import ChannelGraph, Node
+from graphprune.jobs import Died
 from graphprune.means import ClassMeans
 from graphprune.rankers import LogWidths, RandomOrder, Similarity, Untrained
 from graphprune.recipe import Recipe
 
+DRIVER = os.getpid()
 LIGHT = Recipe(epochs=0.2, lr=0.02, batch_size=64)
 TINY = Census(
     "tiny", "digits", "resnet8", Recipe(1, 0.1, 64), LIGHT, LIGHT, per_band=1, fully=5, top=4, draws=500, window=(0.1, 0.9)
 )
 
 
-def chain(kinds: str) -> ChannelGraph:
-    """A graph of nodes c(onv), b(n) one after the other."""
-    nodes = tuple(Node(f"{kind}{i}", {"c": "conv", "b": "bn"}[kind], 1, (0,)) for i, kind in enumerate(kinds))
-    return ChannelGraph(nodes, torch.tensor([range(len(kinds) - 1), range(1, len(kinds))]), ())
-
-
-def test_without_bn_joins_what_it_lay_between() -> None:
-    small = entrants.without_bn(chain("cbbcb"))
-    assert [node.name for node in small.nodes] == ["c0", "c3"]
-    assert small.edge_index.tolist() == [[0], [1]]
-
-
-def test_without_bn_keeps_paths_through_branches() -> None:
-    graph = chain("cbcc")  # 0 -> 1 -> 2 -> 3, and a skip 1 -> 3
-    graph = replace(graph, edge_index=torch.tensor([[0, 1, 2, 1], [1, 2, 3, 3]]))
-    assert entrants.without_bn(graph).edge_index.T.tolist() == [[0, 1], [0, 2], [1, 2]]
-
-
-def test_unconnected_has_nodes_and_no_edges() -> None:
-    graph = entrants.unconnected(chain("cbc"))
-    assert (len(graph.nodes), graph.edge_index.shape) == (3, (2, 0))
-
-
-def test_readings_are_all_of_them() -> None:
-    names = entrants.readings(2)
-    assert len(names) == 3 * 3 * 3 * 2
-    assert len({contest.artifacts.digest(described(ranker)) for ranker in names.values()}) == len(names)
-    assert len({contest.artifacts.digest(described(ranker)) for ranker in entrants.ablations(1).values()}) == 12
-
-
 def test_what_a_ranker_holds_counts_among_its_sources() -> None:
     digits = graphprune.data.load("digits")
     assert modules(Distilled(ClassMeans(digits))) == ("distilled", "means")
     assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == ("contrast", "entrants", "rankers")
-
-
-def test_labels_are_distinct_and_grow_within_a_draw() -> None:
-    indices, accuracies = torch.arange(40)[:, None], torch.arange(40.0)
-    few, many = (entrants.some_labels(indices, accuracies, n, 3) for n in (8, 32))
-    assert few[0][:, 0].tolist() == few[1].long().tolist() == many[0][:8, 0].tolist()
-    assert len(set(many[0][:, 0].tolist())) == 32
-    assert set(few[1].tolist()) != set(entrants.some_labels(indices, accuracies, 8, 4)[1].tolist())
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +56,58 @@ def test_what_rankers_took(made) -> None:
     found = contest.took(survey, len(table) // 2, rankers)
     assert found["ranker"].tolist() == ["similarity", "random", "log_widths"]
     assert (found[["prepare", "per_1000"]] >= 0).all(axis=None)
+
+
+class Deadly(LogWidths):
+    """Kills its process, unless that is the one that counts the rankers: there it must not run."""
+
+    def prepare(self, graph, model):
+        if os.getpid() == DRIVER:
+            raise AssertionError("run again in the driver")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def by_first(graph, model, indices):
+    """A ranker that is a function."""
+    return -indices[:, 0].double()
+
+
+def test_a_ranker_that_dies_is_left_out_and_takes_nobody_with_it(made, monkeypatch) -> None:
+    survey, _, _, _ = made
+    indices, ran = torch.zeros(2, len(survey.graph.groups), dtype=torch.int64), []
+
+    def run(function, shared, items, n_jobs, desc):
+        ran.append([name for name, _ in items])
+        return [Died("killed") if isinstance(ranker, Deadly) else function(shared, (name, ranker)) for name, ranker in items]
+
+    monkeypatch.setattr(jobs, "run", run)
+    with pytest.warns(UserWarning, match="1 of 2 rankers said nothing and are left out: deadly: killed"):
+        found = contest.said(survey, indices, {"deadly": Deadly(), "first": by_first})
+    assert list(found) == ["first"]
+    assert found["first"].tolist() == [0.0, 0.0]
+    assert contest.took(survey, 2, found)["ranker"].tolist() == ["first"]
+    assert ran == [["deadly", "first"]]
+
+
+def test_looks_of_a_killed_build_are_not_repeated(made, monkeypatch) -> None:
+    survey, _, _, _ = made
+    small, looked = Survey(replace(TINY, lessons=120), survey.folder), []
+
+    def prepare(self, graph, model):
+        def score(indices):
+            looked.append(len(indices))
+            if len(looked) == 3:
+                raise KeyboardInterrupt
+            return -indices.sum(1).double()
+
+        return score
+
+    monkeypatch.setattr(ClassMeans, "prepare", prepare)
+    with pytest.raises(KeyboardInterrupt):
+        contest._asked(small)
+    lessons = contest._asked(small).lessons
+    assert looked == [50, 50, 20, 20]
+    assert torch.equal(lessons.taught, -lessons.indices.sum(1).double())
 
 
 def test_stratum_t_is_what_rankers_named(made) -> None:
@@ -158,10 +175,3 @@ def test_a_census_without_candidates(made) -> None:
     table = contest.assemble(survey, drawn, {}, contest.said(survey, tabular.rates(drawn), rankers))
     assert set(table["stratum"]) == {"U"}
     assert "none here" in contest.card(survey, table)
-
-
-def test_what_is_trained_fully_was_named() -> None:
-    indices, accuracies = torch.randint(10, (40, 6)), torch.rand(40)
-    named = entrants.candidates(Distilled(ClassMeans(graphprune.data.load("digits"))), indices, accuracies)
-    assert set(entrants.FULLY) <= set(named)
-    assert len(named["sacp1"].indices) == 40  # all labels there are, where they are few

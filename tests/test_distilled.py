@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from digits_task import task
+from digits_task import setting, task
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -12,6 +12,7 @@ from torch import nn
 
 from graphprune import graph, models
 from graphprune.distilled import Distilled, Lessons, Taught
+from graphprune.funnel import Funnel
 from graphprune.learners import log_widths
 from graphprune.means import ClassMeans
 from graphprune.rankers import LogWidths, Ranker
@@ -95,6 +96,40 @@ def test_stored_lessons_save_asking_and_change_nothing() -> None:
     assert torch.equal(
         replace(ranker, teacher=Silent(), lessons=lessons)(traced, model, indices), ranker(traced, model, indices)
     )
+
+
+def test_looks_are_stored_in_pieces_and_none_is_repeated(tmp_path, monkeypatch) -> None:
+    """Killed at the third piece of 120 looks; the second run looks at the last 20 only, and its lessons are the same."""
+    model, traced, data = task()
+    store, ask, looked = Funnel(model, traced, data, **setting(tmp_path)).stage, LogWidths.prepare, []
+    ranker = quick(LogWidths(), n=120, epochs=2)
+    expected = ranker.asked(traced, model)
+
+    def prepare(self, graph, model):
+        def score(indices):
+            looked.append(len(indices))
+            if len(looked) == 3:
+                raise KeyboardInterrupt
+            return ask(self, graph, model)(indices)
+
+        return score
+
+    monkeypatch.setattr(LogWidths, "prepare", prepare)
+    with pytest.raises(KeyboardInterrupt):
+        ranker.asked(traced, model, store)
+    lessons = ranker.asked(traced, model, store)
+    assert looked == [50, 50, 20, 20]
+    assert torch.equal(lessons.indices, expected.indices)
+    assert torch.equal(lessons.taught, expected.taught)
+    Taught(lessons.indices[:4], torch.rand(4), ranker, steps=1).prepare_stored(traced, model, store)
+    replace(ranker, teacher=LogWidths("groups")).asked(traced, model, store)  # another teacher, other lessons
+    assert looked == [50, 50, 20, 20, 50, 50, 20]
+
+
+def test_a_function_teaches() -> None:
+    model, traced, _ = task()
+    lessons = quick(lambda graph, model, indices: -indices.sum(1).double(), n=4).asked(traced, model)
+    assert lessons.taught.tolist() == [-sum(row) for row in lessons.indices.tolist()]
 
 
 def test_class_means_teach_and_the_same_seed_gives_the_same_bits() -> None:

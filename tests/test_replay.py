@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune.replay import Candidates, candidates, replays, run, surface
+from graphprune.replay import Candidates, candidates, replay_once, replays, surface
 
 ORDER = {"accuracy": lambda accuracy, loss: (-accuracy, loss), "loss": lambda accuracy, loss: (loss, -accuracy)}
 
@@ -38,13 +38,13 @@ def by_hand() -> Candidates:
     ],
 )
 def test_literal_answers(m, k, finalists, chosen, test):
-    found = run(by_hand(), m, k)
+    found = replay_once(by_hand(), m, k)
     assert (found.finalists, found.chosen, found.test) == (finalists, chosen, test)
     assert surface(by_hand(), [m], k)[0, -1] == test
 
 
 def test_by_loss_the_order_is_another():
-    found = run(by_hand(), 5, 2, "loss")
+    found = replay_once(by_hand(), 5, 2, "loss")
     assert (found.finalists, found.chosen) == ((2, 1), 1)  # after full training 1 has the lower loss
 
 
@@ -114,7 +114,7 @@ def test_the_surface_is_the_mean_of_single_runs_over_seeds(seed, n, levels, crit
     found = surface(networks, range(1, n + 1), n, criterion)
     for m in range(1, n + 1):
         for k in range(1, m + 1):
-            runs = [run(networks, m, k, criterion, light_seed=s, full_seed=f).test for s in (0, 1) for f in (0, 1)]
+            runs = [replay_once(networks, m, k, criterion, light_seed=s, full_seed=f).test for s in (0, 1) for f in (0, 1)]
             assert found[m - 1, k - 1] == np.mean(runs)
             assert runs[0] == slow(networks, range(n), 0, 0, m, k, criterion)
 
@@ -135,7 +135,7 @@ def test_random_ranked_and_oracle_order_stand_in_that_order():
     means = [found.test[:, 0, 2].mean() for found in (random, ranked, oracle)]
     assert means[0] + 0.1 < means[1] < means[2] - 0.05
     np.testing.assert_allclose(random.test[:, 1].mean(0), ranked.test[:, 1].mean(0), atol=1e-12)  # m = n: order is nothing
-    assert networks.oracle().full_test.max() == networks.oracle().full_test[0, 0] == run(networks.oracle(), 1, 1).test
+    assert networks.oracle().full_test.max() == networks.oracle().full_test[0, 0] == replay_once(networks.oracle(), 1, 1).test
 
 
 def test_more_finalists_are_better_where_the_full_training_tells_the_truth():
@@ -225,9 +225,9 @@ def test_tables_that_lack_something_are_refused(change, order, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: run(by_hand(), 6, 1), "k=1, m=6: must be 1 <= k <= m <= 5"),
-        (lambda: run(by_hand(), 2, 3), "k=3, m=2"),
-        (lambda: run(by_hand(), 2, 1, "test"), "criterion='test': must be 'accuracy' or 'loss'"),
+        (lambda: replay_once(by_hand(), 6, 1), "k=1, m=6: must be 1 <= k <= m <= 5"),
+        (lambda: replay_once(by_hand(), 2, 3), "k=3, m=2"),
+        (lambda: replay_once(by_hand(), 2, 1, "test"), "criterion='test': must be 'accuracy' or 'loss'"),
         (lambda: replays(by_hand(), [6, 7]), r"m=\(6, 7\), k=10: must be at least 1, and one m at most 5"),
         (lambda: replays(by_hand(), [1], 0), "k=0"),
         (lambda: replays(by_hand(), [1], 1, count=0), "count=0: must be at least 1"),

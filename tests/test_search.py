@@ -5,6 +5,7 @@ from digits_task import setting, task
 
 from graphprune import contrast, runtime, trial
 from graphprune.contrast import fit, loss_repel_own
+from graphprune.distilled import Distilled
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel
 from graphprune.graph import RATES
@@ -140,3 +141,43 @@ def test_the_pruning_granularity_is_a_parameter(tmp_path):
 def test_other_rankers_know_the_papers_rates_only(tmp_path):
     with pytest.raises(ValueError, match=r"rates=\(0, 0\.5\): a ranker reads indices as 0, 0\.1, \.\.\., 0\.9"):
         search(tmp_path, ranker=LogWidths(), rates=(0, 0.5), min_ratio=0.2)
+
+
+def by_first_group(graph, model, indices):
+    """A function is a ranker: the first group is pruned as little as can be."""
+    return -indices[:, 0].double()
+
+
+def test_a_function_is_a_ranker(tmp_path):
+    light = search(tmp_path, ranker=by_first_group).trials.query("stage == 'light'")
+    assert light["score"].tolist() == [-row[0] for row in light["indices"]]
+    assert light["score"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("ranker", [3, "LogWidths", LogWidths])
+def test_what_is_no_ranker_is_refused_before_any_work(tmp_path, ranker):
+    with pytest.raises(TypeError, match=r"ranker=.*: must be a rankers\.Ranker"):
+        search(tmp_path / "new", ranker=ranker)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_killed_search_repeats_none_of_its_rankers_looks(tmp_path, monkeypatch):
+    """120 looks in pieces of 50; the first search is killed after two of them."""
+    looked = []
+
+    def prepare(self, graph, model):
+        def score(indices):
+            looked.append(len(indices))
+            if len(looked) == 3:
+                raise KeyboardInterrupt
+            return -indices.sum(1).double()
+
+        return score
+
+    monkeypatch.setattr(LogWidths, "prepare", prepare)
+    ranker = Distilled(LogWidths(), n=120, members=1, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, ranker=ranker)
+    result = search(tmp_path, ranker=ranker)
+    assert looked == [50, 50, 20, 20]
+    assert len(result.trials) == 6

@@ -88,7 +88,7 @@ def test_the_means_written_are_those_of_the_replays():
     found = slider.replays(networks, [30], 5).test[:, 0, 4].mean()
     figure = draw(TABLE, "default", 0.4, 30, 5)
     assert figure.axes[1].texts[0].get_text() == f"{100 * found:.2f}"
-    assert f"chosen: test accuracy {slider.run(networks, 30, 5).test:.1%}" in texts(figure)
+    assert f"chosen: test accuracy {slider.replay_once(networks, 30, 5).test:.1%}" in texts(figure)
 
 
 @pytest.mark.parametrize("change", [{"ranker": "backwards"}, {"budget": 0.2}, {"m": 8}, {"k": 1}])

@@ -21,7 +21,7 @@ from graphprune.graph import ChannelGraph
 from graphprune.learners import Learner
 from graphprune.ranker import Ranker, RankFunction, Stage, prepare
 from graphprune.runtime import progress, seed_generator
-from graphprune.surrogate import Surrogate, ensemble, learn, tilted, tune
+from graphprune.surrogate import Surrogate, adapt, ensemble, learn, tilted
 from graphprune.window import Score
 
 PIECE = 50  # configurations that a teacher looks at between two stores, some seconds
@@ -128,7 +128,7 @@ class Taught(Learner):
         lessons, labels, base = self.distilled.asked(graph, model, stage), (self.indices, self.accuracies), self.distilled
         members = base._trained(graph, lessons)
         for seed, member in enumerate(members, base.members * base.seed):
-            tune(member, graph, lessons, labels, steps=self.steps, lr=base.lr, seed=seed)
+            adapt(member, graph, lessons, labels, steps=self.steps, lr=base.lr, seed=seed)
         return members
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:

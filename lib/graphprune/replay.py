@@ -140,7 +140,7 @@ class Run:
     test: float
 
 
-def run(
+def replay_once(
     given: Candidates, m: int, k: int, criterion: Criterion = "accuracy", *, light_seed: int = 0, full_seed: int = 0
 ) -> Run:
     """One run on the candidates as they are: of the first m the k best after light training, of those the best after full.
@@ -150,7 +150,8 @@ def run(
     Raises:
         ValueError: not 1 <= k <= m <= n.
 
-    >>> found = run(Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]]), 2, 2)
+    >>> three = Candidates([[0.8, 0.9, 0.7]], [[1, 1, 1]], [[0.9, 0.8, 0.99]], [[1, 1, 1]], [[0.91, 0.82, 0.97]])
+    >>> found = replay_once(three, 2, 2)
     >>> found.finalists, found.chosen, found.test
     ((1, 0), 0, 0.91)
     """

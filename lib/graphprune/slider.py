@@ -19,7 +19,7 @@ from ipywidgets import Dropdown, IntSlider, Layout, SelectionSlider, VBox
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graphprune.replay import Candidates, candidates, replays, run
+from graphprune.replay import Candidates, candidates, replay_once, replays
 
 WIDTH = 0.1
 """Networks stand at a budget whose MACs differ from it by this part of it at most."""
@@ -116,7 +116,7 @@ def draw(table: pd.DataFrame, ranker: str, budget: float, m: int, k: int) -> Fig
 
 def _funnel(axes: Axes, networks: Candidates, m: int, k: int) -> None:
     """Validation accuracy after light and full training under the first seeds, the networks taken marked."""
-    one = run(networks, m, k)
+    one = replay_once(networks, m, k)
     stage = np.full(len(networks), f"not among the first {m}", object)
     stage[:m] = f"first {m}: lightly trained"
     stage[list(one.finalists)] = f"best {k} of them: fully trained"

@@ -2,7 +2,7 @@
 
     z = encoder(shares of the configuration),    y = W2 ReLU(W1 z + b1) + b2
 
-It is trained on what a cheap measurement says of many configurations, and may be tuned on the few accuracies there are
+It is trained on what a cheap measurement says of many configurations, and may be adapted to the few accuracies there are
 [ours; SACP-1, section 4.4, puts a linear layer on masks]. The embedding of a million configurations comes from look-up tables
 (`Scorer`), and the head is two matrix products, so that all of them are scored in a second or two.
 """
@@ -108,7 +108,7 @@ def learn(
         surrogate.heads.weight[1], surrogate.heads.bias[1] = surrogate.heads.weight[0], surrogate.heads.bias[0]
 
 
-def tune(
+def adapt(
     surrogate: Surrogate,
     graph: ChannelGraph,
     lessons: tuple[Tensor, Tensor],
@@ -118,7 +118,7 @@ def tune(
     lr: float,
     seed: int,
 ) -> None:
-    """Tune a trained surrogate on labels, in place: the second head learns them while the first keeps to the teacher.
+    """Adapt a trained surrogate to labels, in place: the second head learns them while the first keeps to the teacher.
 
     Every step sees all labels and as many of the teacher's lessons as a batch holds.
 
