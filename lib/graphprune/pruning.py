@@ -97,9 +97,9 @@ def round_keep(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]
     >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
-    >>> keep = graphprune.keep_from_rates(graph, [9, 9], graphprune.importance.l1(model, graph))  # one channel a group
-    >>> {name: int(mask.sum()) for name, mask in round_keep(model, graph, keep, 2).items()}
-    {'conv1': 2, 'conv3': 2}
+    >>> keep = {"conv1": torch.tensor([True, False, True, False]), "conv3": torch.tensor([True, True, True])}
+    >>> {name: int(mask.sum()) for name, mask in round_keep(model, graph, keep, 2).items()}  # a multiple of 2, or all
+    {'conv1': 2, 'conv3': 3}
     """
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
