@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from dask_cluster import cluster
 
 import graphprune
@@ -146,7 +147,15 @@ def promise_data_sets(made: dict[str, Any]) -> None:
     assert tuple(made["images"].shape) == (64, 1, 8, 8)
 
 
+def promise_contributing(made: dict[str, Any]) -> None:
+    example = torch.zeros(1, 1, 8, 8)
+    assert macs(made["small"], example) < 0.5 * macs(made["model"], example)
+    _, params = graphprune.CostModel(made["graph"], example).of_rates(made["indices"])
+    assert (made["indices"] == made["best"]).all(1).nonzero()[0] == params.argmin()
+
+
 PROMISES = {
+    "CONTRIBUTING.md": promise_contributing,
     "README.md": promise_readme,
     "docs/own_network.md": promise_own_network,
     "docs/clusters.md": promise_clusters,
