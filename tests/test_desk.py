@@ -182,5 +182,5 @@ def test_what_is_not_planned_is_refused(arguments: dict[str, object], says: str)
 def test_the_command_knows_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "table4", "--net", "resnet20a", "--recipe", "desk"]) == 2
     assert "recipe desk has table3 alone" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="there are paper .* desk"):
+    with pytest.raises(ValueError, match=r"there are paper .* desk"):
         reproduce.reproduce("table3", "resnet20a", "dusk")
