@@ -43,7 +43,7 @@ FLOORS = [
     {"scorer", "window", "elimination", "environment"},
     {"ranker", "agent", "rivals", "contrast", "trial", "cone", "regression", "ascent", "shares"},
     {"funnel", "proof", "terms", "rankers", "census", "surrogate"},
-    {"search", "arms", "exact", "regression", "learners", "proxies", "nested"},
+    {"search", "arms", "exact", "learners", "proxies", "nested"},
     {"reproduce", "hive", "means", "distilled"},
     {"entrants", "desk"},
     {"contest"},

@@ -6,38 +6,15 @@ how it was trained: here are squared error on standardised accuracies and Adam [
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from graphprune import importance
 from graphprune.encoder import GraphEncoder
 from graphprune.fitting import minimise, squared_errors, standardised
 from graphprune.graph import ChannelGraph
-from graphprune.rankers import Ranker
 from graphprune.runtime import seed_generator
 from graphprune.scorer import Scorer
 from graphprune.space import Scores, kept_masks
-from graphprune.window import Score
-
-
-@dataclass(frozen=True, eq=False)
-class Regressed(Ranker):
-    """Ranks by the predicted accuracy; trained once, when it is prepared.
-
-    Attributes:
-        indices, accuracies: (N, groups) rate indices and (N,) what was measured.
-        seed: of the initial weights and the order.
-    """
-
-    indices: Tensor
-    accuracies: Tensor
-    seed: int = 0
-
-    def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        scorer, direction = predictor(graph, importance.l1(model, graph), self.indices, self.accuracies, seed=self.seed)
-        return lambda indices: scorer.embed(indices) @ direction
 
 
 def predictor(

@@ -22,9 +22,9 @@ from graphprune.checkpoint import Clock, Paused
 from graphprune.data import Dataset
 from graphprune.funnel import AllFailedError, Funnel, SearchResult, ordered
 from graphprune.graph import ChannelGraph, trace
+from graphprune.learners import Regression
 from graphprune.paper import Printed, Sizes
 from graphprune.rankers import Ranker
-from graphprune.regression import Regressed
 from graphprune.space import kept_masks
 from graphprune.trial import alone_in
 
@@ -142,7 +142,7 @@ def regressed(experiment: Experiment) -> dict[str, Any]:
     known = light_of(experiment.arm(arms.random_search, ANY))
     known = known[known["failed"] == ""]
     indices, accuracies = torch.tensor(known["indices"].tolist()), torch.tensor(known["accuracy_val"].tolist())
-    return chosen(experiment, experiment.sacp(ANY, Regressed(indices, accuracies, experiment.seed)))
+    return chosen(experiment, experiment.sacp(ANY, Regression(indices, accuracies, seed=experiment.seed)))
 
 
 def lightly(experiment: Experiment) -> dict[str, Any]:
