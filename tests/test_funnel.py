@@ -138,6 +138,7 @@ def test_a_candidate_out_of_memory_is_recorded(tmp_path, monkeypatch):
     def fit(*_args, **_options):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
+    task()  # trained before, whichever test runs first
     monkeypatch.setattr(train, "fit", fit)
     with (
         pytest.warns(UserWarning, match="4 of 4 trainings failed"),
@@ -150,6 +151,7 @@ def test_a_defect_in_a_network_ends_the_search(tmp_path, monkeypatch):
     def fit(*_args, **_options):
         raise RuntimeError("shapes cannot be multiplied")
 
+    task()  # trained before, whichever test runs first
     monkeypatch.setattr(train, "fit", fit)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         search(tmp_path)
