@@ -101,7 +101,7 @@ def test_options_reach_the_encoder(tmp_path):
         ({"epochs": 0}, ValueError, "epochs=0"),
         ({"n_candidates": 2}, ValueError, "n_candidates=2: must be at least m=4"),
         ({"min_ratio": 0.91}, ValueError, r"min_ratio=0.91: must lie in \[0, 0.9\]"),
-        ({"contrast_options": {"loss": lambda *z: 0}}, ValueError, "results are stored under its name"),
+        ({"contrast_options": {"loss": torch.Generator()}}, TypeError, "it cannot be known whether it changed"),
         ({"encoder_options": {"kinds": "gat"}}, ValueError, "encoder_options: 'kinds' is unknown; choose from kind, hidden"),
         ({"contrast_options": {"tau": 1}}, ValueError, "contrast_options: 'tau' is unknown; choose from triads, loss"),
         ({"encoder_options": {"kind": "mlp"}}, ValueError, "kind='mlp'"),
