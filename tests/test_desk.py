@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -63,14 +64,15 @@ def test_what_class_means_pays_for_its_looks_is_counted(whole: tuple[Path, Outco
 
 
 def test_in_pieces_it_is_the_same(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    for file in whole[0].glob("base-*"):
+        shutil.copy(file, tmp_path)
     arms = ["uniform L1", "class means"]
-    outcomes = [table3(tmp_path, seeds=[0], names=arms, minutes=0.001)]
+    outcomes = [table3(tmp_path, seeds=[0], names=arms, minutes=0.003)]
     while not outcomes[-1].done:
         assert len(outcomes) < 200
         assert "the same command goes on from there" in outcomes[-1].says
-        outcomes.append(table3(tmp_path, seeds=[0], names=arms, minutes=0.001))
+        outcomes.append(table3(tmp_path, seeds=[0], names=arms, minutes=0.003))
     assert any(re.search(r"full training \w+, step \d", outcome.says) for outcome in outcomes)
-    assert any(re.search(r"looks-\w+\)", outcome.says) for outcome in outcomes)
     expected = whole[1].runs[whole[1].runs["arm"].isin(arms)].reset_index(drop=True)
     facts = ["arm", "accuracy", "not retrained", "validation accuracy", "macs", "params", "epochs"]
     pd.testing.assert_frame_equal(outcomes[-1].runs[facts], expected[facts])
@@ -153,7 +155,7 @@ def test_two_seeds_have_a_paired_interval() -> None:
 def test_published_figures_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     table = desk.table(desk.committed(SIZES).iloc[:0]).set_index("method")
-    sacp = table[table["by"] == "published (SACP, table 3)"].loc["SACP"]
+    sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
     assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
     assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)
 
