@@ -14,7 +14,7 @@ from timing import Row, row, seconds
 from graphprune import data, models
 from graphprune.agent import Settings, train
 from graphprune.environment import PruningEnv
-from graphprune.graph import trace
+from graphprune.graph.groups import trace
 
 GOAL, REPEATS, UPDATES = 0.5, 7, 4
 

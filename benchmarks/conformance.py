@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import graphprune
-from graphprune.graph import ChannelGraph
+from graphprune.graph.channel_graph import ChannelGraph
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "reports" / "conformance.csv"

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from graphprune import exact, importance, models
-from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
-from graphprune.scorer import Scorer
-from graphprune.space import RateSpace
+from graphprune.encoders.encoder import GraphEncoder
+from graphprune.encoders.scorer import Scorer
+from graphprune.graph.groups import trace
+from graphprune.pruning.rates import RateSpace
 
 RUNS = Path(__file__).resolve().parent.parent / "reports" / "runs"
 K = 150

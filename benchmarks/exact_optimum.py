@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from graphprune import exact, importance, models, runtime
-from graphprune.costs import CostModel
-from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
-from graphprune.scorer import Scorer
-from graphprune.space import RateSpace
+from graphprune import exact, importance, models
+from graphprune.encoders.encoder import GraphEncoder
+from graphprune.encoders.scorer import Scorer
+from graphprune.graph.groups import trace
+from graphprune.pruning.cost import CostModel
+from graphprune.pruning.rates import RateSpace
+from graphprune.runs import runtime
 
 TABLE = Path(__file__).resolve().parent.parent / "reports" / "benchmarks_exact.csv"
 COLUMNS = ["work", "ours", "unit", "against", "theirs", "ratio", "n", "spread"]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from graphprune import runtime
+from graphprune.runs import runtime
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE.parent / "reports" / "benchmarks.csv"

@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from timing import Row, row, seconds
 
-from graphprune import figures, importance, models, runtime
-from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
-from graphprune.scorer import Scorer
-from graphprune.window import Window
+from graphprune import figures, importance, models
+from graphprune.encoders.encoder import GraphEncoder
+from graphprune.encoders.scorer import Scorer
+from graphprune.graph.groups import trace
+from graphprune.pruning.window import Window
+from graphprune.runs import runtime
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 IMAGE, USUAL = torch.zeros(1, 3, 32, 32), 1 << 18

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from graphprune import data, models, train
 from graphprune.data import Dataset
-from graphprune.evaluator import MaskEvaluator
-from graphprune.graph import ChannelGraph, trace
-from graphprune.pruning import prune
-from graphprune.splits import Augment, TensorSplit
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.groups import trace
+from graphprune.pruning.channels import prune
+from graphprune.pruning.evaluator import MaskEvaluator
+from graphprune.training.splits import Augment, TensorSplit
 
 KEPT, REPEATS = 0.7, 5
 UNIT = "masks/s"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from timing import Row, rates, row
 
-from graphprune import costs, models
-from graphprune.costs import CostModel
-from graphprune.graph import trace
-from graphprune.pruning import prune
-from graphprune.space import RateSpace, first_scores, keep_from_rates
-from graphprune.window import Window
+from graphprune import models
+from graphprune.graph.groups import trace
+from graphprune.pruning import cost
+from graphprune.pruning.channels import prune
+from graphprune.pruning.cost import CostModel
+from graphprune.pruning.masks import first_scores, keep_from_rates
+from graphprune.pruning.rates import RateSpace
+from graphprune.pruning.window import Window
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 MILLION, REPEATS = 1_000_000, 3
@@ -70,7 +72,7 @@ def costed() -> list[Row]:
         model, keep = CostModel(graph, IMAGE), keep_from_rates(graph, [5] * len(graph.groups), first_scores(graph))
         indices = torch.randint(10, (MILLION, len(graph.groups)), generator=torch.Generator().manual_seed(0))
         ours = rates(lambda: model.of_rates(indices), MILLION, REPEATS)  # noqa: B023
-        theirs = rates(lambda: costs.cost(prune(net, graph, keep), IMAGE), 1, REPEATS)  # noqa: B023
+        theirs = rates(lambda: cost.cost(prune(net, graph, keep), IMAGE), 1, REPEATS)  # noqa: B023
         work = f"MACs and parameters of 1M configurations of {name}"
         found.append(row(work, "configurations/s", ours, "prune, then torch's FlopCounterMode", theirs))
     return found

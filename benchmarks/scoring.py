@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from graphprune import importance, models, runtime
-from graphprune.encoder import GraphEncoder
-from graphprune.graph import ChannelGraph, trace
-from graphprune.scorer import CHUNK, Scorer
-from graphprune.space import RateSpace, Scores, kept_masks
-from graphprune.tables import Lookup, total, union
-from graphprune.window import Window
+from graphprune import importance, models
+from graphprune.encoders.encoder import GraphEncoder
+from graphprune.encoders.lookup import Lookup, total, union
+from graphprune.encoders.scorer import CHUNK, Scorer
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.groups import trace
+from graphprune.pruning.masks import Scores, kept_masks
+from graphprune.pruning.rates import RateSpace
+from graphprune.pruning.window import Window
+from graphprune.runs import runtime
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 MANY, FEW, REPEATS = 1 << 20, 256, 5

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from graphprune import data, models, runtime, train
-from graphprune.recipe import Recipe
-from graphprune.splits import Split
+from graphprune import data, models, train
+from graphprune.runs import runtime
+from graphprune.training.recipe import Recipe
+from graphprune.training.splits import Split
 
 BATCH, IMAGES, STEPS, REPEATS = 128, 6_400, 15, 3
 

@@ -3,7 +3,7 @@
 import torch
 
 from graphprune.data import Dataset
-from graphprune.splits import Augment, TensorSplit
+from graphprune.training.splits import Augment, TensorSplit
 
 
 def noise(n: int, channels: int, side: int) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from graphprune import report
+from graphprune.report import notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -67,13 +67,13 @@ def test_telltale_leaves_relative_paths_alone(text: str) -> None:
 
 @each_notebook
 def test_notebook_takes_the_profile_as_parameter(path: Path) -> None:
-    assert report.parameters(path)["profile"] == "laptop"
+    assert notebook.parameters(path)["profile"] == "laptop"
 
 
-@pytest.mark.parametrize("profile", [name for name in report.profiles() if name != "laptop"])
+@pytest.mark.parametrize("profile", [name for name in notebook.profiles() if name != "laptop"])
 def test_profile_fits_the_notebooks_it_names(profile: str) -> None:
-    named = report.notebooks(profile)
+    named = notebook.notebooks(profile)
     assert set(named) <= {path.stem for path in NOTEBOOKS}
-    assert [report.settings(ROOT / "notebooks" / f"{stem}.ipynb", profile)["profile"] for stem in named] == [profile] * len(
+    assert [notebook.settings(ROOT / "notebooks" / f"{stem}.ipynb", profile)["profile"] for stem in named] == [profile] * len(
         named
     )

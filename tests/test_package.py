@@ -1,8 +1,9 @@
-"""The house: imports point down, and importing the package is light."""
+"""The house: wings stand on floors, imports point down, and importing the package is light."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,77 +11,72 @@ import pytest
 import graphprune
 
 LIB = Path(graphprune.__file__).parent
-FLOORS = [
-    {"correlation", "fitting"},
-    {"checks", "correlation", "files", "provenance"},
-    {
-        "description",
-        "labels",
-        "networks",
-        "bees",
-        "recipe",
-        "layout",
-        "ordering",
-        "parts",
-        "tables",
-        "convolution",
-        "rewards",
-    },
-    {"runtime", "tally", "copying", "best"},
-    {"artifacts", "call", "figures", "jobs"},
-    {"shapes", "tabular"},
-    {"splits", "models", "checkpoint"},
-    {"data", "layers", "movement", "course", "paper"},
-    {"rules"},
-    {"propagation"},
-    {"graph", "ranking", "replay"},
-    {"cutting", "slider", "space"},
-    {"tracing"},
-    {"proving"},
-    {"coupling", "costs"},
-    {"pruning", "importance", "train"},
-    {"encoder", "base", "observation", "evaluator", "budget"},
-    {"scorer", "window", "elimination", "environment"},
-    {"ranker", "agent", "rivals", "contrast", "trial", "cone", "regression", "ascent", "shares"},
-    {"funnel", "proof", "terms", "rankers", "census", "surrogate"},
-    {"search", "arms", "exact", "learners", "proxies", "nested"},
-    {"reproduce", "hive", "means", "distilled"},
-    {"entrants", "desk"},
-    {"contest"},
-    {"report"},
-    {"publishing"},
-    {"__main__"},
+FLOORS = [  # a wing imports itself and the floors below it; what stands at the top of the package imports anything
+    {"runs"},
+    {"graph"},
+    {"training"},
+    {"pruning"},
+    {"encoders", "rl"},
+    {"search", "exact", "ranking"},
+    {"studies", "report"},
 ]
-FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-LATE = {("graph", "coupling")}  # inside the function: trace is the graph's constructor
+FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+FILES = sorted(LIB.rglob("*.py"))
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file below the package, "graph.rules.labels"; a wing's `__init__` goes by the wing's name."""
+    return ".".join(path.relative_to(LIB).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module(path): path for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
-    """The package's modules that a module imports when it is run (not those imported for type annotations only)."""
-    tree = ast.parse(path.read_text())
-    guarded = {
-        id(n)
-        for top in tree.body
-        if isinstance(top, ast.If) and "TYPE_CHECKING" in ast.unparse(top.test)
-        for n in ast.walk(top)
-    }
+    """The package's modules that a file imports: anywhere in it, for type annotations as well."""
     found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in guarded:
-            if node.module == "graphprune":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("graphprune."):
-                found.add(node.module.split(".")[1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import; write graphprune.wing.module"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("graphprune."):
+                parts = name.split(".")[1:]
+                while parts and ".".join(parts) not in MODULES:
+                    parts.pop()
+                found.add(".".join(parts))
     return found
 
 
-@pytest.mark.parametrize("path", sorted(LIB.glob("*.py")), ids=lambda path: path.stem)
-def test_imports_point_down(path: Path) -> None:
-    if path.stem == "__init__":
-        return
-    assert path.stem in FLOOR, f"say on which floor {path.name} stands"
-    upward = {name for name in imported(path) if FLOOR[name] >= FLOOR[path.stem] and (path.stem, name) not in LATE}
-    assert upward == set()
+def wing(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_every_folder_is_a_wing_with_a_floor() -> None:
+    assert {path.parent.name for path in LIB.glob("*/__init__.py")} == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if wing(name) in FLOOR])
+def test_a_wing_imports_itself_and_lower_floors_only(name: str) -> None:
+    others = {wing(other) for other in imported(MODULES[name])} - {wing(name)}
+    assert others <= FLOOR.keys(), "the library's modules import each other from their homes"
+    assert {other for other in others if FLOOR[other] >= FLOOR[wing(name)]} == set()
+
+
+def test_there_is_no_import_circle() -> None:
+    order = TopologicalSorter({name: imported(path) - {name} for name, path in MODULES.items()})
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(f"an import circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_top_of_the_package_holds_no_method() -> None:
+    assert {path.name for path in LIB.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
 def test_the_package_is_light_to_import() -> None:
@@ -95,3 +91,11 @@ def test_every_public_name_is_there() -> None:
     assert set(graphprune.__all__) <= set(dir(graphprune))
     with pytest.raises(AttributeError, match="module 'graphprune' has no attribute 'prnue'"):
         graphprune.prnue  # noqa: B018
+
+
+def test_a_public_module_is_the_one_at_its_home() -> None:
+    import graphprune.train
+    import graphprune.training.train
+
+    assert graphprune.train is graphprune.training.train
+    assert graphprune.train.__spec__.name == "graphprune.training.train"

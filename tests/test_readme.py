@@ -13,7 +13,7 @@ from dask_cluster import cluster
 
 import graphprune
 from graphprune.__main__ import _parser, _value
-from graphprune.report import settings
+from graphprune.report.notebook import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))

@@ -1,202 +1,90 @@
-"""graphprune: a network as a graph, its channels pruned for real, the cost shown with honest numbers.
+"""graphprune: look at a network as a graph, prune its channels for real, and see in honest numbers what that costs.
+
+Start here: `trace` a network, score its channels (`importance`), decide which to keep, `prune`, compare `cost` and `latency`.
 
 >>> import torch, graphprune
->>> model, image = graphprune.models.build("resnet20", num_classes=10, in_channels=3), torch.zeros(1, 3, 32, 32)
->>> graph = graphprune.trace(model, image)
->>> keep = graphprune.keep_from_rates(graph, [5] * len(graph.groups), graphprune.importance.l1(model, graph))
+>>> model = graphprune.models.build("resnet20", num_classes=10, in_channels=3)
+>>> graph = graphprune.trace(model, torch.zeros(1, 3, 32, 32))
+>>> scores = graphprune.importance.l1(model, graph)
+>>> keep = graphprune.keep_from_rates(graph, [5] * len(graph.groups), scores)  # 5 tenths of every group go
 >>> small = graphprune.prune(model, graph, keep)
->>> graphprune.cost(model, image), graphprune.cost(small, image)
-(Cost(macs=40813184, params=272474), Cost(macs=10314048, params=68786))
+>>> graphprune.cost(small, torch.zeros(1, 3, 32, 32)).params < graphprune.cost(model, torch.zeros(1, 3, 32, 32)).params
+True
+
+Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `search`, `exact`, `ranking`, `studies`,
+`report` and `runs`. What most users need stands here under its own name, wherever its home is, and is loaded on first use.
 """
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from graphprune import (
-        agent,
-        arms,
-        artifacts,
-        ascent,
-        base,
-        bees,
-        budget,
-        census,
-        contest,
-        contrast,
-        costs,
-        data,
-        distilled,
-        encoder,
-        environment,
-        evaluator,
-        exact,
-        figures,
-        funnel,
-        graph,
-        importance,
-        learners,
-        means,
-        models,
-        observation,
-        proxies,
-        pruning,
-        rankers,
-        ranking,
-        replay,
-        rewards,
-        rivals,
-        runtime,
-        scorer,
-        search,
-        slider,
-        space,
-        tabular,
-        train,
-        trial,
-        window,
-    )
-    from graphprune.costs import Cost, CostModel, cost, latency
-    from graphprune.encoder import GraphEncoder
-    from graphprune.environment import PruningEnv
-    from graphprune.graph import ChannelGraph, trace
-    from graphprune.pruning import load_pruned, masked, prune, round_keep, save_pruned
-    from graphprune.scorer import Scorer
-    from graphprune.space import RateSpace, keep_from_rates
+_WINGS = ("encoders", "exact", "graph", "pruning", "ranking", "report", "rl", "runs", "search", "studies", "training")
 
-# Loaded on first use, so that `import graphprune` does not import PyTorch Geometric, pandas and the like.
-_HOME = {
-    "trace": "graph",
-    "ChannelGraph": "graph",
-    "prune": "pruning",
-    "round_keep": "pruning",
-    "masked": "pruning",
-    "save_pruned": "pruning",
-    "load_pruned": "pruning",
-    "Cost": "costs",
-    "CostModel": "costs",
-    "cost": "costs",
-    "latency": "costs",
-    "RateSpace": "space",
-    "keep_from_rates": "space",
-    "GraphEncoder": "encoder",
-    "PruningEnv": "environment",
-    "Scorer": "scorer",
-}
+# Home -> the public names that live there: modules of a wing, and objects of a module.
 _MODULES = {
-    "agent",
-    "arms",
-    "artifacts",
-    "ascent",
-    "base",
-    "bees",
-    "budget",
-    "census",
-    "contest",
-    "contrast",
-    "costs",
-    "data",
-    "distilled",
-    "encoder",
-    "environment",
-    "evaluator",
-    "exact",
-    "figures",
-    "funnel",
-    "graph",
-    "importance",
-    "learners",
-    "means",
-    "models",
-    "observation",
-    "proxies",
-    "pruning",
-    "rankers",
-    "ranking",
-    "replay",
-    "rewards",
-    "rivals",
-    "runtime",
-    "scorer",
-    "search",
-    "slider",
-    "space",
-    "tabular",
-    "train",
-    "trial",
-    "window",
+    "encoders": ("contrast",),
+    "pruning": ("importance",),
+    "report": ("figures",),
+    "rl": ("agent", "environment"),
+    "studies": ("tabular",),
+    "training": ("data", "models", "train"),
 }
+_OBJECTS = {
+    "encoders.encoder": ("GraphEncoder",),
+    "encoders.scorer": ("Scorer",),
+    "graph.channel_graph": ("ChannelGraph",),
+    "graph.groups": ("trace",),
+    "pruning.channels": ("masked", "prune", "round_keep"),
+    "pruning.cost": ("Cost", "CostModel", "cost"),
+    "pruning.files": ("load_pruned", "save_pruned"),
+    "pruning.latency": ("latency",),
+    "pruning.masks": ("keep_from_rates",),
+    "pruning.rates": ("RateSpace",),
+    "rl.environment": ("PruningEnv",),
+}
+_MODULE_HOME = {name: f"graphprune.{wing}.{name}" for wing, names in _MODULES.items() for name in names}
+_OBJECT_HOME = {name: f"graphprune.{module}" for module, names in _OBJECTS.items() for name in names}
 
-__all__ = [
-    "ChannelGraph",
-    "Cost",
-    "CostModel",
-    "GraphEncoder",
-    "PruningEnv",
-    "RateSpace",
-    "Scorer",
-    "agent",
-    "arms",
-    "artifacts",
-    "ascent",
-    "base",
-    "bees",
-    "budget",
-    "census",
-    "contest",
-    "contrast",
-    "cost",
-    "costs",
-    "data",
-    "distilled",
-    "encoder",
-    "environment",
-    "evaluator",
-    "exact",
-    "figures",
-    "funnel",
-    "graph",
-    "importance",
-    "keep_from_rates",
-    "latency",
-    "learners",
-    "load_pruned",
-    "masked",
-    "means",
-    "models",
-    "observation",
-    "proxies",
-    "prune",
-    "pruning",
-    "rankers",
-    "ranking",
-    "replay",
-    "rewards",
-    "rivals",
-    "round_keep",
-    "runtime",
-    "save_pruned",
-    "scorer",
-    "search",
-    "slider",
-    "space",
-    "tabular",
-    "trace",
-    "train",
-    "trial",
-    "window",
-]
+__all__ = sorted([*_WINGS, *_MODULE_HOME, *_OBJECT_HOME])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _WINGS:
         return import_module(f"graphprune.{name}")
-    if name in _HOME:
-        return getattr(import_module(f"graphprune.{_HOME[name]}"), name)
+    if name in _MODULE_HOME:
+        return import_module(_MODULE_HOME[name])
+    if name in _OBJECT_HOME:
+        return getattr(import_module(_OBJECT_HOME[name]), name)
     raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return [*__all__, "__version__"]
+
+
+class _PublicModules(MetaPathFinder, Loader):
+    """Makes `import graphprune.train` and `from graphprune.train import fit` find the module at its home."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == "graphprune" and name in _MODULE_HOME else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(_MODULE_HOME[spec.name.partition(".")[2]])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has been executed at its home; there only its own spec is put back."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_PublicModules())

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from graphprune import publishing, report
+from graphprune.report import notebook
+from graphprune.report import publish as publishing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.call(options)
-    except report.NotebookFailed as error:
+    except notebook.NotebookFailed as error:
         print(error, file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError) as error:
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(call=_publish)
 
     for command in (run, compare, publish):
-        command.add_argument("--profile", default=report.LAPTOP, help="default: %(default)s")
+        command.add_argument("--profile", default=notebook.LAPTOP, help="default: %(default)s")
 
     table = commands.add_parser("tabular", help="measure a table of true accuracies into reports/tabular (resumable)")
     table.add_argument("name", metavar="NAME", help="digits, digits_resnet8 or cifar10")
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     os.environ.setdefault("GRAPHPRUNE_QUIET", "1")  # a progress bar would be stored in the executed notebook
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, whatever else is installed
-    report.run(options.notebook, options.profile, {name: _value(text) for name, text in options.parameters})
+    notebook.run(options.notebook, options.profile, {name: _value(text) for name, text in options.parameters})
 
 
 def _value(text: str) -> Any:
@@ -94,7 +95,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 def _tabular(options: argparse.Namespace) -> None:
-    from graphprune import contest  # here, as it imports much
+    from graphprune.studies import contest  # here, as it imports much
 
     print(f"wrote {contest.build(options.name)}")
 
@@ -102,21 +103,21 @@ def _tabular(options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     if options.recipe == "desk":
         return _desk(options)
-    from graphprune import reproduce  # here, as it imports much
+    from graphprune.studies import reproduction  # here, as it imports much
 
     if only := [f"--{name}" for name in ("seeds", "removed", "arms") if getattr(options, name)]:
         raise ValueError(f"{only[0]}: recipe desk alone has it, not {options.recipe!r}")
     if options.publish and options.recipe != "paper":
         raise ValueError(f"--publish: reports/paper holds rows of --recipe paper and desk alone, not of {options.recipe!r}")
     limits = (options.minutes, options.folder, options.data, options.n_jobs)
-    outcome = reproduce.reproduce(options.table, options.net, options.recipe, *limits)
-    print(reproduce.markdown(outcome), end="")
+    outcome = reproduction.reproduce(options.table, options.net, options.recipe, *limits)
+    print(reproduction.markdown(outcome), end="")
     if options.publish:
-        print("\n".join(f"wrote {path}" for path in reproduce.publish(outcome, options.table, options.net)))
+        print("\n".join(f"wrote {path}" for path in reproduction.publish(outcome, options.table, options.net)))
 
 
 def _desk(options: argparse.Namespace) -> None:
-    from graphprune import desk  # here, as it imports much
+    from graphprune.studies import desk  # here, as it imports much
 
     if options.table != "table3":
         raise ValueError(f"table={options.table!r}: recipe desk has table3 alone")

@@ -1,0 +1,5 @@
+"""The best configuration of all, with proof, where every candidate would take too long (chapter 3)."""
+
+from graphprune.exact.solve import Optimum, optimum
+
+__all__ = ["Optimum", "optimum"]

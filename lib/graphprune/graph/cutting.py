@@ -1,0 +1,140 @@
+"""Slices cut out of a network's tensors, and its modules' sizes mended: the mechanics of pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.parts import Parts, named_modules, named_tensors
+from graphprune.graph.weightless import light, like, twin
+
+Places = Mapping[tuple[str, int], Tensor]
+"""(tensor, dim) -> the indices that stay along that dimension."""
+
+BLOCK = 1 << 20
+"""Elements of a large tensor cut at a time: they fit the cache."""
+
+
+def kept_places(graph: ChannelGraph, kept: Tensor) -> Places:
+    """What a mask over all atoms, (num_atoms,) bool, leaves of each site."""
+    stays = kept_classes(graph, kept)
+    distinct = {id(site.atoms): site.atoms for site in graph.sites}
+    found = {key: stays[atoms].nonzero().flatten() for key, atoms in distinct.items()}
+    return {(site.tensor, site.dim): found[id(site.atoms)] for site in graph.sites}
+
+
+def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
+    """(classes + 1,) bool, indexed by a site's atoms: frozen classes and -1 (the last entry) always stay."""
+    stays = torch.ones(graph.num_classes + 1, dtype=torch.bool)
+    stays[: graph.num_atoms] = kept.cpu()
+    return stays
+
+
+def cut(module: nn.Module, places: Places) -> nn.Module:
+    """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
+    tensors = named_tensors(module)
+    swap = smaller_tensors(tensors, places)
+    owners = owners_of(tensors, swap)
+    small = twin(module, {key: like(old, new) for key, (old, new) in swap.items()})
+    modules = named_modules(small)
+    for path in owners:
+        mend(modules[path])
+    return small
+
+
+def cut_parts(parts: Parts, places: Places) -> Parts:
+    """As `cut`, of a weightless network and for shapes only: a module that changes is copied, all else is shared."""
+    swap: dict[int, Any] = {key: new for key, (_, new) in smaller_tensors(parts.tensors, places).items()}
+    owners = owners_of(parts.tensors, swap)
+    tensors = {path: swap.get(id(tensor), tensor) for path, tensor in parts.tensors.items()}
+    touched = {path: module for path, module in parts.modules.items() if path in owners or module._modules}
+    changed = {path: light(module, swap) for path, module in touched.items()}
+    for path in owners & changed.keys():
+        mend(changed[path])
+    return replace(parts, modules={**parts.modules, **changed}, tensors=tensors)
+
+
+def smaller_tensors(tensors: Mapping[str, Tensor], places: Places) -> dict[int, tuple[Tensor, Tensor]]:
+    """id -> each tensor to cut, and what is left of it."""
+    dims: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), index in places.items():
+        dims.setdefault(name, {})[dim] = index
+    return {id(tensors[name]): (tensors[name], left_of(tensors[name], indices)) for name, indices in dims.items()}
+
+
+def owners_of(tensors: Mapping[str, Tensor], chosen: Container[int]) -> set[str]:
+    """The paths of the modules that hold some of these tensors (by id)."""
+    return {path.rpartition(".")[0] for path, tensor in tensors.items() if id(tensor) in chosen}
+
+
+def left_of(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+    """A tensor with only these slices; one dimension cut along two is the index of a `ChannelSelect`."""
+    return renumbered(tensor, indices) if 1 in indices and tensor.ndim == 1 else sliced(tensor, indices)
+
+
+def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+    """The tensor with only these slices, its memory its own. Rows go first: they are cheap, and leave less to go over."""
+    shape = list(tensor.shape)
+    if tensor.is_meta:
+        for dim, index in indices.items():
+            shape[dim] = index.numel()
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+    data = tensor.detach()
+    cuts = [(dim, index.to(data.device)) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
+    if len(cuts) == 2 and cuts[0][0] == 0 and data.numel() > BLOCK and data.device.type == "cpu":
+        return rows_and(data, cuts[0][1], *cuts[1])
+    for dim, index in cuts:
+        data = data.index_select(dim, index)
+    return data if cuts else data.clone()
+
+
+def rows_and(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
+    """These rows, and of them these slices: some rows at a time, so that they are still in cache when they are cut."""
+    shape = list(data.shape)
+    shape[0], shape[dim] = len(rows), len(index)
+    out, step = data.new_empty(shape), max(1, BLOCK // data[0].numel())
+    for block, part in zip(rows.split(step), out.split(step), strict=True):
+        torch.index_select(data.index_select(0, block), dim, index, out=part)
+    return out
+
+
+def renumbered(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+    """A `ChannelSelect` index over the kept channels: rows cut, values renumbered, -1 where the source is gone."""
+    rows, sources = (indices[dim].to(index.device) for dim in (0, 1))
+    if index.is_meta:
+        return index.new_empty(len(rows))
+    position = index.new_full((int(max(index.max(), sources.max())) + 2,), -1)  # the last is -1's own
+    position[sources] = torch.arange(len(sources), device=index.device)
+    return position[index[rows]]
+
+
+def mend(module: nn.Module) -> None:
+    """Bring a module's recorded sizes in line with its tensors."""
+    sizes: dict[str, int] = {}
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
+        wide, narrow = weight.shape[0], weight.shape[1]
+        groups, transposed = module.groups, module.transposed
+        if groups == module.in_channels and groups > 1:  # one input channel a group: groups go
+            groups = wide if transposed else wide // (module.out_channels // groups)
+        inputs, outputs = (wide, narrow * groups) if transposed else (narrow * groups, wide)
+        sizes = {"in_channels": inputs, "out_channels": outputs, "groups": groups}
+    elif isinstance(module, nn.Linear):
+        outputs, inputs = module.weight.shape
+        sizes = {"in_features": inputs, "out_features": outputs}
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        groups = module.num_groups * len(weight) // module.num_channels
+        sizes = {"num_groups": groups, "num_channels": len(weight)}
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        sized = weight if weight is not None else module.running_mean
+        sizes = {"num_features": len(sized)} if sized is not None else {}
+    elif isinstance(module, nn.PReLU):
+        sizes = {"num_parameters": module.weight.numel()}
+    for name, size in sizes.items():
+        if getattr(module, name) != size:
+            setattr(module, name, size)

@@ -1,0 +1,266 @@
+"""From labels to groups: which channels must live or die together, and which cannot go at all.
+
+A connected component of tied labels is an atom; atoms that lie in the same places of the same tensors form a group. Before a
+group is offered, `trace` prunes a weightless copy of the network and carries the kept labels through it, so that every `keep`
+over the graph's groups can be honoured.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from graphprune.graph.channel_graph import ChannelGraph, Group, Node, Site
+from graphprune.graph.parts import Parts, named_modules, parts_of
+from graphprune.graph.rules.labels import counted, varying
+from graphprune.graph.rules.operation import tensors
+from graphprune.graph.rules.propagation import Record
+from graphprune.graph.tracing import as_inputs, propagate, symbolic
+from graphprune.graph.verification import probe
+from graphprune.graph.weightless import on_meta
+
+if TYPE_CHECKING:
+    pass
+
+
+def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
+    """See `graphprune.graph.trace`."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    inputs = as_inputs(example_input)
+    shell = on_meta(model)
+    skeleton = symbolic(shell)
+    parts = parts_of(shell, skeleton)
+    record = propagate(parts, skeleton, inputs)
+    training = training_heads(parts, skeleton, inputs, record)
+    parts = parts_of(shell, skeleton, training) if training else parts
+    reach: Counter[str] = Counter()  # node -> how often it was in trouble
+    for _ in range(100):
+        graph = assemble(record, shell, skeleton, training, inputs)
+        trouble = probe(graph, parts)
+        if trouble is None:
+            return graph
+        node, reason = trouble
+        reach[node] += 1
+        for name in upstream([skeleton, training], node, reach[node]):
+            for labels in tensors(record.entering.get(name)):
+                record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
+    raise ValueError("no set of groups was found that can be pruned safely: please report this network")
+
+
+def upstream(skeletons: Iterable[fx.Graph | None], name: str, steps: int) -> set[str]:
+    """A node and what it reads, this many steps up: what may have caused the trouble that showed there."""
+    found: set[str] = set()
+    for skeleton in skeletons:
+        nodes = {node for node in skeleton.nodes if node.name == name} if skeleton else set()
+        for _ in range(steps):
+            found.update(node.name for node in nodes)
+            nodes = {source for node in nodes for source in node.all_input_nodes}
+    return found
+
+
+def training_heads(parts: Parts, skeleton: fx.Graph, inputs: tuple[Tensor, ...], record: Record) -> fx.Graph | None:
+    """Layers that only training mode reaches (auxiliary classifiers): traced in that mode, and added to the record.
+
+    Returns:
+        The network traced in training mode, or None if it reaches no other parameters.
+
+    Warns:
+        UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
+    """
+    idle = unread(parts, skeleton)
+    if not idle:
+        return None
+    try:
+        training = symbolic(parts.root, training=True)
+        parts = parts_of(parts.root, training)
+        if idle <= unread(parts, training):
+            return None
+        extra = propagate(parts, training, inputs, record.continued())
+    except Exception as error:
+        found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
+        message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {error}"
+        warnings.warn(message, stacklevel=4)
+        return None
+    place = {layer.name: index for index, layer in enumerate(record.layers)}
+    new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
+    for layer in extra.layers:
+        if layer.name in new:
+            place[layer.name] = len(record.layers)
+            record.layers.append(layer)
+    names = [(extra.layers[source].name, extra.layers[target].name) for source, target in extra.edges]
+    record.edges += [(place[source], place[target]) for source, target in names if target in new and source in place]
+    record.entering.update(extra.entering)
+    return training
+
+
+def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
+    """The parameters that a traced network does not read, by the first of their names."""
+    found = {id(parts.tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
+    for called in parts.modules.values():
+        for module in named_modules(called).values() if called._modules else (called,):
+            found.update(map(id, module._parameters.values()))
+    own = {name: tensor for name, tensor in parts.tensors.items() if isinstance(tensor, nn.Parameter)}
+    return {name for name, tensor in own.items() if id(tensor) not in found and parts.canonical[name] == name}
+
+
+# groups -----------------------------------------------------------------------------------------------------------
+
+
+def assemble(
+    record: Record,
+    shell: nn.Module,
+    skeleton: fx.Graph,
+    training: fx.Graph | None,
+    inputs: tuple[Tensor, ...],
+) -> ChannelGraph:
+    """Resolve ties and freezes into atoms and groups, and number everything."""
+    sites = {**record.sites, **element_sites(record)}
+    classes = np.append(record.ledger.classes(), -1)  # -1, nothing to prune, stays -1
+    count = int(classes.max()) + 1
+    why = np.full(count + 1, -1)  # of each class the reason it is frozen, an index
+    reasons = [reason for _, reason in record.ledger.reasons]
+    for index in reversed(range(len(reasons))):  # the first reason found is the one told
+        why[classes[record.ledger.reasons[index][0]]] = index
+    columns: dict[bytes, np.ndarray] = {}
+    alike: dict[tuple[str, int], bytes] = {}  # site -> its column: many have equal classes
+    read: dict[int, bytes] = {}  # and many of those the same labels
+    for key, labels in sites.items():
+        if id(labels) not in read:
+            found = classes[labels.numpy()]
+            read[id(labels)] = found.tobytes()
+            columns[read[id(labels)]] = found
+        alike[key] = read[id(labels)]
+    members = group_classes(columns.values(), why, count)
+    reasons.append("all its channels are tied together, so none of them can go")
+    why[[int(group[0]) for group in members if len(group) == 1]] = len(reasons) - 1
+    members = [group for group in members if len(group) > 1]
+    order = np.concatenate([*members, np.flatnonzero(why >= 0)])
+    number = np.full(count + 1, -1)
+    number[order] = np.arange(len(order))
+    final = {key: torch.from_numpy(number[found]) for key, found in columns.items()}
+    frozen = {}
+    number[order[sum(map(len, members)) :]] = -1  # from here on the atoms alone
+    produced = []
+    for layer in record.layers:
+        found = classes[layer.labels.numpy()]
+        produced.append(number[found])
+        stuck = why[found[why[found] >= 0][:1]]
+        if len(stuck) and layer.kind in {"conv", "fc"}:
+            frozen[layer.name] = reasons[int(stuck[0])]
+    nodes = [
+        Node(layer.name, layer.kind, len(numbered), tuple(numbered.tolist()))
+        for layer, numbered in zip(record.layers, produced, strict=True)
+    ]
+    return ChannelGraph(
+        nodes=tuple(nodes),
+        edge_index=torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous(),
+        groups=name_groups(nodes, produced, members),
+        frozen=frozen,
+        sites=tuple(Site(tensor, dim, final[column]) for (tensor, dim), column in alike.items()),
+        shell=shell,
+        skeleton=skeleton,
+        training=training,
+        example=inputs,
+    )
+
+
+def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
+    """Sites of parameters used as operands: the one dimension along which their elements' classes differ.
+
+    Where they differ along several, or the parameter is read as a weight too, its elements are frozen.
+    """
+    for (name, _), labels in record.sites.items():
+        if name in record.opaque:
+            record.ledger.freeze(labels, f"the parameter '{name}' is also read by an operation that is not known")
+    classes = record.ledger.classes() if record.elements else np.zeros(0, np.int64)
+    sites = {}
+    for name, labels in record.elements.items():
+        found = torch.from_numpy(classes[labels.numpy()])
+        dims = varying(found)
+        shared = any(tensor == name for tensor, _ in record.sites)
+        if len(dims) == 1 and not shared:
+            sites[name, dims[0]] = labels.movedim(dims[0], 0).reshape(labels.shape[dims[0]], -1)[:, 0]
+        else:
+            record.ledger.freeze(labels, f"the parameter '{name}' ties it in more than one dimension")
+    return sites
+
+
+def group_classes(columns: Iterable[np.ndarray], why: np.ndarray, count: int) -> list[np.ndarray]:
+    """Unfrozen classes that lie in the same sites equally often, in order of first appearance.
+
+    Args:
+        columns: for each site the classes of its slices, -1 = nothing to prune; equal ones once.
+        why: (count + 1,), -1 for a class that is not frozen.
+    """
+    columns = [found[found >= 0] for found in columns]
+    if not columns:
+        return []
+    kind, kinds = np.zeros(count, np.int64), 1  # classes of one kind are alike in the columns so far
+    for found in columns:
+        touched, times = counted(found)
+        before = kind[touched] * (len(found) + 1) + times
+        if len(before) and (before == before[0]).all():  # mostly all of a kind, as often
+            kind[touched], kinds = kinds, kinds + 1
+        else:
+            different, which = np.unique(before, return_inverse=True)
+            kind[touched] = kinds + which
+            kinds += len(different)
+    seen = np.concatenate(columns)
+    first = np.full(count, len(seen))
+    first[seen[::-1]] = np.arange(len(seen))[::-1]  # of a repeated index the last assignment stands
+    free = np.flatnonzero((first < len(seen)) & (why[:count] < 0))
+    free = free[np.argsort(first[free])]
+    _, start, group = np.unique(kind[free], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(start))[group]
+    return np.split(free[np.argsort(rank, kind="stable")], np.cumsum(np.bincount(rank))[:-1]) if len(free) else []
+
+
+def name_groups(nodes: Iterable[Node], produced: Iterable[np.ndarray], members: list[np.ndarray]) -> tuple[Group, ...]:
+    """Name the groups after their first producing layers. produced: the nodes' atoms."""
+    owner = np.repeat(np.arange(len(members)), [len(group) for group in members])
+    layers: list[dict[str, int]] = [{} for _ in members]
+    for node, atoms in zip(nodes, produced, strict=True):
+        if node.kind in {"conv", "fc"} and ":" not in node.name:
+            channels = np.bincount(owner[atoms[atoms >= 0]])
+            for index in np.flatnonzero(channels).tolist():
+                layers[index][node.name] = int(channels[index])
+    groups: list[Group] = []
+    taken: set[str] = set()
+    for group, producers in zip(members, layers, strict=True):
+        base = name = next(iter(producers), "parameter")
+        while name in taken:
+            name = f"{base}#{sum(t.partition('#')[0] == base for t in taken) + 1}"
+        taken.add(name)
+        groups.append(Group(name, len(group), tuple(producers), sum(producers.values())))
+    return tuple(groups)
+
+
+def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
+    """Trace a network into its channel graph.
+
+    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.coupling`).
+
+    Args:
+        model: any network `torch.fx` can trace. It is not changed.
+        example_input: a tensor (B, C, H, W), or a tuple of the forward's tensors. Only shapes and dtypes are used, so zeros
+            serve; the smallest input the network accepts is the fastest.
+
+    Raises:
+        TypeError: `model` is no module, or `example_input` no tensor.
+        ValueError: the network rejects the input, or cannot be traced; the message names the line and the remedy.
+
+    >>> import torch, graphprune
+    >>> net = graphprune.models.tiny_cnn()
+    >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
+    'conv1'
+    """
+    from graphprune.graph.groups import channel_graph
+
+    return channel_graph(model, example_input)

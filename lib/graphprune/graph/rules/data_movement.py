@@ -1,0 +1,265 @@
+"""What elementwise and data-moving operations do to channel labels.
+
+Moving operations are executed on the labels themselves. What needs a rule is what a smaller size would break: sizes written in
+the model's code, cuts into equal parts, fixed positions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphprune.graph.rules.labels import compact, first_along, same, varies, varying
+from graphprune.graph.rules.operation import Call, as_dims, freeze_along, tensors, unknown
+from graphprune.graph.rules.output_shapes import broadcast
+
+if TYPE_CHECKING:
+    from graphprune.graph.rules.propagation import Propagation
+
+
+# elementwise ----------------------------------------------------------------------------------------------------------
+
+
+def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
+    """Labels of an elementwise operation on two operands: what is aligned is tied.
+
+    A dimension along which one operand's labels vary and the other one has a size but no varying labels is a constant of
+    that size (a literal mask, padding): it cannot follow, so that size stays.
+    """
+    if same(a, b):
+        return a if a.shape == b.shape else a.expand(broadcast(a.shape, b.shape))
+    ndim = max(a.ndim, b.ndim)
+    a, b = (t.reshape((1,) * (ndim - t.ndim) + tuple(t.shape)) if t.ndim < ndim else t for t in (a, b))
+    reason = f"{what} combines it with a tensor of fixed size"
+    vary_a, vary_b = set(varying(a)), set(varying(b))
+    for dim in vary_a - vary_b:
+        a = hold_size(run, a, b, dim, reason)
+    for dim in vary_b - vary_a:
+        b = hold_size(run, b, a, dim, reason)
+    full_a, full_b = torch.broadcast_tensors(a, b)
+    if vary_a & vary_b:
+        run.ledger.tie(full_a, full_b, reason)
+    lead, rest = (full_a, full_b) if vary_a or not vary_b else (full_b, full_a)
+    small_lead, small_rest = torch.broadcast_tensors(compact(lead), compact(rest))
+    return torch.where(small_lead >= 0, small_lead, small_rest).expand(full_a.shape)
+
+
+def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
+    """Labels that meet a tensor which has a size along `dim`, but no labels that vary."""
+    if other.shape[dim] == 1:
+        return labels
+    first = run.ledger.collapse(labels, [dim], reason)
+    return first.expand(labels.shape) if varying(first) else labels
+
+
+def elementwise(run: Propagation, call: Call) -> Tensor:
+    """Any operation that treats each element alone: one operand passes, several are combined."""
+    labels, *rest = call.operands
+    for other in rest:
+        labels = combine(run, labels, other, call.what)
+    return labels
+
+
+# data movement --------------------------------------------------------------------------------------------------------
+
+
+def execute(run: Propagation, call: Call) -> Any:
+    """Run the operation itself on the labels."""
+    try:
+        if isinstance(call.op, str):
+            return getattr(call.x, call.op)(*call.args[1:], **call.kwargs)
+        return call.op(*call.args, **call.kwargs)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return unknown(run, call)
+
+
+def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
+    """A dimension whose size is written in the model's code must keep that size.
+
+    If other dimensions tell the labels apart, tie along it: whole rows go and the size stays. Else freeze.
+    """
+    if not varies(labels, dim):
+        return
+    first = first_along(compact(labels), [dim])
+    reason = f"{what} fixes a size in the model's code"
+    if varying(first):
+        run.ledger.tie(first, labels, reason)
+    else:
+        run.ledger.freeze(labels, reason)
+
+
+def reshape(run: Propagation, call: Call) -> Tensor:
+    """view, reshape: dimensions given as literal numbers hold their size."""
+    raw = call.node.args[1:]
+    sizes = list(raw[0]) if len(raw) == 1 and isinstance(raw[0], list | tuple) else list(raw)
+    if not sizes:
+        sizes = list(call.raw(1, "shape") or call.raw(1, "size") or [])
+    labels = call.x.reshape(call.out.shape)
+    for dim, size in enumerate(sizes):
+        if isinstance(size, int) and size != -1 and len(sizes) == labels.ndim:
+            hold_literal(run, labels, dim, call.what)
+    return labels
+
+
+def unflatten(run: Propagation, call: Call) -> Tensor:
+    labels = call.x.reshape(call.out.shape)
+    if call.is_module:
+        dim, sizes = call.op.dim % call.x.ndim, list(call.op.unflattened_size)
+    else:
+        dim, sizes = call.get(1, "dim") % call.x.ndim, list(call.raw(2, "sizes"))
+    for step, size in enumerate(sizes):
+        if isinstance(size, int) and size != -1:
+            hold_literal(run, labels, dim + step, call.what)
+    return labels
+
+
+def expand(run: Propagation, call: Call) -> Any:
+    for dim, size in enumerate(call.out.shape[-call.x.ndim :]):
+        if varies(call.x, dim) and size == call.x.shape[dim]:
+            raw: Any = call.node.args[1:]
+            sizes = raw[0] if len(raw) == 1 and isinstance(raw[0], list | tuple) else raw
+            given = sizes[len(sizes) - call.x.ndim + dim]
+            if isinstance(given, int) and given != -1:
+                run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
+    return call.x.expand(call.out.shape)
+
+
+def tie_parts(run: Propagation, x: Tensor, dim: int, parts: int, what: str) -> None:
+    """Equal parts of a dimension must stay equal: tie them by position."""
+    if not varies(x, dim):
+        return
+    small = compact(x).movedim(dim, 0)
+    if len(small) % parts:
+        run.ledger.freeze(x, f"{what} cuts it into unequal parts")
+        return
+    cut = small.reshape(parts, len(small) // parts, *small.shape[1:])
+    run.ledger.tie(cut[:1], cut, f"{what} cuts it into equal parts")
+
+
+def chunk(run: Propagation, call: Call) -> Any:
+    dim = call.get(2, "dim", 0) % call.x.ndim
+    tie_parts(run, call.x, dim, call.get(1, "chunks"), call.what)
+    return execute(run, call)
+
+
+def split(run: Propagation, call: Call) -> Any:
+    dim = call.get(2, "dim", 0) % call.x.ndim
+    name = "split_size" if "split_size" in call.kwargs else "split_size_or_sections"
+    raw = call.raw(1, name)
+    literal = any(isinstance(size, int) for size in (raw if isinstance(raw, list | tuple) else [raw]))
+    widths = {part.shape[dim] for part in call.out}
+    if varies(call.x, dim) and (literal or len(widths) > 1):
+        run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
+    else:
+        tie_parts(run, call.x, dim, len(call.out), call.what)
+    return execute(run, call)
+
+
+def unbind(run: Propagation, call: Call) -> Any:
+    freeze_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
+    return execute(run, call)
+
+
+def takes_everything(item: Any, size: int) -> bool:
+    """Whether an index, as written in the code, takes a whole dimension of this size, and of any smaller one.
+
+    A computed bound is no literal: it may shrink faster than what it bounds.
+    """
+    whole = isinstance(item, slice) and item.start in (None, 0) and item.step in (None, 1)
+    return whole and (item.stop is None or (isinstance(item.stop, int) and item.stop >= size))
+
+
+def getitem(run: Propagation, call: Call) -> Any:
+    """Indexing a tensor freezes labels that vary along an indexed dimension; taking an item of a tuple is free."""
+    container, index = call.args
+    if not isinstance(container, Tensor):
+        return container[index]
+    if tensors(index):
+        return unknown(run, call)
+    raw = call.raw(1, "index")
+    items = raw if isinstance(raw, tuple | list) else (raw,)
+    dim = 0
+    for item in items:
+        if item is Ellipsis:
+            dim += container.ndim - sum(i is not None and i is not Ellipsis for i in items)
+        elif item is not None:
+            if not takes_everything(item, container.shape[dim]) and varies(container, dim):
+                run.ledger.freeze(container, f"{call.what} picks fixed places of it")
+            dim += 1
+    return container[index]
+
+
+def select(run: Propagation, call: Call) -> Any:
+    freeze_along(run, call, [call.get(1, "dim") % call.x.ndim], "picks fixed places of it")
+    return execute(run, call)
+
+
+def roll(run: Propagation, call: Call) -> Any:
+    freeze_along(run, call, as_dims(call.get(2, "dims"), call.x.ndim), "shifts it by a fixed number")
+    return execute(run, call)
+
+
+def concatenate(run: Propagation, call: Call) -> Tensor:
+    """Labels follow one another; in the other dimensions the operands must go on having the same sizes."""
+    parts = call.get(0, "tensors")
+    dim = call.get(1, "dim", 0) % call.out.ndim
+    parts = [part for part in parts if part.ndim == call.out.ndim]
+    heads = [first_along(part, [dim]) for part in parts if part.shape[dim]]
+    if any(set(varying(part)) - {dim} for part in parts):
+        for head, part in zip(heads, parts, strict=True):
+            run.ledger.tie(heads[0], head, f"{call.what} joins it to a tensor of fixed size")
+            run.ledger.tie(head, part, f"{call.what} joins it to a tensor of fixed size")
+    ones = [compact(part).shape for part in parts]
+    free = [d for d in range(call.out.ndim) if d != dim and all(shape[d] == 1 for shape in ones)]
+    return torch.cat([first_along(part, free) for part in parts], dim).expand(call.out.shape)
+
+
+def stack(run: Propagation, call: Call) -> Any:
+    parts = call.get(0, "tensors")
+    for part in parts[1:]:
+        run.ledger.tie(parts[0], part, f"{call.what} stacks it with a tensor of fixed size")
+    return execute(run, call)
+
+
+def pad(run: Propagation, call: Call) -> Tensor:
+    """Padding within a map belongs to its channel; padding that adds channels adds unlabelled ones."""
+    amounts = list(call.op.padding if call.is_module else call.get(1, "pad"))
+    labels = call.x
+    for step in range(len(amounts) // 2):
+        dim = labels.ndim - 1 - step
+        before, after = amounts[2 * step], amounts[2 * step + 1]
+        if not varies(labels, dim):
+            shape = [call.out.shape[d] if d == dim else size for d, size in enumerate(labels.shape)]
+            labels = first_along(labels, [dim]).expand(shape)
+        elif before < 0 or after < 0:
+            run.ledger.freeze(labels, f"{call.what} crops it by a fixed number")
+            labels = F.pad(labels, [0, 0] * step + [before, after], value=-1)
+        else:
+            labels = F.pad(labels, [0, 0] * step + [before, after], value=-1)
+    return labels
+
+
+def collection(run: Propagation, call: Call) -> Any:
+    """A named tuple is built of what it is given."""
+    return call.op(*call.args, **call.kwargs)
+
+
+def channel_shuffle(run: Propagation, call: Call) -> Any:
+    groups = call.op.groups if call.is_module else call.get(1, "groups")
+    tie_parts(run, call.x, 1, groups, call.what)
+    sizes = call.x.shape
+    return call.x.reshape(sizes[0], groups, -1, *sizes[2:]).transpose(1, 2).reshape(sizes)
+
+
+def glu(run: Propagation, call: Call) -> Tensor:
+    """a * sigmoid(b), a and b the two halves."""
+    dim = (call.op.dim if call.is_module else call.get(1, "dim", -1)) % call.x.ndim
+    tie_parts(run, call.x, dim, 2, call.what)
+    return call.x.chunk(2, dim)[0]
+
+
+def flatten(run: Propagation, call: Call) -> Tensor:
+    return call.x.reshape(call.out.shape)

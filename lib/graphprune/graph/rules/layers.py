@@ -1,0 +1,235 @@
+"""What layers do to channel labels: producers and consumers, normalisation, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from graphprune.graph.rules.labels import along, compact, first_along, laid_along, varies, varying
+from graphprune.graph.rules.operation import Call, as_dims, freeze_along, others, unknown
+
+if TYPE_CHECKING:
+    from graphprune.graph.rules.propagation import Propagation
+
+
+# producers and consumers ----------------------------------------------------------------------------------------------
+
+
+def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
+    """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
+    x = call.x
+    if laid_along(x) in ([], [dim % x.ndim]):
+        return x.as_strided((x.shape[dim],), (x.stride(dim),))
+    return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
+
+
+def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
+    """The paths of the parameters that a producer applies: "" where there is no bias, None where one is computed."""
+    if call.is_module:
+        return f"{call.node.target}.weight", f"{call.node.target}.bias" if call.op.bias is not None else ""
+    return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
+
+
+def convolution(run: Propagation, call: Call) -> Any:
+    """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
+    weight, bias = weight_and_bias(call)
+    if weight is None or bias is None:
+        return unknown(run, call)
+    if call.is_module:
+        groups, transposed = call.op.groups, isinstance(call.op, _ConvTransposeNd)
+    else:
+        groups, transposed = call.get(6, "groups", 1), "transpose" in call.op.__name__
+    size = run.tensors[weight].shape
+    inputs = lengthwise(run, call, 1, "reads it across space")
+    outputs = _conv_labels(run, weight, size, inputs, groups, transposed)
+    if bias:
+        run.site(bias, 0, outputs)
+    per_position = size[0] if transposed else outputs.numel()
+    run.record.products[run.canonical[weight]] += (call.x if transposed else call.out).numel() / per_position
+    run.layer(weight.removesuffix(".weight"), "conv", outputs)
+    return along(outputs, 1, call.out.shape)
+
+
+def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
+    """Output labels of a convolution, its weight's sites noted.
+
+    Shapes: weight (out, in / groups, ...); transposed (in, out / groups, ...).
+    """
+    row, column = (1, 0) if transposed else (0, 1)
+    if groups == 1:
+        run.site(weight, column, inputs)
+        return run.produce(weight, row, size[row])
+    ordinary = run.seeds is not None and (run.canonical[weight], 1) in run.seeds  # was not depthwise before it was pruned
+    if len(inputs) == groups and not ordinary:  # one input channel a group: depthwise, with or without a multiplier
+        outputs = inputs.repeat_interleave(size[1] if transposed else size[0] // groups)
+        run.site(weight, 0, inputs if transposed else outputs)
+        return outputs
+    by_group = inputs.view(groups, -1)
+    run.ledger.tie(by_group[:1], by_group, f"the grouped convolution of {weight} reads it")
+    if transposed:
+        run.site(weight, 0, inputs)
+        return run.produce(weight, 1, size[1]).repeat(groups)
+    run.site(weight, 1, by_group[0])
+    outputs = run.produce(weight, 0, size[0])
+    run.ledger.tie(outputs.view(groups, -1)[:1], outputs.view(groups, -1), f"the grouped convolution of {weight}")
+    return outputs
+
+
+def linear(run: Propagation, call: Call) -> Any:
+    """Reads the last dimension, produces its own features there."""
+    weight, bias = weight_and_bias(call)
+    if weight is None or bias is None:
+        return unknown(run, call)
+    inputs = lengthwise(run, call, -1, "mixes the dimension it lies along")
+    run.site(weight, 1, inputs)
+    outputs = run.produce(weight, 0, call.out.shape[-1])
+    if bias:
+        run.site(bias, 0, outputs)
+    run.record.products[run.canonical[weight]] += call.out.numel() / call.out.shape[-1]
+    run.layer(weight.removesuffix(".weight"), "fc", outputs)
+    return along(outputs, -1, call.out.shape)
+
+
+def channel_select(run: Propagation, call: Call) -> Tensor:
+    """A fixed gather of channels reads and produces like a convolution; its index is cut and renumbered."""
+    index = f"{call.node.target}.index"
+    run.site(index, 1, lengthwise(run, call, 1, "reads it across space"))
+    return along(run.produce(index, 0, call.out.shape[1]), 1, call.out.shape)
+
+
+# normalisation --------------------------------------------------------------------------------------------------------
+
+
+def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
+    """An operation with a number of its own for every channel (dimension 1)."""
+    channels = lengthwise(run, call, 1, "treats its places alike")
+    for name in names:
+        if name:
+            run.site(name, 0, channels)
+    if kind:
+        first = next((name for name in names if name), None)
+        run.layer(first.rpartition(".")[0] if first else _path(call), kind, channels)
+    return call.x if laid_along(call.x) in ([], [1]) else along(channels, 1, call.out.shape)
+
+
+def _path(call: Call) -> str:
+    return str(call.node.target) if call.is_module else call.node.name
+
+
+def _own(call: Call, *names: str) -> list[str | None]:
+    """The module's parameters and buffers of these names that are there."""
+    return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
+
+
+def computed(run: Propagation, call: Call) -> bool:
+    """Whether a function gets anything but parameters beside its main operand: the labels of those would be lost."""
+    rest = [node for node in call.node.all_input_nodes if node is not call.raw(0, "input")]
+    return any(node.op != "get_attr" and isinstance(run.labels[node], Tensor) for node in rest)
+
+
+def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
+    names = ("running_mean", "running_var", "weight", "bias")
+    if call.is_module:
+        return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), kind)
+    if computed(run, call):
+        return unknown(run, call)
+    return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], kind)
+
+
+def batch_norm(run: Propagation, call: Call) -> Tensor:
+    return statistics_norm(run, call, "bn")
+
+
+def instance_norm(run: Propagation, call: Call) -> Tensor:
+    return statistics_norm(run, call, "norm")
+
+
+def group_norm(run: Propagation, call: Call) -> Tensor:
+    """Its statistics run over a norm group, so a norm group's channels live or die together."""
+    if computed(run, call):
+        return unknown(run, call)
+    if call.is_module:
+        groups, names = call.op.num_groups, _own(call, "weight", "bias")
+    else:
+        groups, names = call.get(1, "num_groups"), [call.tensor_name(2, "weight"), call.tensor_name(3, "bias")]
+    labels = channelwise(run, call, names, "norm")
+    channels = first_along(labels, others(labels, 1)).view(groups, -1)
+    if call.is_module:
+        run.ledger.tie(channels[:, :1], channels, f"{call.what} normalises over it")
+    else:
+        run.ledger.freeze(channels, f"{call.what} has a literal number of groups")
+    return labels
+
+
+def layer_norm(run: Propagation, call: Call) -> Tensor:
+    """Its statistics run over the last dimensions: removing a channel there would change the others."""
+    if computed(run, call):
+        return unknown(run, call)
+    shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
+    dims = range(call.x.ndim - len(shape), call.x.ndim)
+    run.ledger.collapse(call.x, dims, f"{call.what} normalises over it")
+    last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
+    run.layer(_path(call), "norm", last.expand(call.x.shape[-1]))
+    return call.x
+
+
+def local_response_norm(run: Propagation, call: Call) -> Tensor:
+    freeze_along(run, call, [1], "normalises across channels")
+    return call.x
+
+
+def prelu(run: Propagation, call: Call) -> Any:
+    """One slope for all channels, or one a channel."""
+    if call.is_module:
+        return call.x if call.op.num_parameters == 1 else channelwise(run, call, _own(call, "weight"), "")
+    name = call.tensor_name(1, "weight")
+    return channelwise(run, call, [name], "") if name and call.get(1, "weight").numel() > 1 else unknown(run, call)
+
+
+def softmax(run: Propagation, call: Call) -> Tensor:
+    """Normalises along a dimension: what lies there goes as a whole, or not at all."""
+    dim = call.op.dim if call.is_module else call.get(1, "dim")
+    if str(getattr(call.op, "__name__", "")) == "normalize":
+        dim = call.get(2, "dim", 1)
+    if not isinstance(dim, int | tuple):
+        return unknown(run, call)
+    return run.ledger.collapse(call.x, as_dims(dim, call.x.ndim), f"{call.what} normalises over it").expand(call.x.shape)
+
+
+# pooling, reduction ---------------------------------------------------------------------------------------------------
+
+
+def spatial(run: Propagation, call: Call) -> Any:
+    """Works within each channel's own map, whatever its new size."""
+    if call.x.ndim < 3 or not isinstance(call.out, Tensor):
+        return unknown(run, call)
+    dims = range(2, call.x.ndim)
+    return run.ledger.collapse(call.x, dims, f"{call.what} mixes places").expand(call.out.shape)
+
+
+def pooling(run: Propagation, call: Call) -> Any:
+    labels = spatial(run, call)
+    if isinstance(labels, Tensor):
+        channels = compact(labels)[:1].flatten(2)[0, :, 0]
+        run.layer(_path(call), "pool", channels.expand(labels.shape[1]))
+    return labels
+
+
+def reduction(run: Propagation, call: Call) -> Any:
+    """A sum, mean, maximum ... over dimensions."""
+    if not isinstance(call.out, Tensor):
+        return unknown(run, call)
+    x = call.x
+    dims = as_dims(call.get(1, "dim"), x.ndim)
+    keepdim = bool(call.get(2, "keepdim", False))
+    labels = run.ledger.collapse(x, dims, f"{call.what} reduces over it")
+    if any(varies(x, dim) for dim in dims) and not varying(labels):
+        labels = torch.full_like(labels, -1)
+    labels = labels.expand([1 if dim in dims else size for dim, size in enumerate(x.shape)])
+    if x.ndim == 4 and set(dims) == {2, 3} and str(getattr(call.op, "__name__", call.op)) in {"mean", "amax"}:
+        run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
+    return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])

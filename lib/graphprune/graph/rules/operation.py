@@ -1,0 +1,116 @@
+"""One executed operation of a traced network, as the rules see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+
+from graphprune.graph.rules.labels import unlabelled, varies
+
+if TYPE_CHECKING:
+    from graphprune.graph.rules.propagation import Propagation
+
+
+@dataclass(slots=True)
+class Call:
+    """One executed node, with label tensors in place of its tensor arguments.
+
+    Attributes:
+        node: the traced node.
+        op: the function, the method's name, or the module.
+        args, kwargs: the arguments, label tensors in place of tensors.
+        out: the result, as soon as it is known.
+    """
+
+    node: fx.Node
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any = None
+
+    @property
+    def is_module(self) -> bool:
+        return isinstance(self.op, nn.Module)
+
+    @property
+    def what(self) -> str:
+        """The operation as a reader of the model would name it."""
+        if self.is_module:
+            return f"{type(self.op).__name__} '{self.node.target}'"
+        return f"{getattr(self.op, '__name__', self.op)}() at '{self.node.name}'"
+
+    @property
+    def x(self) -> Tensor:
+        """The labels of the main operand."""
+        return self.args[0] if self.args else self.kwargs["input"]
+
+    def get(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or keyword."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    @property
+    def operands(self) -> list[Tensor]:
+        """The labels of all tensors that enter."""
+        return [*tensors(self.args), *tensors(self.kwargs)] if self.kwargs else tensors(self.args)
+
+    def option(self, position: int, name: str, default: Any = None) -> Any:
+        """A layer's option: the module's attribute, or the function's argument."""
+        return getattr(self.op, name, default) if self.is_module else self.get(position, name, default)
+
+    def raw(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument as written in the traced code: an `fx.Node` where it was computed, a literal where it was not."""
+        return self.node.args[position] if len(self.node.args) > position else self.node.kwargs.get(name, default)
+
+    def tensor_name(self, position: int, name: str) -> str | None:
+        """The path of the parameter or buffer passed as an argument, if it is passed as it is."""
+        raw = self.raw(position, name)
+        return str(raw.target) if isinstance(raw, fx.Node) and raw.op == "get_attr" else None
+
+
+Rule = Callable[["Propagation", Call], Any]
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in nested arguments, in order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, slice):
+        tree = (tree.start, tree.stop, tree.step)
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    found: list[Tensor] = []
+    for part in parts:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, tuple | list | dict | slice):
+            found += tensors(part)
+    return found
+
+
+def others(labels: Tensor, *dims: int) -> list[int]:
+    """All dimensions but these."""
+    kept = {dim % labels.ndim for dim in dims}
+    return [dim for dim in range(labels.ndim) if dim not in kept]
+
+
+def as_dims(dims: Any, ndim: int) -> list[int]:
+    """`dim` as torch takes it (None, a number or several) as a list of non-negative dimensions."""
+    if dims is None or dims == ():
+        return list(range(ndim))
+    return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+def unknown(run: Propagation, call: Call) -> Any:
+    """Freeze everything that enters: the unknown is safe."""
+    for labels in call.operands:
+        run.ledger.freeze(labels, f"{call.what} is not a known operation")
+    return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
+
+
+def freeze_along(run: Propagation, call: Call, dims: Any, why: str) -> None:
+    """Freeze the labels if they vary along one of these dimensions."""
+    if any(varies(call.x, dim) for dim in dims):
+        run.ledger.freeze(call.x, f"{call.what} {why}")

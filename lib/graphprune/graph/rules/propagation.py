@@ -1,0 +1,276 @@
+"""Channel labels carried through a traced network, one operation at a time.
+
+The network runs once on the meta device (shapes only), and beside every tensor runs its label tensor. Producers (convolution,
+linear, their functional forms) start fresh labels; operations that only move data are executed on the labels themselves and
+need no rule; elementwise operations tie the labels they align; reductions make labels constant over what they reduce; whatever
+is not known freezes what it touches. Where a formula gives a result's shape, nothing is executed. On the way the layers and
+the data flow between them are written down.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate, map_arg
+
+from graphprune.graph.parts import Parts
+from graphprune.graph.rules.data_movement import elementwise
+from graphprune.graph.rules.labels import Ledger, along, tidy, unlabelled
+from graphprune.graph.rules.operation import Call, tensors, unknown
+from graphprune.graph.rules.table import reads_weight, rule_of
+from graphprune.graph.weightless import light_shell, without_data
+
+LARGE = 1 << 16
+"""Parameters of more elements than this are fixed where they are operands: a standardised weight, say."""
+
+
+@dataclass
+class Layer:
+    """A layer of the data-flow graph as it is met: the labels of its output channels."""
+
+    name: str
+    kind: str
+    labels: Tensor
+    depth: int
+
+
+@dataclass
+class Record:
+    """What one run wrote down."""
+
+    ledger: Ledger
+    layers: list[Layer] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    sites: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
+    opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
+    entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
+    uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
+    products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
+
+    def continued(self) -> Record:
+        """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
+        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque)
+
+
+class Propagation:
+    """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
+
+    Args:
+        parts: the network; of its weights only the shapes are used.
+        graph: its trace, every call with its rule and its shape's formula (`graphprune.tracing.symbolic`).
+        seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
+            are compared, and no layers are written down.
+        atoms: with seeds, the number of prunable classes.
+        record: one to go on with; else a new one.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        graph: fx.Graph,
+        seeds: Mapping[tuple[str, int], Tensor] | None = None,
+        atoms: int | None = None,
+        record: Record | None = None,
+    ):
+        self.parts, self.graph, self.seeds = parts, graph, seeds
+        self.record = record or Record(Ledger(atoms))
+        self.ledger = self.record.ledger
+        self.values: dict[fx.Node, Any] = {}
+        self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
+        self.sources: dict[fx.Node, tuple[int, ...]] = {}
+        self.current: fx.Node | None = None
+        self.tensors, self.canonical = parts.tensors, parts.canonical
+
+    # one node ------------------------------------------------------------------------------------------------------
+
+    def run(self, *inputs: Tensor) -> Record:
+        """Every node in turn. inputs: the forward's, on the meta device."""
+        given = iter(inputs)
+        for node in self.graph.nodes:
+            self.current = node
+            if node.op == "placeholder":
+                self._note(node, self._input(node, given))
+            elif node.op == "get_attr":
+                value = weightless(self.parts.at(str(node.target)))
+                self._note(node, value, self._attribute_labels(node, value))
+            elif node.op == "output":
+                for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
+                    self.ledger.freeze(leaf, "its channels are the network's output")
+            else:
+                self._call(node)
+            if self.seeds is None and node not in self.sources:
+                self.sources[node] = self._flow(node)
+        return self.record
+
+    def _note(self, node: fx.Node, value: Any, labels: Any = None) -> None:
+        self.values[node] = value
+        self.labels[node] = unlabelled_like(value) if labels is None else labels
+
+    def _input(self, node: fx.Node, given: Iterator[Tensor]) -> Any:
+        if str(node.target).startswith("*"):
+            return list(given)
+        for value in given:
+            return value
+        if not node.args:
+            raise TypeError(f"forward's argument '{node.target}' is missing")
+        return node.args[0]
+
+    def _call(self, node: fx.Node) -> None:
+        """An operation: its result on the meta device, and its labels by its rule."""
+        if source := node.meta["passes_on"]:
+            value, labels = self.values[source], self.labels[source]
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.record.entering[node.name] = labels
+                return self._note(node, value, labels)
+        op = self.parts.modules[str(node.target)] if node.op == "call_module" else node.target
+        args, kwargs = self._filled(node, self.labels)
+        call = Call(node, op, args, kwargs)
+        call.out = self._result(call)
+        if self.seeds is None:
+            self.record.entering[node.name] = (args, kwargs)
+        if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
+            return self._note(node, call.out, call.out)
+        labels = node.meta["rule"](self, call)
+        if not alike(labels, call.out):
+            labels = unknown(self, call)
+        if isinstance(labels, Tensor):
+            labels = tidy(labels)
+        else:
+            labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
+        self._note(node, call.out, labels)
+
+    def _filled(self, node: fx.Node, found: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A node's arguments, with what was found in place of nodes."""
+        args, kwargs = node.args, node.kwargs
+        if len(args) == 1 and isinstance(args[0], fx.Node) and not kwargs:
+            return (found[args[0]],), {}
+        return map_arg(args, found.__getitem__), map_arg(kwargs, found.__getitem__) if kwargs else {}
+
+    def _result(self, call: Call) -> Any:
+        """By the formula of its shape if there is one, else executed."""
+        node, formula = call.node, call.node.meta["formula"]
+        operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
+        if formula and operands and all(operand.is_floating_point() for operand in operands):
+            shape = formula(call)
+            if shape == operands[0].shape:
+                return operands[0]
+            if shape is not None:
+                return torch.empty(shape, dtype=operands[0].dtype, device="meta")
+        args, kwargs = self._filled(node, self.values)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        makes = not operands and getattr(call.op, "__module__", "") not in {"_operator", "builtins", "math"}
+        with torch.device("meta") if makes else nullcontext():
+            op = light_shell(call.op).eval() if call.is_module else call.op
+            return op(*args, **kwargs)
+
+    def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
+        """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
+        opaque = [user for user in node.users if rule_of(user.target) is unknown]
+        self.record.opaque.update([self.canonical.get(str(node.target), "")] if opaque else [])
+        if any(user not in opaque and not reads_weight(user, node) for user in node.users):
+            return self._attribute(str(node.target), value)
+        return unlabelled_like(value)
+
+    def _attribute(self, name: str, value: Any) -> Any:
+        """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
+        if not isinstance(value, Tensor):
+            return unlabelled_like(value)
+        if name not in self.canonical or value.numel() == 1 or not value.is_floating_point() or value.numel() > LARGE:
+            return unlabelled(value.shape)
+        name = self.canonical[name]
+        if self.seeds is not None:
+            dims = [dim for (tensor, dim) in self.seeds if tensor == name]
+            return along(self.seeds[name, dims[0]], dims[0], value.shape) if dims else unlabelled(value.shape)
+        if name not in self.record.elements:
+            self.record.elements[name] = self.ledger.fresh(value.numel()).view(value.shape)
+        return self.record.elements[name]
+
+    # bookkeeping ---------------------------------------------------------------------------------------------------
+
+    def site(self, tensor: str, dim: int, labels: Tensor) -> None:
+        """These labels lie along this dimension of this parameter or buffer."""
+        key, size = (self.canonical[tensor], dim), self.tensors[tensor].shape
+        if dim < len(size) and labels.numel() != size[dim]:
+            raise ValueError(f"{tensor} has {size[dim]} slices along dimension {dim}, what it is applied to {labels.numel()}")
+        if key in self.record.sites:
+            self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
+        else:
+            self.record.sites[key] = labels
+
+    def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
+        """The labels of a producer's output channels: fresh, or the seeds, or those of its earlier use."""
+        key = (self.canonical[tensor], dim)
+        if self.seeds is not None and key in self.seeds:
+            self.record.sites[key] = self.seeds[key]
+        if key not in self.record.sites:
+            self.record.sites[key] = self.ledger.fresh(channels) if self.seeds is None else torch.full((channels,), -1)
+        return self.record.sites[key]
+
+    # data flow -----------------------------------------------------------------------------------------------------
+
+    def layer(self, name: str, kind: str, labels: Tensor) -> None:
+        """The current node is a layer of the graph; `labels` (C,) are its output channels'. Used again, it is numbered."""
+        assert self.current is not None
+        if self.seeds is not None:
+            return
+        self.record.uses[name] += 1
+        name = f"{name}:{self.record.uses[name]}" if self.record.uses[name] > 1 else name
+        before = self._flow(self.current)
+        index = len(self.record.layers)
+        depth = 1 + max((self.record.layers[source].depth for source in before), default=0)
+        self.record.layers.append(Layer(name, kind, labels, depth))
+        self.record.edges += [(source, index) for source in before]
+        self.sources[self.current] = (index,)
+
+    def _flow(self, n: fx.Node) -> tuple[int, ...]:
+        """The layers whose output reaches this node without another layer in between.
+
+        Two branches that an elementwise operation merges become one: the merge belongs to the layer that ends the main
+        (deepest) branch [our reading].
+        """
+        if len(n.all_input_nodes) == 1:
+            return self.sources.get(n.all_input_nodes[0], ())
+        branches = [self.sources[arg] for arg in n.all_input_nodes if self.sources.get(arg)]
+        if len(branches) > 1 and n.meta.get("rule") is elementwise and n.op != "call_module":
+            depth = [max(self.record.layers[source].depth for source in branch) for branch in branches]
+            main = branches[depth.index(max(depth))]
+            end = max(main, key=lambda source: self.record.layers[source].depth)
+            for source in sorted({s for branch in branches for s in branch} - set(main)):
+                if (source, end) not in self.record.edges:
+                    self.record.edges.append((source, end))
+                self._deepen(end, self.record.layers[source].depth + 1)
+            return main
+        return tuple(sorted({source for branch in branches for source in branch}))
+
+    def _deepen(self, index: int, depth: int) -> None:
+        """A layer is at least this deep, and what it feeds deeper still: else a later merge could close a circle."""
+        if depth > self.record.layers[index].depth:
+            self.record.layers[index].depth = depth
+            for source, target in self.record.edges:
+                if source == index:
+                    self._deepen(target, depth + 1)
+
+
+def weightless(value: Any) -> Any:
+    """A value, or a tensor's shape in its place."""
+    return without_data(value) if isinstance(value, Tensor) and not value.is_meta else value
+
+
+def alike(labels: Any, out: Any) -> bool:
+    """Whether labels have the shapes of the result they are meant for."""
+    if isinstance(labels, Tensor) and isinstance(out, Tensor):
+        return labels.shape == out.shape
+    return [leaf.shape for leaf in tensors(labels)] == [leaf.shape for leaf in tensors(out)]
+
+
+def unlabelled_like(tree: Any) -> Any:
+    """The same structure with unlabelled tensors."""
+    return map_aggregate(tree, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)

@@ -1,0 +1,232 @@
+"""Channels removed for real, and the zeroed twin that proves it.
+
+`prune` is the only code of the suite that changes the shape of a weight. It knows no method: it takes a `keep`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.cutting import Places, cut, kept_classes, kept_places
+from graphprune.graph.parts import named_tensors, parts_of
+from graphprune.graph.verification import verify
+from graphprune.pruning.cost import CostModel
+from graphprune.pruning.masks import Scores, check_scores
+
+
+def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1) -> nn.Module:
+    """A smaller copy of the network, without the channels that are not kept. The input model is untouched.
+
+    Before it is returned, the kept channels are carried through the small network and what every layer reads is compared
+    with what it should read (see `graphprune.proving.verify`).
+
+    Args:
+        model: the traced network (any weights, any device).
+        graph: its `trace`.
+        keep: group -> (C,) bool, True = kept.
+        round_to: every group keeps a multiple of this, or all its channels, and the network no more multiply-adds than
+            `keep` leaves: see `round_keep`, which also takes a budget and other scores than the L1 norm.
+
+    Raises:
+        ValueError: `keep` does not fit the graph, the model is not the one that was traced, or `round_to` cannot be had.
+
+    Warns:
+        UserWarning: nothing is removed.
+
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> keep = {"conv1": torch.tensor([True, False, True, False]), "conv3": torch.tensor([True, True, False])}
+    >>> small = prune(model, graph, keep)
+    >>> small.conv1.out_channels, small.conv2.out_channels, small.conv3.out_channels
+    (2, 2, 2)
+    """
+    kept = graph.flatten(keep)
+    check_same(model, graph)
+    if round_to != 1:
+        kept = graph.flatten(round_keep(model, graph, keep, round_to))
+    if bool(kept.all()):
+        why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
+        warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
+    places = kept_places(graph, kept)
+    small = cut(model, places)
+    if trouble := verify(parts_of(small, graph.skeleton, graph.training), graph, places):
+        raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
+    setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
+    return small
+
+
+def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) -> nn.Module:
+    """The network in its full shape with every pruned slice zeroed: the oracle for `prune`.
+
+    Rows of producers *and* columns of consumers are zero, since what lies between may turn 0 into something else
+    (sigmoid(0) = 0.5). Running variances are set to 1, not 0.
+
+    Args, Raises: as `prune`.
+    """
+    kept = graph.flatten(keep)
+    check_same(model, graph)
+    twin = copy.deepcopy(model)
+    stays = kept_classes(graph, kept)
+    tensors = named_tensors(twin)
+    with torch.no_grad():
+        for site in graph.sites:
+            tensor, gone = tensors[site.tensor], (~stays[site.atoms]).nonzero().flatten()
+            if not len(gone):
+                continue
+            if not tensor.is_floating_point():  # a ChannelSelect index: rows that point nowhere
+                if site.dim == 0:
+                    tensor[gone.to(tensor.device)] = -1
+                continue
+            tensor.index_fill_(site.dim, gone.to(tensor.device), 1.0 if site.tensor.endswith("running_var") else 0.0)
+    return twin
+
+
+def round_keep(
+    model: nn.Module,
+    graph: ChannelGraph,
+    keep: Mapping[str, Tensor],
+    round_to: int,
+    *,
+    scores: Scores | None = None,
+    macs: float | None = None,
+) -> dict[str, Tensor]:
+    """`keep` with a multiple of `round_to` channels in every group, or all of a group's, within a budget of multiply-adds.
+
+    A group's channels are put in order, those that `keep` keeps before the others, higher scores first, and parted into
+    blocks of `round_to`. Every group has its first block. The others are added while the budget allows, first those of
+    which `keep` keeps the greatest share, among equals those whose weakest channel scores highest next to its group's
+    mean; a block of which it keeps nothing is never added. So groups just below a multiple are rounded up, the others
+    down, and with `macs=1` all of them up. (Torch-Pruning 1.6 rounds all of them down.)
+
+    It is what `prune(..., round_to=8)` prunes by; save the pruned network with this `keep`.
+
+    Args:
+        model, graph, keep: as `prune` takes them.
+        round_to: the multiple.
+        scores: group -> (C,), the importance that `keep` was made by; the L1 norm of all that belongs to a channel by default.
+        macs: the share of the unpruned network's multiply-adds that may stay, for an input of the size traced with; what
+            `keep` leaves by default.
+
+    Raises:
+        ValueError: an argument does not fit, or one block a group costs more than the budget.
+
+    >>> import torch, graphprune
+    >>> model = graphprune.models.build("resnet20")
+    >>> graph = graphprune.trace(model, torch.zeros(1, 3, 32, 32))
+    >>> keep = {group.name: torch.arange(group.channels) < 0.7 * group.channels for group in graph.groups}
+    >>> rounded = round_keep(model, graph, keep, 8)
+    >>> sorted({int(mask.sum()) for mask in keep.values()}), sorted({int(mask.sum()) for mask in rounded.values()})
+    ([12, 23, 45], [8, 16, 24, 48])
+    """
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
+    if macs is not None and not 0 < macs <= 1:
+        raise ValueError(f"macs={macs!r}: must be a share of the unpruned network's multiply-adds, 0 < macs <= 1")
+    kept = graph.flatten(keep)
+    check_same(model, graph)
+    if (round_to == 1 and macs is None) or not graph.groups:
+        return graph.unflatten(kept)
+    costs, strength = CostModel(graph, graph.example), _strength(model, graph, scores)
+
+    def left(counts: Tensor) -> float:
+        return int(costs.of_counts(counts[None])[0]) / costs.full.macs
+
+    budget = left(torch.stack([kept[span].sum() for span in graph.slices.values()])) if macs is None else macs
+    blocks = [_blocks(kept[span], strength[name], round_to) for name, span in graph.slices.items()]
+    held, counts = [own[:1] for own in blocks], torch.tensor([len(own[0].channels) for own in blocks])
+    if (least := left(counts)) > budget:
+        raise ValueError(
+            f"round_to={round_to}: one multiple in every group leaves {least:.4f} of the multiply-adds, more than the "
+            f"{budget:.4f} of {'keep' if macs is None else 'macs'}; use a smaller round_to, or round_keep(..., "
+            f"macs={math.ceil(least * 1e4) / 1e4})"
+        )
+    others = [(block, g, place) for g, own in enumerate(blocks) for place, block in enumerate(own) if place and block.share]
+    for block, g, place in sorted(others, key=lambda other: other[0][:2], reverse=True):
+        larger = counts.clone()
+        larger[g] += len(block.channels)
+        if place == len(held[g]) and left(larger) <= budget:
+            held[g], counts = [*held[g], block], larger
+    rounded = {name: torch.zeros_like(kept[span]) for name, span in graph.slices.items()}
+    for mask, own in zip(rounded.values(), held, strict=True):
+        mask[torch.cat([block.channels for block in own])] = True
+    return rounded
+
+
+class _Block(NamedTuple):
+    """Channels of one group that are rounded together: what part of them is kept, the weakest score, which they are."""
+
+    share: float
+    weakest: float
+    channels: Tensor
+
+
+def _blocks(kept: Tensor, scores: Tensor, size: int) -> list[_Block]:
+    """One group's channels in blocks, the kept ones before the others, higher scores first; kept, scores: (C,)."""
+    order = scores.argsort(descending=True, stable=True)
+    order = torch.cat([order[kept[order]], order[~kept[order]]])
+    scale = float(scores.abs().mean()) or 1.0
+    return [_Block(float(kept[own].double().mean()), float(scores[own].min()) / scale, own) for own in order.split(size)]
+
+
+def _strength(model: nn.Module, graph: ChannelGraph, scores: Scores | None) -> dict[str, Tensor]:
+    """The scores, or the L1 norms where there are none: group -> (C,) float64."""
+    if scores is None:
+        norms = atom_norms(model, graph)
+        scores = {name: norms[span] for name, span in graph.slices.items()}
+    check_scores(graph, scores)
+    return {name: scores[name].detach().cpu().double() for name in graph.slices}
+
+
+def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
+    """(num_atoms,): the L1 norm of all parameter slices that belong to an atom."""
+    norms = torch.zeros(graph.num_atoms)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for site in graph.sites:
+        own = (site.atoms >= 0) & (site.atoms < graph.num_atoms)
+        if site.dim == 0 and site.tensor in parameters:
+            rows = parameters[site.tensor].detach().abs().flatten(1 if parameters[site.tensor].ndim > 1 else 0)
+            norms.index_add_(0, site.atoms[own], (rows.sum(1) if rows.ndim > 1 else rows).float().cpu()[own])
+    return norms
+
+
+def check_same(model: nn.Module, graph: ChannelGraph) -> None:
+    """Raise unless every tensor the graph would cut is in the model, with the size it was traced with."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    tensors = named_tensors(model)
+    for site in graph.sites:
+        tensor = tensors.get(site.tensor)
+        size = None if tensor is None else tensor.shape[site.dim] if site.dim < tensor.ndim else len(site.atoms)
+        if size != len(site.atoms):
+            raise ValueError(
+                f"model is not the network that was traced: {site.tensor} has "
+                f"{'no such tensor' if size is None else f'{size} slices along dimension {site.dim}'}, "
+                f"the graph {len(site.atoms)}; trace this model again"
+            )
+
+
+# saving -----------------------------------------------------------------------------------------------------------
+
+RECORD = "_graphprune_kept"
+"""The attribute of a pruned network that says what is left of its class: (tensor, dim) -> slices before, those kept."""
+
+Record = Mapping[tuple[str, int], tuple[int, Tensor]]
+
+
+def compose_records(before: Record, graph: ChannelGraph, places: Places) -> Record:
+    """What is left after the places are cut, counted in the slices of the network before its first pruning."""
+    found = dict(before)
+    for site in graph.sites:
+        place = site.tensor, site.dim
+        size, kept = before.get(place, (len(site.atoms), None))
+        found[place] = size, places[place] if kept is None else kept[places[place]]
+    return found

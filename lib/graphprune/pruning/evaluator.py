@@ -1,0 +1,331 @@
+"""How good the networks are that many masks leave, before any training: an agent's or a search's question.
+
+The answer for one mask: the network is pruned, its BN statistics are re-estimated on one batch of clean training images
+(EagleEye, Li et al. 2020, section 3.2), and it classifies validation images. `MaskEvaluator` gives the same answer in less
+time, in one of two ways:
+
+- one at a time: the network is cut without the proof that `prune` repeats for every mask;
+- many at once: the network keeps its full shape, every layer that reads channels sees those of its mask only, and every BN
+  takes its statistics from the calibration images of its own mask. One pass, no loop over masks, no smaller products.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.channel_select import ChannelSelect
+from graphprune.graph.cutting import cut, kept_places
+from graphprune.graph.parts import named_modules
+from graphprune.graph.rules import data_movement, layers
+from graphprune.graph.rules.table import module_base, rule_of
+from graphprune.pruning.channels import check_same, prune
+from graphprune.runs import runtime, store
+from graphprune.training import train
+from graphprune.training.data import Dataset
+
+PLAIN = {layers.convolution, layers.linear, layers.batch_norm, layers.channel_select, layers.pooling, layers.reduction}
+PLAIN |= {data_movement.elementwise, data_movement.flatten, data_movement.concatenate}
+"""What a network may do if a mask is not to be proven: operations that treat every channel alike, or read all of them."""
+WEIGHTED = {layers.convolution, layers.linear, layers.batch_norm, layers.channel_select}
+MEMORY = 4 * 2**30  # bytes: of the passes that hold many masks
+CACHE = 2**19  # elements: 2 MiB of single precision, a core's second cache
+CHECKED = 32  # images, of either kind, on which many at once are compared with pruning
+
+
+@dataclass(frozen=True, eq=False)
+class Performance:
+    """Of the networks that B masks leave, on the validation images, without any training.
+
+    Attributes:
+        accuracy: (B,) float64, the share of images classified correctly.
+        loss: (B,) float64, the mean cross-entropy in nats.
+    """
+
+    accuracy: Tensor
+    loss: Tensor
+
+
+class MaskEvaluator:
+    """How good the networks left by many masks are, without training: BN statistics re-estimated, then validation images.
+
+    A mask's result is that of `prune`, `train.reestimate_bn(small, data, batches=1, batch_size=calibration, seed=seed)` and
+    `train.evaluate` on the first `images` of `data.val`, up to rounding. It depends neither on the other masks nor on
+    their order. A network that does anything but what is in `PLAIN` is pruned with proof for every mask; many masks at once
+    are moreover compared with pruning, on two random masks in double precision, before they are trusted.
+
+    Args:
+        model: the traced network; a copy of it is kept, so what happens to it later does not count.
+        graph: its `trace`.
+        data: `.train` calibrates, `.val` measures; the images that are used are held on the model's device.
+        images: how many validation images; None = all.
+        calibration: how many training images the BN statistics come from.
+        at_once: masks a pass; 1 = one at a time. None = one at a time on a CPU, where the whole network with many masks took
+            twice the time of a pruned one (ResNet-8, 8x8 pixels) to seven times (ResNet-20, 32x32), see benchmarks/masks.py;
+            elsewhere as many as 4 GiB hold, at most 256 [not measured on a GPU].
+        seed: which training images.
+
+    Attributes:
+        at_once: masks a pass, as chosen.
+        fallback: why every mask is pruned with proof; empty where it is not.
+
+    Raises:
+        ValueError: `images`, `calibration` or `at_once` out of range, or the model fits not the graph or the data.
+
+    >>> import torch, graphprune
+    >>> model = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    >>> evaluator = MaskEvaluator(model, graph, graphprune.data.load("digits"))
+    >>> evaluator(torch.ones(1, graph.num_atoms, dtype=torch.bool)).accuracy.shape
+    torch.Size([1])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: Dataset,
+        *,
+        images: int | None = None,
+        calibration: int = 128,
+        at_once: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        _demand("images", images, 1, len(data.val), "the validation images there are; None takes all")
+        _demand("calibration", calibration, 2, len(data.train), "the training images there are; a variance needs 2")
+        _demand("at_once", at_once, 1, float("inf"), "masks a pass; None chooses")
+        check_same(model, graph)
+        place = next(model.parameters()).device
+        train.check_fits(model, data.val, place)
+        self.graph, self._model = graph, copy.deepcopy(model).eval()
+        seen = next(train.clean_images(data, 1, calibration, seed)).to(place)
+        shown, labels = (part.to(place) for part in next(data.val.batches(images or len(data.val))))
+        self._seen, self._shown, self._labels = _laid_out(seen), _laid_out(shown), labels
+        self.fallback = why_not(self._model, graph)
+        largest, on_cpu = largest_map(self._model, seen[:1]), place.type == "cpu"
+        self._piece = max(8, CACHE // largest) if on_cpu and not self.fallback else 512
+        if at_once is None:
+            size = 6 * largest * (len(seen) + len(shown)) * seen.element_size()  # bytes a mask: several maps live side by side
+            at_once = 1 if on_cpu else max(1, min(256, MEMORY // size))
+        if at_once > 1 and not self.fallback:
+            self.fallback = self._disagreement()
+        self.at_once = 1 if self.fallback else at_once
+        self._many = ManyMasks(self._model, graph, len(seen)) if self.at_once > 1 else None
+
+    @property
+    def digest(self) -> str:
+        """What its answers depend on beside the network: the images."""
+        return store.digest([self._seen, self._shown, self._labels])
+
+    def __call__(self, kept: Tensor) -> Performance:
+        """Accuracy and loss of the networks that the masks leave.
+
+        Args:
+            kept: (B, num_atoms) bool, True = kept, on any device.
+
+        Raises:
+            ValueError: `kept` has another shape or dtype, or leaves a group without a channel.
+        """
+        self._check(kept)
+        found: list[tuple[float, float]] = []
+        for start in range(0, len(kept), self.at_once):
+            masks = kept[start : start + self.at_once].cpu()
+            with torch.inference_mode():
+                logits = self._many(masks, self._seen, self._shown) if self._many else self._alone(masks[0])[None]
+                found += zip(*self._measured(logits), strict=True)
+        table = torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
+        return Performance(table[:, 0].clone(), table[:, 1].clone())
+
+    def network(self, kept: Tensor) -> nn.Module:
+        """The network that one mask leaves, as it is judged: pruned, BN statistics re-estimated, in evaluation mode.
+
+        Args:
+            kept: (num_atoms,) bool, True = kept.
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        self._check(kept[None])
+        small = pruned(self._model, self.graph, kept.cpu())
+        train.calibrate(small, [self._seen])
+        return small.eval()
+
+    def _measured(self, logits: Tensor) -> tuple[list[float], list[float]]:
+        """(B, n, classes) -> B accuracies and B losses."""
+        correct, log_p = logits.argmax(2) == self._labels, F.log_softmax(logits.double(), 2)
+        losses = -log_p[:, torch.arange(len(self._labels)), self._labels]  # (B, n)
+        return correct.double().mean(1).tolist(), losses.mean(1).tolist()
+
+    def _alone(self, mask: Tensor) -> Tensor:
+        """(num_atoms,) -> logits (n, classes)."""
+        small = pruned(self._model, self.graph, mask) if self.fallback else cut(self._model, kept_places(self.graph, mask))
+        train.calibrate(small, [self._seen])
+        return torch.cat([small(x) for x in self._shown.split(self._piece)])
+
+    def _disagreement(self) -> str:
+        """Compare many at once with pruning, on two random masks and few images, in double precision; empty if they agree."""
+        masks = torch.rand(2, self.graph.num_atoms, generator=runtime.seed_generator(0, "masks to check")) < 0.5
+        for span in self.graph.slices.values():
+            masks[:, span.start] = True
+        exact = copy.deepcopy(self._model).double()
+        seen, shown = self._seen[:CHECKED].double(), self._shown[:CHECKED].double()
+        try:
+            with torch.inference_mode():
+                found = ManyMasks(exact, self.graph, len(seen))(masks, seen, shown)
+                right = torch.empty_like(found)
+                for logits, mask in zip(right, masks, strict=True):
+                    small = pruned(exact, self.graph, mask)
+                    train.calibrate(small, [seen])
+                    logits.copy_(small(shown))
+        except Exception as error:  # whatever breaks here is no network for many at once
+            return f"it fails in double precision ({type(error).__name__}: {error})"
+        gap = float((found - right).abs().max() / right.abs().max())
+        return "" if gap < 1e-6 else f"hidden channels change its outputs, by {gap:.1g} of the largest"
+
+    def _check(self, kept: Tensor) -> None:
+        atoms = self.graph.num_atoms
+        if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.ndim != 2 or kept.shape[1] != atoms:
+            got = f"{kept.dtype} {tuple(kept.shape)}" if isinstance(kept, Tensor) else type(kept).__name__
+            raise ValueError(f"kept must be a bool tensor of shape (B, {atoms}), one column an atom, got {got}")
+        for name, span in self.graph.slices.items():
+            empty = ~kept[:, span].any(1)
+            if bool(empty.any()):
+                row = int(empty.nonzero()[0])
+                raise ValueError(f"kept[{row}] keeps no channel of group {name!r}: at least one must stay")
+
+
+def pruned(model: nn.Module, graph: ChannelGraph, mask: Tensor) -> nn.Module:
+    """`prune`, which may also be asked to remove nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="prune removes nothing")
+        return prune(model, graph, graph.unflatten(mask))
+
+
+# many at once ---------------------------------------------------------------------------------------------------------
+
+
+class ManyMasks:
+    """A network in its full shape that carries many masks through one pass.
+
+    Pruned channels are still computed, and then hidden from every layer that reads them: x_b <- x_b * m_b for mask b. The
+    weights stay the same for all masks, so that the images of all of them are one batch; of each mask's images the first
+    `calibration` give its BN statistics.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, calibration: int) -> None:
+        self.net, self.graph = copy.deepcopy(model).eval(), graph
+        self.stays = torch.empty(0)  # (B, classes + 1) of the pass under way
+        modules, place = named_modules(self.net), next(self.net.parameters()).device
+        for site in graph.sites:
+            reader = modules[site.tensor.rpartition(".")[0]]
+            if site.dim == 1 and isinstance(reader, nn.Conv2d | nn.Linear | ChannelSelect) and bool((site.atoms >= 0).any()):
+                reader.register_forward_pre_hook(self._hiding(site.atoms.to(place)))
+        for path, module in modules.items():
+            if isinstance(module, _BatchNorm):
+                self.net.set_submodule(path, SplitNorm(module, self, calibration))
+
+    def __call__(self, masks: Tensor, seen: Tensor, shown: Tensor) -> Tensor:
+        """(B, num_atoms) -> logits (B, n, classes) of the images shown."""
+        self.stays = seen.new_ones(len(masks), self.graph.num_classes + 1)  # frozen classes and -1 always stay
+        self.stays[:, : self.graph.num_atoms] = masks.to(self.stays)
+        x = torch.cat([seen, shown]).repeat(len(masks), *[1] * (seen.ndim - 1))
+        return self.net(x).unflatten(0, (len(masks), -1))[:, len(seen) :]
+
+    def _hiding(self, atoms: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
+        def hide(reader: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            rows = inputs[0].unflatten(0, (len(self.stays), -1))  # (B, images, C, H, W), or (B, images, ..., C) of a Linear
+            shape = [1] * rows.ndim
+            shape[0], shape[-1 if isinstance(reader, nn.Linear) else 2] = len(self.stays), len(atoms)
+            return (rows * self.stays[:, atoms].view(shape)).flatten(0, 1)
+
+        return hide
+
+
+class SplitNorm(nn.Module):
+    """Batch normalisation of each mask's images by the statistics of its calibration images: one multiply-add.
+
+    As torch does, the calibration images themselves are divided by the biased deviation, the others by the unbiased one.
+    """
+
+    def __init__(self, bn: _BatchNorm, masks: ManyMasks, calibration: int) -> None:
+        super().__init__()
+        assert bn.running_var is not None
+        self.gamma = bn.weight if bn.affine else torch.ones_like(bn.running_var)
+        self.beta = bn.bias if bn.affine else torch.zeros_like(bn.running_var)
+        self.eps, self.calibration, self.masks = bn.eps, calibration, masks
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.unflatten(0, (len(self.masks.stays), -1))  # (B, images, C, H, W)
+        seen, places = rows[:, : self.calibration], [1, *range(3, rows.ndim)]
+        variance, mean = torch.var_mean(seen, places, correction=1, keepdim=True)  # (B, 1, C, 1, 1)
+        n, shape = seen.numel() // mean.numel(), (-1, *[1] * (rows.ndim - 3))
+        share = x.new_ones(rows.shape[1]).view(-1, 1, *shape[1:])
+        share[: self.calibration] = (n - 1) / n
+        a = (variance * share + self.eps).rsqrt() * self.gamma.view(shape)  # (B, images, C, 1, 1)
+        return torch.addcmul(self.beta.view(shape) - mean * a, rows, a).flatten(0, 1)
+
+
+# which networks -------------------------------------------------------------------------------------------------------
+
+
+def why_not(model: nn.Module, graph: ChannelGraph) -> str:
+    """Why every mask must be pruned with proof; empty where it need not be."""
+    if graph.skeleton is None:
+        return "the graph has no trace"
+    modules = named_modules(model)
+    for path, module in modules.items():
+        if isinstance(module, _BatchNorm) and (module.running_mean is None or module_base(module) is not _BatchNorm):
+            return f"{path} keeps no running statistics, or is a normalisation of its own kind"
+    for node in graph.skeleton.nodes:
+        if not node.op.startswith("call_"):
+            continue
+        op: Any = modules[str(node.target)] if node.op == "call_module" else node.target
+        rule = rule_of(op)
+        if rule not in PLAIN:
+            return f"{node.name} does what only pruning knows of"
+        if rule in WEIGHTED and node.op != "call_module":
+            return f"{node.name} is a function with weights, no module"
+        if rule is layers.convolution and not (module_base(op) is nn.Conv2d and op.groups in (1, op.in_channels)):
+            return f"{node.name} is grouped, transposed or not in two dimensions"
+    return ""
+
+
+def largest_map(model: nn.Module, image: Tensor) -> int:
+    """The most numbers that a module puts out for one image, (1, C, H, W)."""
+    sizes, probed = [image.numel()], copy.deepcopy(model)
+    for module in probed.modules():
+        module.register_forward_hook(lambda _module, _inputs, out: sizes.extend(_sizes(out)))
+    with torch.inference_mode():
+        probed(image)
+    return max(sizes)
+
+
+def _sizes(out: Any) -> list[int]:
+    """Numbers in each of the tensors that a module puts out: one, or as attention several of them and None."""
+    if isinstance(out, Tensor):
+        return [out.numel()]
+    parts = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
+    return [size for part in parts for size in _sizes(part)]
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    """Channels last where a CPU gains by it: ResNet-20 at 32x32 pixels, not ResNet-8 at 8x8."""
+    last = images.device.type == "cpu" and images.shape[-1] * images.shape[-2] >= 256
+    return images.contiguous(memory_format=torch.channels_last) if last else images
+
+
+def _demand(name: str, value: int | None, least: int, most: float, remedy: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        bounds = f"{least} to {most}" if most < float("inf") else f"at least {least}"
+        raise ValueError(f"{name}={value!r}: must be a whole number, {bounds} ({remedy})")

@@ -1,0 +1,210 @@
+"""How much each channel matters: one score an atom, the sum over the producing layers' filters that belong to it.
+
+Every function returns `dict[group name -> FloatTensor (C,)]`, higher = more important, never negative; the model is
+left as it was. A residual stage's channel is as important as all its filters together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.runs.checks import at_least
+
+if TYPE_CHECKING:
+    from graphprune.training.data import Dataset
+
+Scores = dict[str, Tensor]
+
+
+def l1(model: nn.Module, graph: ChannelGraph) -> Scores:
+    """Sum of absolute filter weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets").
+
+    Args:
+        model: the unpruned network `graph` was traced from.
+        graph: its channel graph.
+
+    Raises:
+        ValueError: the model is not the graph's, or a group has no layer with weights.
+
+    >>> import torch, graphprune
+    >>> net = graphprune.models.tiny_cnn()
+    >>> graph = graphprune.trace(net, torch.zeros(1, 1, 8, 8))
+    >>> scores = l1(net, graph)
+    >>> scores[graph.groups[0].name].shape == (graph.groups[0].channels,)
+    True
+    """
+    return _from_filters(model, graph, lambda filters: filters.abs().sum(1))
+
+
+def l2(model: nn.Module, graph: ChannelGraph) -> Scores:
+    """Euclidean norm of each filter, summed over coupled layers. Arguments and errors as `l1`."""
+    return _from_filters(model, graph, lambda filters: filters.norm(dim=1))
+
+
+def fpgm(model: nn.Module, graph: ChannelGraph) -> Scores:
+    """Distance of a filter to all filters of its layer: near the geometric median means replaceable.
+
+    Source: He et al. 2019, "Filter Pruning via Geometric Median", eq. 6. Arguments and errors as `l1`.
+    """
+    return _from_filters(model, graph, lambda filters: torch.cdist(filters[None], filters[None])[0].sum(1))
+
+
+def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
+    """|gamma| of the batch normalisations that scale the channel (Liu et al. 2017, "Network Slimming").
+
+    Raises:
+        ValueError: a group has no batch normalisation with a scale; use `l1` there.
+    """
+    modules = dict(model.named_modules())
+    parts = {
+        node.name: module.weight.detach().abs()
+        for node in graph.nodes
+        if isinstance(module := modules.get(node.name), _BatchNorm) and module.weight is not None
+    }
+    return _collect(graph, parts, "no batch normalisation with a scale; use importance.l1 for this network")
+
+
+def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator | None = None) -> Scores:
+    """Uniform scores in [0, 1): the baseline every criterion must beat. `model` is not looked at.
+
+    Args:
+        generator: where the scores come from; torch's global generator if not given.
+    """
+    return {group.name: torch.rand(group.channels, generator=generator) for group in graph.groups}
+
+
+def taylor(
+    model: nn.Module, graph: ChannelGraph, data: Dataset, *, batches: int = 8, batch_size: int = 128, seed: int = 0
+) -> Scores:
+    """|sum of weight x gradient| of each filter: the first-order change of the loss when it goes.
+
+    Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", the joint contribution of a
+    filter's weights; the absolute value in place of the square (the same order within a layer and batch), averaged over
+    batches. Evaluation mode.
+
+    Args:
+        model: the unpruned network.
+        graph: its channel graph.
+        data: the training split is read, never validation or test.
+        batches: how many batches of `batch_size` images, at most.
+        batch_size: images a batch.
+        seed: which images.
+
+    Raises:
+        ValueError: `batches` or `batch_size` < 1, or as `l1`.
+    """
+    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    layers = _producers(twin, graph)
+    totals = {name: _filters(layer).new_zeros(len(_filters(layer))) for name, layer in layers.items()}
+    for images, labels in _batches(model, data, batches, batch_size, seed):
+        loss = F.cross_entropy(twin(images), labels)
+        gradients = torch.autograd.grad(loss, [_weight(layer) for layer in layers.values()])
+        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
+            totals[name] += _filters(layer, _weight(layer).detach() * gradient).sum(1).abs() / batches
+    return _collect(graph, totals, "no layer with weights")
+
+
+@torch.no_grad()
+def hrank(
+    model: nn.Module, graph: ChannelGraph, data: Dataset, *, batches: int = 1, batch_size: int = 32, seed: int = 0
+) -> Scores:
+    """Mean rank of the feature map a filter makes (Lin et al. 2020, "HRank"), on a few training images.
+
+    Ranks are taken of the convolutions' own outputs [our reading: before BN and activation]. Arguments as `taylor`.
+
+    Raises:
+        ValueError: `batches` or `batch_size` < 1, or a group has no layer with two-dimensional feature maps.
+    """
+    twin = copy.deepcopy(model).eval()
+    totals: dict[str, Tensor] = {}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.ndim == 4:
+                ranks = torch.linalg.matrix_rank(output.float()).float().mean(0) / batches
+                totals[name] = totals.get(name, torch.zeros_like(ranks)) + ranks
+
+        return hook
+
+    for name, layer in _producers(twin, graph).items():
+        layer.register_forward_hook(record(name))
+    for images, _ in _batches(model, data, batches, batch_size, seed):
+        twin(images)
+    return _collect(graph, totals, "no convolution with two-dimensional feature maps; use importance.l1")
+
+
+def _from_filters(model: nn.Module, graph: ChannelGraph, score: Callable[[Tensor], Tensor]) -> Scores:
+    parts = {name: score(_filters(layer)) for name, layer in _producers(model, graph).items()}
+    return _collect(graph, parts, "no layer with weights")
+
+
+def _producers(model: nn.Module, graph: ChannelGraph) -> dict[str, nn.Module]:
+    """Name -> module of the layers whose output channels the groups hold."""
+    modules = dict(model.named_modules())
+    names = [name for name in dict.fromkeys(name for group in graph.groups for name in group.layers) if name in modules]
+    return {name: modules[name] for name in names if "weight" in dict(modules[name].named_parameters(recurse=False))}
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return layer.get_parameter("weight")
+
+
+def _filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
+    """A layer's weight (or a tensor of its shape) as one row a filter, (C_out, inputs)."""
+    tensor = _weight(layer).detach() if weight is None else weight
+    if isinstance(layer, _ConvTransposeNd):  # stored (C_in, C_out / groups, k, k)
+        tensor = tensor.reshape(layer.groups, -1, *tensor.shape[1:]).transpose(1, 2).flatten(0, 1)
+    return tensor.flatten(1)
+
+
+def per_atom(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Per-channel values of layers, summed over the channels of each atom, and how many those are.
+
+    Args:
+        parts: layer -> (channels,); layers that are no node of the graph are passed over.
+
+    Returns:
+        sums and counts, both (num_atoms,) float32.
+
+    Raises:
+        ValueError: a layer has not as many channels as in the graph.
+    """
+    device = next(iter(parts.values())).device if parts else torch.device("cpu")
+    total, hits = torch.zeros(graph.num_atoms, device=device), torch.zeros(graph.num_atoms, device=device)
+    for node in graph.nodes:
+        if node.name not in parts:
+            continue
+        atoms, score = torch.tensor(node.atoms, device=device), parts[node.name].to(device, torch.float32)
+        if score.shape != atoms.shape:
+            raise ValueError(f"model does not fit graph: layer {node.name!r} has {len(score)} channels, not {len(atoms)}")
+        ours = atoms >= 0
+        total.index_add_(0, atoms[ours], score[ours])
+        hits.index_add_(0, atoms[ours], torch.ones_like(score[ours]))
+    return total, hits
+
+
+def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> Scores:
+    """Sum the per-channel scores of layers, name -> (channels,), over the channels of each atom."""
+    total, hits = per_atom(graph, parts)
+    for name, span in graph.slices.items():
+        if bool((hits[span] == 0).any()):
+            raise ValueError(f"group {name!r} has a channel that cannot be scored: {missing}")
+    return {name: total[span].clone() for name, span in graph.slices.items()}
+
+
+def _batches(model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    at_least(1, batches=batches, batch_size=batch_size)
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    for images, labels in islice(data.train.batches(batch_size, shuffle=True, generator=generator), batches):
+        yield images.to(device), labels.to(device)

@@ -1,0 +1,112 @@
+"""From rates to channels: which of them survive, and what masks that makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import BoolTensor, Tensor
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
+
+Scores = Mapping[str, Tensor]
+"""Group name -> the importance of each of its channels, (C,)."""
+
+
+def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequence[Rate] = RATES) -> BoolTensor:
+    """The masks of many configurations: in each group the highest scores survive, ties go to the lower index.
+
+    Args:
+        graph: the traced network.
+        indices: (B, groups) int64 rate indices.
+        scores: group name -> (C,).
+        rates: what the indices index.
+
+    Returns:
+        (B, num_atoms) bool, True = kept; at least one channel a group.
+
+    Raises:
+        ValueError: `indices` or `scores` do not fit the graph.
+
+    >>> import torch, graphprune
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    >>> kept = kept_masks(graph, torch.full((1, len(graph.groups)), 5), first_scores(graph))
+    >>> kept.shape == (1, graph.num_atoms), bool(kept[0, 0]), bool(kept.all())
+    (True, True, False)
+    """
+    check_indices(indices, len(graph.groups), len(rates))
+    group, place = _ranks(graph, scores)
+    counts = kept_table(graph, rates).to(indices.device)
+    kept = counts[torch.arange(len(counts), device=indices.device), indices]
+    return kept[:, group.to(indices.device)] > place.to(indices.device)  # type: ignore[return-value]
+
+
+def _ranks(graph: ChannelGraph, scores: Scores) -> tuple[Tensor, Tensor]:
+    """Of each atom: its group's number, and its place in the group from the most important down, both (num_atoms,)."""
+    check_scores(graph, scores)
+    places = []
+    for group in graph.groups:
+        order = scores[group.name].detach().cpu().argsort(descending=True, stable=True)
+        places.append(torch.empty_like(order).scatter_(0, order, torch.arange(group.channels)))
+    sizes = torch.tensor([group.channels for group in graph.groups])
+    return torch.arange(len(sizes)).repeat_interleave(sizes), torch.cat(places)
+
+
+def check_scores(graph: ChannelGraph, scores: Scores) -> None:
+    """Raise ValueError unless `scores` has one finite score for every channel of every group."""
+    for group in graph.groups:
+        if group.name not in scores:
+            raise ValueError(f"scores has no entry for group {group.name!r}; graphprune.importance makes complete ones")
+        if scores[group.name].shape != (group.channels,):
+            shape = tuple(scores[group.name].shape)
+            raise ValueError(f"scores[{group.name!r}] must have shape ({group.channels},), got {shape}")
+        if not scores[group.name].isfinite().all():
+            raise ValueError(
+                f"scores[{group.name!r}] holds NaN or an infinite number: check the weights or the data they came from"
+            )
+
+
+def keep_from_rates(
+    graph: ChannelGraph, indices_row: Sequence[int] | Tensor, scores: Scores, rates: Sequence[Rate] = RATES
+) -> dict[str, Tensor]:
+    """One configuration as a `keep`: in each group the highest scores survive, never none.
+
+    Args:
+        graph: the traced network.
+        indices_row: (groups,) rate indices.
+        scores: group name -> (C,).
+        rates: what the indices index.
+
+    Raises:
+        ValueError: `indices_row` or `scores` do not fit the graph.
+
+    >>> import torch, graphprune
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    >>> keep = keep_from_rates(graph, [9] * len(graph.groups), first_scores(graph))
+    >>> all(mask[0] for mask in keep.values())
+    True
+    """
+    row = torch.as_tensor(indices_row).reshape(1, -1)
+    return graph.unflatten(kept_masks(graph, row, scores, rates)[0])
+
+
+def random_masks(graph: ChannelGraph, indices: Tensor, generator: torch.Generator, rates: Sequence[Rate] = RATES) -> BoolTensor:
+    """Masks of the given configurations that keep uniformly random channels, (B, groups) -> (B, num_atoms) bool.
+
+    Raises:
+        ValueError: `indices` do not fit the graph.
+    """
+    check_indices(indices, len(graph.groups), len(rates))
+    counts = kept_table(graph, rates)
+    kept = torch.empty(len(indices), graph.num_atoms, dtype=torch.bool)
+    for g, (group, span) in enumerate(zip(graph.groups, graph.slices.values(), strict=True)):
+        order = torch.rand(len(indices), group.channels, generator=generator, dtype=torch.float64).argsort(1)
+        chosen = torch.arange(group.channels) < counts[g][indices[:, g].cpu()][:, None]
+        kept[:, span] = torch.empty_like(chosen).scatter_(1, order, chosen)
+    return kept.to(indices.device)  # type: ignore[return-value]
+
+
+def first_scores(graph: ChannelGraph) -> dict[str, Tensor]:
+    """Scores that know nothing of importance: the first channels of a group survive."""
+    return {group.name: -torch.arange(group.channels, dtype=torch.float32) for group in graph.groups}

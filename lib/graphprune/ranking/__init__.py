@@ -1,0 +1,1 @@
+"""What orders pruned networks without training each: rankers, learners, proxies, and how well they agree (chapter 5)."""

@@ -1,0 +1,1 @@
+"""What people see: figures, sliders, and the running and publishing of notebooks."""

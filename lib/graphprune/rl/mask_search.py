@@ -1,0 +1,85 @@
+"""What the agent is compared with: searches over masks that learn nothing, at the same budget and number of evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphprune.rl.game import Game
+from graphprune.runs import runtime
+from graphprune.runs.checks import at_least
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A search's result.
+
+    Attributes:
+        kept: (num_atoms,) bool, the best on validation of all that were evaluated; within the budget.
+        performance: its share of correct validation images.
+        curve: (evaluations,) float64, the best share so far after each evaluation.
+    """
+
+    kept: Tensor
+    performance: float
+    curve: Tensor
+
+
+def best_of(game: Game, kept: Tensor) -> Found:
+    """The best of given masks, ties broken by the loss. kept: (n, num_atoms) bool, n at least 1, all within the budget.
+
+    Raises:
+        ValueError: a mask misses the budget, or there is none.
+    """
+    if not len(kept):
+        raise ValueError("kept: has no mask; give at least 1, e.g. those of Budget.fit")
+    if bool((game.excess(kept) > 0).any()):
+        raise ValueError(f"kept: a mask costs more than share={game.budget.share} of the {game.budget.of}; see Budget.fit")
+    found = game.evaluator(kept)
+    accuracy, loss = found.accuracy, found.loss
+    best = min(range(len(kept)), key=lambda index: (-accuracy[index].item(), loss[index].item()))
+    return Found(kept[best], accuracy[best].item(), accuracy.cummax(0).values)
+
+
+def random_masks(game: Game, evaluations: int, seed: int) -> Found:
+    """The best of random masks: channels dropped in random order until the budget is met.
+
+    Args:
+        evaluations: masks drawn, at least 1.
+        seed: which.
+    """
+    at_least(1, evaluations=evaluations)
+    generator = runtime.seed_generator(seed, "random masks")
+    return best_of(game, game.budget.fit(torch.rand(evaluations, game.graph.num_atoms, generator=generator)))
+
+
+def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -> Found:
+    """From a random mask, flip a few bits at a time, and stay wherever it is no worse.
+
+    Each bit flips with probability flips / num_atoms, at least one does; where that misses the budget random kept channels go,
+    and where it leaves room random dropped ones come back, so that every mask stands at the budget.
+
+    Args:
+        evaluations: masks tried, the first one included.
+        seed: of all that is random.
+        flips: bits flipped on average, above 0.
+    """
+    at_least(1, evaluations=evaluations)
+    if not flips > 0:
+        raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
+    generator, size = runtime.seed_generator(seed, "hill climbing"), game.graph.num_atoms
+    here = game.budget.fit(torch.rand(1, size, generator=generator))
+    found = game.evaluator(here)
+    best, curve = (found.accuracy.item(), -found.loss.item()), [found.accuracy.item()]
+    for _ in range(evaluations - 1):
+        flip = torch.rand(1, size, generator=generator) < flips / size
+        flip[0, torch.randint(size, (1,), generator=generator)] = True
+        changed = (here ^ flip).double() + 2.0 * (flip & ~here)  # what just came stays
+        there = game.budget.fit(changed - 2.0 * (flip & here) + 0.5 * torch.rand(1, size, generator=generator))
+        found = game.evaluator(there)
+        if (result := (found.accuracy.item(), -found.loss.item())) >= best:
+            here, best = there, result
+        curve.append(best[0])
+    return Found(here[0], best[0], torch.tensor(curve, dtype=torch.float64))

@@ -1,0 +1,1 @@
+"""Data sets and splits, the networks, and how they are trained."""

@@ -1,0 +1,418 @@
+"""Coupled groups of networks small enough to write the answer down, and proof that they can be pruned."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+import graphprune
+from graphprune.graph.channel_select import ChannelSelect
+
+IMAGE = torch.zeros(2, 3, 8, 8)
+
+
+class Net(nn.Module):
+    """Layers by name and a forward that is given."""
+
+    def __init__(self, forward: Callable[["Net", Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, **options: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
+
+
+def head(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
+
+
+def groups(model: nn.Module, x: Tensor | tuple[Tensor, ...] = IMAGE) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """name -> (channels, layers), after the proof that random and extreme `keep`s are honoured in float64."""
+    model = randomised(model)
+    graph = graphprune.trace(model, x)
+    check_every_keep(model, graph, x)
+    return {group.name: (group.channels, group.layers) for group in graph.groups}
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Float64, evaluation mode, and normalisation statistics that hide nothing."""
+    torch.manual_seed(0)
+    model = model.double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and module.weight is not None:
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    return model
+
+
+def check_every_keep(model: nn.Module, graph: graphprune.ChannelGraph, x: Tensor | tuple[Tensor, ...]) -> None:
+    inputs = tuple(torch.randn(t.shape, dtype=torch.double) for t in (x if isinstance(x, tuple) else (x,)))
+    for share in (0.0, 0.3, 0.7):
+        keep = {group.name: torch.rand(group.channels) < share for group in graph.groups}
+        for mask in keep.values():
+            mask[int(torch.randint(1, len(mask), ()))] = True
+            mask[0] = False
+        small = graphprune.prune(model, graph, keep) if keep else model
+        with torch.no_grad():
+            whole, part = graphprune.masked(model, graph, keep)(*inputs), small(*inputs)
+        for a, b in zip(*([o.values() if isinstance(o, dict) else [o] for o in (whole, part)]), strict=True):
+            assert a.shape == b.shape
+            assert float((a - b).abs().max()) <= 1e-10 * float(a.abs().max())
+
+
+def test_residual_channels_share_a_group() -> None:
+    net = Net(lambda m, x: m.head(m.b(y := m.a(x)) + y), a=conv(3, 6), b=conv(6, 6), head=head(6))
+    assert groups(net) == {"a": (6, ("a", "b"))}
+
+
+def test_a_channel_concatenated_twice_is_one_atom() -> None:
+    net = Net(lambda m, x: m.head(torch.cat([y := m.a(x), y], 1)), a=conv(3, 4), head=head(8))
+    assert groups(net) == {"a": (4, ("a",))}
+
+
+def test_an_add_of_concatenations_couples_by_position() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.head(torch.cat([m.a(x), m.b(x)], 1) + torch.cat([m.c(x), m.d(x)], 1))
+
+    net = Net(forward, a=conv(3, 2), b=conv(3, 6), c=conv(3, 5), d=conv(3, 3), head=head(8))
+    assert groups(net) == {"a": (2, ("a", "c")), "b": (3, ("b", "c")), "b#2": (3, ("b", "d"))}
+
+
+def test_chunks_stay_equal() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        value, gate = m.a(x).chunk(2, 1)
+        return m.head(value * gate.sigmoid())
+
+    net = Net(forward, a=conv(3, 8), head=head(4))
+    assert groups(net) == {"a": (4, ("a",))}
+
+
+def test_a_split_by_a_literal_size_freezes() -> None:
+    net = Net(lambda m, x: m.head(torch.cat(m.a(x).split(4, 1), 1)), a=conv(3, 8), head=head(8))
+    assert groups(net) == {}
+    assert "split() at 'split' fixes a size" in graphprune.trace(net, IMAGE.double()).frozen["a"]
+
+
+@pytest.mark.parametrize("index", [slice(8), slice(None), slice(0, None), slice(0, 20, 1)])
+def test_a_slice_that_takes_everything_is_free(index: slice) -> None:
+    net = Net(lambda m, x: m.head(m.a(x)[:, index]), a=conv(3, 8), head=head(8))
+    assert groups(net) == {"a": (8, ("a",))}
+
+
+@pytest.mark.parametrize("index", [slice(7), slice(-1), slice(1, None), slice(0, 8, 2)])
+def test_a_slice_that_leaves_something_out_freezes(index: slice) -> None:
+    net = Net(lambda m, x: m.head(m.a(x)[:, index]), a=conv(3, 8), head=head(len(range(8)[index])))
+    assert groups(net) == {}
+    assert "getitem() at 'getitem' picks fixed places" in graphprune.trace(net, IMAGE.double()).frozen["a"]
+
+
+def test_a_slice_up_to_another_tensor_s_size_freezes_both() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.b(x)
+        return m.head(m.a(x)[:, : y.shape[1]]) + m.last(y)
+
+    net = Net(forward, a=conv(3, 8), b=conv(3, 8), head=head(8), last=head(8))
+    assert groups(net) == {}
+
+
+def test_channel_shuffle_ties_the_positions_of_its_groups() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.s(m.a(x)))), a=conv(3, 8), s=nn.ChannelShuffle(2), b=conv(8, 6), head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "b": (6, ("b",))}
+
+
+def test_a_hand_written_shuffle_does_the_same() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        b, c, h, w = y.shape
+        return m.head(m.b(y.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, -1, h, w)))
+
+    assert groups(Net(forward, a=conv(3, 8), b=conv(8, 6), head=head(6))) == {"a": (4, ("a",)), "b": (6, ("b",))}
+
+
+def test_pixel_shuffle_ties_the_channels_of_one_pixel() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.s(m.a(x)))), a=conv(3, 12), s=nn.PixelShuffle(2), b=conv(3, 4), head=head(4))
+    assert groups(net) == {"a": (3, ("a",)), "b": (4, ("b",))}
+
+
+def test_squeeze_and_excite_couples_its_gate() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(y * m.up(F.relu(m.down(y.mean((2, 3), keepdim=True)))).sigmoid())
+
+    net = Net(forward, a=conv(3, 8), down=conv(8, 3, 1), up=conv(3, 8, 1), head=head(8))
+    assert groups(net) == {"a": (8, ("a", "up")), "down": (3, ("down",))}
+
+
+def test_a_one_output_convolution_is_not_depthwise() -> None:
+    net = Net(lambda m, x: m.head(m.c(m.b(m.a(x)))), a=conv(3, 4), b=conv(4, 1), c=conv(1, 6), head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "c": (6, ("c",))}
+    assert graphprune.trace(net, IMAGE.double()).frozen["b"] == "all its channels are tied together, so none of them can go"
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_a_depthwise_convolution_follows_its_input(multiplier: int) -> None:
+    net = Net(lambda m, x: m.head(m.b(m.a(x))), a=conv(3, 4), b=conv(4, 4 * multiplier, groups=4), head=head(4 * multiplier))
+    assert groups(net) == {"a": (4, ("a", "b"))}
+
+
+def test_a_grouped_convolution_ties_the_positions_of_its_groups() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.a(x))), a=conv(3, 8), b=conv(8, 6, groups=2), head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "b": (3, ("b",))}
+
+
+def test_a_grouped_transposed_convolution_too() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.a(x))), a=conv(3, 8), b=nn.ConvTranspose2d(8, 6, 2, 2, groups=2), head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "b": (3, ("b",))}
+
+
+def test_a_module_used_twice_is_one_layer() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.b(m.a(x)))), a=conv(3, 4), b=conv(4, 4), head=head(4))
+    assert groups(net) == {"a": (4, ("a", "b"))}
+
+
+def test_flatten_spreads_a_channel_over_many_inputs() -> None:
+    net = Net(lambda m, x: m.fc(torch.flatten(m.a(x), 1)), a=conv(3, 4), fc=nn.Linear(4 * 64, 5))
+    assert groups(net) == {"a": (4, ("a",))}
+
+
+def test_a_view_with_a_literal_size_freezes() -> None:
+    net = Net(lambda m, x: m.fc(m.a(x).view(-1, 256)), a=conv(3, 4), fc=nn.Linear(256, 5))
+    assert groups(net) == {}
+    assert "view() at 'view' fixes a size in the model's code" in graphprune.trace(net, IMAGE.double()).frozen["a"]
+
+
+def test_a_transposed_convolution_is_a_producer() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.a(x))), a=conv(3, 4), b=nn.ConvTranspose2d(4, 6, 2, 2), head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "b": (6, ("b",))}
+
+
+def test_prelu_and_norms_follow() -> None:
+    body = nn.Sequential(conv(3, 8), nn.PReLU(8), nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True))
+    assert groups(nn.Sequential(body, head(8))) == {"0.0": (8, ("0.0",))}
+
+
+def test_group_norm_keeps_or_drops_whole_norm_groups() -> None:
+    net = Net(lambda m, x: m.head(F.silu(m.n(m.a(x)))), a=conv(3, 8), n=nn.GroupNorm(4, 8), head=head(8))
+    assert groups(net) == {"a": (4, ("a",))}
+
+
+def test_layer_norm_freezes_what_it_normalises_over() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.norm(m.a(x).permute(0, 2, 3, 1))
+        return m.head((y + m.down(F.gelu(m.up(y)))).permute(0, 3, 1, 2))
+
+    net = Net(forward, a=conv(3, 6), norm=nn.LayerNorm(6), up=nn.Linear(6, 12), down=nn.Linear(12, 6), head=head(6))
+    assert groups(net) == {"up": (12, ("up",))}
+    assert "LayerNorm 'norm' normalises over it" in graphprune.trace(net, IMAGE.double()).frozen["a"]
+
+
+class StandardisedConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, padding=1)
+
+
+def test_a_forward_of_its_own_freezes_what_it_touches() -> None:
+    net = nn.Sequential(conv(3, 4), StandardisedConv(4, 6, 3), conv(6, 8), head(8))
+    assert groups(net) == {"2": (8, ("2",))}
+    assert set(graphprune.trace(net, IMAGE.double()).frozen) == {"0", "3.2"}
+
+
+class FunctionalConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(6, 4, 3, 3))
+        self.scale = nn.Parameter(torch.randn(6, 1, 1))
+        self.unused = nn.Parameter(torch.randn(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, padding=1) * self.scale + 1.5
+
+
+def test_functional_convolutions_and_operand_parameters_are_cut() -> None:
+    net = nn.Sequential(conv(3, 4), FunctionalConv(), head(6))
+    assert groups(net) == {"0": (4, ("0",)), "1.kernel": (6, ("1.kernel",))}
+    graph = graphprune.trace(net, IMAGE.double())
+    keep = graph.full()
+    keep["1.kernel"][0] = False
+    small = graphprune.prune(net, graph, keep)
+    assert (small[1].kernel.shape, small[1].scale.shape, small[1].unused.shape) == ((5, 4, 3, 3), (5, 1, 1), (7,))
+
+
+class GainedNorm(nn.Module):
+    """A functional normalisation whose weight is computed."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight=self.gain * 2, training=True)
+
+
+def test_a_norm_with_a_computed_weight_freezes_what_it_touches() -> None:
+    net = nn.Sequential(conv(3, 4), GainedNorm(4), conv(4, 6), head(6))
+    assert groups(net) == {"2": (6, ("2",))}
+
+
+def test_a_mean_over_channels_freezes_them() -> None:
+    net = Net(lambda m, x: m.head(m.b(m.a(x)) * m.a(x).mean(1, keepdim=True)), a=conv(3, 4), b=conv(4, 6), head=head(6))
+    assert groups(net) == {"b": (6, ("b",))}
+
+
+def test_padding_channels_freezes_what_it_is_added_to() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(m.b(y) + F.pad(y, (0, 0, 0, 0, 1, 1)))
+
+    net = Net(forward, a=conv(3, 4), b=conv(4, 6), head=head(6))
+    assert groups(net) == {"a": (4, ("a", "b"))}  # b's first and last channel stay
+    assert "fixed size" in graphprune.trace(net, IMAGE.double()).frozen["b"]
+
+
+def test_channel_select_is_cut_and_renumbered() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(m.b(y) + m.s(y))
+
+    select = ChannelSelect([-1, 0, 1, 2, 3, -1])
+    net = Net(forward, a=conv(3, 4), b=conv(4, 6), s=select, head=head(6))
+    assert groups(net) == {"a": (4, ("a",)), "b": (6, ("b",))}
+    graph = graphprune.trace(net, IMAGE.double())
+    keep = {"a": torch.tensor([True, False, True, True]), "b": torch.tensor([True, True, True, False, False, True])}
+    assert graphprune.prune(net, graph, keep).s.index.tolist() == [-1, 0, -1, -1]
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = conv(3, 4), conv(1, 4), head(4)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        z = self.a(x) + self.b(y)
+        return {"logits": self.head(z), "size": z.sum((1, 2, 3))}
+
+
+def test_two_inputs_and_a_dictionary_of_outputs() -> None:
+    assert groups(TwoInputs(), (torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8))) == {}  # a sum over channels is put out
+
+
+def test_data_dependent_control_flow_is_an_error_that_names_the_line() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(y if y.sum() > 0 else -y)
+
+    with pytest.raises(ValueError, match=r"test_coupling.py:\d+ .*y.sum\(\) > 0.*wrap"):
+        graphprune.trace(Net(forward, a=conv(3, 4), head=head(4)), IMAGE)
+
+
+def test_an_input_of_the_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 4, 8, 8\)"):
+        graphprune.trace(nn.Sequential(conv(3, 4), head(4)), torch.zeros(1, 4, 8, 8))
+    with pytest.raises(TypeError, match="example_input must be a tensor"):
+        graphprune.trace(nn.Sequential(conv(3, 4), head(4)), [1, 2])
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module"):
+        graphprune.trace("resnet20", IMAGE)  # type: ignore[arg-type]
+
+
+def test_a_split_by_a_computed_size_ties_its_parts() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        first, second = y.split(y.shape[1] // 2, 1)
+        return m.head(first * second)
+
+    assert groups(Net(forward, a=conv(3, 8), head=head(4))) == {"a": (4, ("a",))}
+
+
+def test_a_softmax_over_branches_ties_the_branches() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = torch.stack([m.a(x), m.b(x)], 1)
+        gate = m.select(y.sum(1).mean((2, 3), keepdim=True)).view(x.shape[0], 2, -1, 1, 1)
+        return m.head((y * gate.softmax(1)).sum(1))
+
+    net = Net(forward, a=conv(3, 4), b=conv(3, 4), select=conv(4, 8, 1), head=head(4))
+    assert groups(net) == {"a": (4, ("a", "b", "select"))}
+
+
+class Outputs(NamedTuple):
+    main: Tensor
+    extra: Tensor
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier in training mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head, self.aux = conv(3, 6), head(6), nn.Sequential(conv(6, 4), head(4))
+
+    def forward(self, x: Tensor) -> Tensor | Outputs:
+        y = self.a(x)
+        return Outputs(self.head(y), self.aux(y)) if self.training else self.head(y)
+
+
+def test_layers_that_only_training_reaches_are_cut_too() -> None:
+    net = AuxiliaryHead()
+    assert groups(net) == {"a": (6, ("a",)), "aux.0": (4, ("aux.0",))}
+    graph = graphprune.trace(net, IMAGE.double())
+    keep = {"a": torch.tensor([True, False] * 3), "aux.0": torch.tensor([True, False, False, False])}
+    small = graphprune.prune(net, graph, keep).train()
+    assert small.aux[0].weight.shape == (1, 3, 3, 3)
+    assert [out.shape for out in small(torch.randn(2, 3, 8, 8, dtype=torch.double))] == [(2, 5), (2, 5)]
+    assert graphprune.CostModel(graph, IMAGE).full == graphprune.cost(net, IMAGE)
+
+
+def test_layers_of_training_that_cannot_be_traced_are_told() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(y) + m.aux(y) if m.training and y.sum() > 0 else m.head(y)
+
+    net = Net(forward, a=conv(3, 4), head=head(4), aux=head(4)).eval()
+    with pytest.warns(UserWarning, match=r"layers that evaluation does not reach \(aux.2, ...\) stay as they are"):
+        graphprune.trace(net, IMAGE)
+
+
+class Tables(nn.Module):
+    """A tensor that is neither parameter nor buffer, and one that the forward makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head, self.shift = conv(3, 4), head(4), torch.full((1, 1, 8, 8), 0.5, dtype=torch.double)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.a(x) + self.shift + torch.arange(8, dtype=torch.double))
+
+
+def test_tensors_that_the_network_makes_itself_are_constants() -> None:
+    assert groups(Tables()) == {"a": (4, ("a",))}
+
+
+FAMILIES = ("densenet121", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "resnext50_32x4d")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_whole_families_prune_without_a_line_for_any(name: str) -> None:
+    options = {"init_weights": True} if name == "googlenet" else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=10, **options)
+    assert len(groups(model, torch.zeros(1, 3, 64, 64))) >= 20
+
+
+def test_tracing_leaves_the_model_alone() -> None:
+    model = graphprune.models.build("resnet8", in_channels=1).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,0 +1,33 @@
+"""Argument checks: what passes, what does not, and what is said."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphprune.runs import checks
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int64(3)])
+def test_whole_numbers_that_are_large_enough_pass(value: Any) -> None:
+    checks.at_least(1, n=value)
+
+
+@pytest.mark.parametrize(("value", "said"), [(0, "n=0: must be at least 1"), (-2, "n=-2: must be at least 1")])
+def test_what_is_too_small_is_named(value: int, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}, e.g. 5$"):
+        checks.at_least(1, ", e.g. 5", m=4, n=value)
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0, "3", None, True, math.nan, [1]])
+def test_what_is_no_whole_number_is_named(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^n=.*: must be a whole number, at least 1$"):
+        checks.at_least(1, n=value)
+
+
+def test_shares() -> None:
+    checks.share(a=0, b=1, c=0.25)
+    for value in (-0.01, 1.01, math.nan, math.inf, "0.5", None, True):
+        with pytest.raises(ValueError, match=r"^a=.*: must be a number from 0 to 1$"):
+            checks.share(a=value)

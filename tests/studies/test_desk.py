@@ -1,0 +1,189 @@
+"""Table 3 at desk size, rehearsed on digits: whole rows, empty rows, the same result in pieces, and nothing made twice."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from graphprune import train
+from graphprune.__main__ import main
+from graphprune.studies import desk, paper, reproduction
+from graphprune.studies.desk import ARMS, Outcome, Run
+from graphprune.training.recipe import Recipe
+
+FULL = Recipe(epochs=0.6, lr=0.05, batch_size=64, precision="bfloat16", distil=True)
+SIZES = replace(paper.TINY, m=3, k=1, looks=8, light=replace(FULL, epochs=0.3), full=FULL, n_candidates=200)
+PLAN = (("resnet8", 0.5, 0), ("resnet8", 0.5, 1), ("resnet20", 0.6, 0))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plan on digits, and a folder of its own for what is published."""
+    monkeypatch.setattr(desk, "PLAN", PLAN)
+    monkeypatch.setattr(desk, "BLOCK", 4)
+    monkeypatch.setattr(desk, "place", lambda: tmp_path / "published")
+
+
+def table3(folder: Path, **options: object) -> Outcome:
+    return desk.table3("resnet8", folder=folder, name="digits", sizes=SIZES, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    folder = tmp_path_factory.mktemp("desk")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk, "PLAN", PLAN)
+        patch.setattr(desk, "BLOCK", 4)
+        patch.setattr(desk, "place", lambda: folder / "published")
+        return folder, table3(folder, seeds=[0])
+
+
+def test_all_arms_have_equal_macs_and_equal_passes_over_the_images(whole: tuple[Path, Outcome]) -> None:
+    runs = whole[1].runs
+    assert runs["arm"].tolist() == list(ARMS)
+    assert runs["MACs removed"].between(50, 51).all()
+    assert runs["epochs"].tolist() == pytest.approx([3 * 0.3 + 0.6] * 5)
+    assert runs["networks"].tolist() == [1, 4, 4, 4, 1]
+    assert runs["not retrained"].notna().tolist() == [False, True, True, True, False]
+    assert (runs["best of k on test"] == runs["accuracy"]).all()  # k = 1
+    assert (runs[["core-hours", "latency", "base latency"]] > 0).all(axis=None)
+
+
+def test_what_class_means_pays_for_its_looks_is_counted(whole: tuple[Path, Outcome]) -> None:
+    runs = whole[1].runs.set_index("arm")
+    assert len(list(whole[0].glob("looks-*.safetensors"))) == 2  # 8 looks, 4 at a time
+    assert 0 < runs.loc["class means", "ranking core-hours"] < runs.loc["class means", "core-hours"]
+    assert runs.loc["uniform L1", "ranking core-hours"] == 0
+
+
+def test_in_pieces_it_is_the_same(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    for file in whole[0].glob("base-*"):
+        shutil.copy(file, tmp_path)
+    arms = ["uniform L1", "class means"]
+    outcomes = [table3(tmp_path, seeds=[0], names=arms, minutes=0.003)]
+    while not outcomes[-1].done:
+        assert len(outcomes) < 200
+        assert "the same command goes on from there" in outcomes[-1].says
+        outcomes.append(table3(tmp_path, seeds=[0], names=arms, minutes=0.003))
+    assert any(re.search(r"full training \w+, step \d", outcome.says) for outcome in outcomes)
+    expected = whole[1].runs[whole[1].runs["arm"].isin(arms)].reset_index(drop=True)
+    facts = ["arm", "accuracy", "not retrained", "validation accuracy", "macs", "params", "epochs"]
+    pd.testing.assert_frame_equal(outcomes[-1].runs[facts], expected[facts])
+    assert not list(tmp_path.rglob("*.training"))
+
+
+KILLED = """
+    import sys; sys.path.insert(0, {tests!r})
+    import test_desk
+    from pathlib import Path
+    from graphprune import checkpoint, desk
+    checkpoint.EVERY, desk.PLAN, desk.place = 0.0, test_desk.PLAN, lambda: Path({folder!r})
+    test_desk.table3(Path({folder!r}), seeds=[0], names=["uniform L1"])
+"""
+
+
+def test_killed_within_a_training_it_goes_on_with_it(
+    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "GRAPHPRUNE_QUIET": "1"})
+    while not list(tmp_path.glob("full/*.training")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    (state,) = tmp_path.glob("full/*.training")
+    begun, steps, step = state.exists(), [], train._step
+    monkeypatch.setattr(train, "_step", lambda *options: steps.append(1) or step(*options))  # type: ignore[func-returns-value]
+    again = table3(tmp_path, seeds=[0], names=["uniform L1"])
+    assert begun
+    assert len(steps) < FULL.steps_per_epoch(1137) * 1.5  # some were done before
+    assert again.runs["accuracy"].tolist() == whole[1].runs["accuracy"].tolist()[:1]
+    assert not state.exists()
+
+
+# --- what is published --------------------------------------------------------------------------------------------------
+
+
+def published(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "table3_desk.csv", dtype=str, keep_default_na=False)
+
+
+def test_rows_not_done_are_empty_and_the_table_says_so(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
+    files = desk.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
+    assert all(file.is_file() for file in files)
+    table = published(tmp_path / "published")
+    assert table["n"].tolist() == ["1", "1", "0", "0", "0", *["0"] * 5]
+    assert (table.loc[2:, desk.COLUMNS[4:]] == "").all(axis=None)
+    assert table.loc[0, "accuracy, %"] == f"{whole[1].runs['accuracy'][0]:.2f}"
+    text = (tmp_path / "published" / "table3_desk.md").read_text()
+    assert "2 of 15 runs are done. Rows with n = 0 are not done yet." in text
+    assert "SACP minus uniform L1" in text
+    assert "a single run (seed 0): no interval" in text
+
+
+def test_a_published_run_is_not_made_again_and_others_are_added(
+    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
+    monkeypatch.setattr(desk, "done", None)
+    again = table3(tmp_path / "empty", seeds=[0], names=["SACP"])
+    assert again.done
+    assert again.runs["accuracy"].tolist() == pytest.approx(whole[1].runs["accuracy"].tolist()[1:2], rel=1e-5)
+    assert desk.committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
+    desk.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
+    assert desk.committed(SIZES)["arm"].tolist() == list(ARMS)
+
+
+def test_two_seeds_have_a_paired_interval() -> None:
+    row = {"network": "resnet8", "aim": 0.5, "recipe": "x"}
+    values = {("uniform L1", 0): 80.0, ("uniform L1", 1): 82.0, ("SACP", 0): 79.0, ("SACP", 1): 83.0}
+    runs = pd.DataFrame([{**row, "arm": arm, "seed": seed, "accuracy": value} for (arm, seed), value in values.items()])
+    # gaps -1 and +1: mean 0, standard error 1, t(0.975, 1) = 12.706
+    assert desk.against(runs) == [
+        "- resnet8, 50.0% of the MACs removed, SACP minus uniform L1: +0.00 points [-12.71, +12.71], 2 seeds"
+    ]
+
+
+def test_published_figures_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    table = desk.table(desk.committed(SIZES).iloc[:0]).set_index("method")
+    sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
+    assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
+    assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)
+
+
+def test_the_plan_holds_the_order_and_the_window() -> None:
+    assert Run("resnet56a", 0.781, "SACP", 0).window == (0.209, 0.219)
+    runs = desk.planned(["resnet8"])
+    assert [(run.seed, run.arm) for run in runs] == [(seed, arm) for seed in (0, 1) for arm in ARMS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"net": "vgg16"}, "net='vgg16': the plan of recipe desk has resnet20, resnet8"),
+        ({"net": "resnet8", "removed": [0.7]}, "removed=0.7: the plan of recipe desk has 0.5"),
+        ({"net": "resnet8", "seeds": [5]}, "seeds=5: the plan of recipe desk has 0, 1"),
+        ({"net": "resnet8", "names": ["sacp"]}, "names='sacp': the plan of recipe desk has SACP, class means"),
+        ({"net": "resnet8", "minutes": -1}, "minutes=-1: must be above 0"),
+    ],
+)
+def test_what_is_not_planned_is_refused(arguments: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        desk.table3(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_command_knows_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table4", "--net", "resnet20a", "--recipe", "desk"]) == 2
+    assert "recipe desk has table3 alone" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"there are paper .* desk"):
+        reproduction.reproduce("table3", "resnet20a", "dusk")
