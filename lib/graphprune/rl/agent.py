@@ -33,8 +33,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 from graphprune.rl.game import Game, Position
 from graphprune.rl.rewards import Memory, Reward, SelfCompetition
-from graphprune.runs import runtime
-from graphprune.runs import store as artifacts
+from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import read, write
 from graphprune.runs.description import described
 
@@ -465,21 +464,21 @@ def train(
         raise ValueError(f"every={every}: must be at least 1")
     settings, reward = settings or Settings(), reward or SelfCompetition()
     state = _begin(game, settings, reward, seed)
-    store = None if checkpoint is None else _Store(Path(checkpoint), artifacts.digest(_known(game, settings, reward, seed)))
-    if store is not None:
-        store.restore(state, settings)
+    file = None if checkpoint is None else _File(Path(checkpoint), store.digest(_known(game, settings, reward, seed)))
+    if file is not None:
+        file.restore(state, settings)
     for _ in runtime.progress(range(len(state.history), settings.updates), "agent"):
         size = min(settings.episodes, settings.evaluations - state.judged)
-        if store is not None and size < settings.episodes:
-            store.whole = state.packed()
+        if file is not None and size < settings.episodes:
+            file.whole = state.packed()
         for group in state.optimizer.param_groups:
             group["lr"] = settings.rate(state.judged)
         try:
             _update(game, state, reward, size)
         except FloatingPointError as error:
             raise FloatingPointError(f"episodes {state.judged + 1} to {state.judged + size}: {error}") from error
-        if store is not None and (len(state.history) % every == 0 or len(state.history) == settings.updates):
-            store.save(state)
+        if file is not None and (len(state.history) % every == 0 or len(state.history) == settings.updates):
+            file.save(state)
     _, probabilities = decide(game, state.policy)
     return Trained(state.policy, state.kept, state.best[0], probabilities, pd.DataFrame(state.history))
 
@@ -490,7 +489,7 @@ def _known(game: Game, settings: Settings, reward: Reward, seed: int) -> list[An
 
 
 @dataclass
-class _Store:
+class _File:
     """A training's state in a file.
 
     A last update of fewer networks ends a training; one that is extended goes on from the state before it. So both are stored.
@@ -541,7 +540,7 @@ def _update(game: Game, state: _State, reward: Reward, size: int) -> None:
     for kept, result in zip(masks, zip(found.accuracy.tolist(), (-found.loss).tolist(), strict=True), strict=True):
         if result > state.best:
             state.best, state.kept = result, kept.clone()
-    row = {"update": len(state.history) + 1, "evaluations": state.judged + size}
+    row: dict[str, float] = {"update": len(state.history) + 1, "evaluations": state.judged + size}
     row |= dict.fromkeys(("reward", "performance", "excess", "feasible", "entropy"), float("nan"))
     if rollout is not None:
         rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)

@@ -27,8 +27,7 @@ from graphprune.runs import runtime, store
 from graphprune.runs.description import network
 from graphprune.search.trial import Task, Trial, run_all
 from graphprune.studies.tabular import TRUTHS, folder
-from graphprune.training import base_network as base
-from graphprune.training import data, models
+from graphprune.training import base_network, data, models
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import TensorSplit, stratified
@@ -113,7 +112,7 @@ class Survey:
         """The trained network: its weights from beside the committed table, if they are there, the same on any machine."""
         census, shape = self.census, self.data.input_shape
         if census.base is None or not self.weights.is_file():
-            return base.network(census.network, self.data, census.base, seed=census.seed, folder=self.folder)
+            return base_network.network(census.network, self.data, census.base, seed=census.seed, folder=self.folder)
         model = models.build(census.network, num_classes=self.data.num_classes, in_channels=shape[0])
         model.load_state_dict(store.load(self.weights))
         return model.eval()

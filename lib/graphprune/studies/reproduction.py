@@ -20,7 +20,7 @@ from torch import nn
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.groups import trace
 from graphprune.pruning import channels
-from graphprune.pruning import cost as costs
+from graphprune.pruning.cost import cost, paper_flops
 from graphprune.pruning.masks import kept_masks
 from graphprune.ranking.learners import Regression
 from graphprune.ranking.rankers import Ranker
@@ -90,8 +90,8 @@ class Experiment:
 
     def cost(self, model: nn.Module) -> dict[str, Any]:
         """`macs`, `params`, and `flops` in the paper's unit."""
-        example, found = self.data.example(), costs.cost(model.cpu(), self.data.example())
-        return {"macs": found.macs, "params": found.params, "flops": costs.paper_flops(model, example)}
+        example, found = self.data.example(), cost(model.cpu(), self.data.example())
+        return {"macs": found.macs, "params": found.params, "flops": paper_flops(model, example)}
 
     def setting(self, window: Window, **changes: Any) -> dict[str, Any]:
         """The fields of `Funnel` beside network, graph and data: R(r) >= tau, and a window of MACs."""
