@@ -117,7 +117,8 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _desk(options: argparse.Namespace) -> None:
-    from graphprune.studies import desk  # here, as it imports much
+    from graphprune.report import figures, published  # here, as they import much
+    from graphprune.studies import desk, desk_table, paper
 
     if options.table != "table3":
         raise ValueError(f"table={options.table!r}: recipe desk has table3 alone")
@@ -126,7 +127,11 @@ def _desk(options: argparse.Namespace) -> None:
     outcome = desk.table3(options.net, **only, **how)
     print(outcome.says)
     if options.publish:
-        print("\n".join(f"wrote {path}" for path in desk.publish(outcome)))
+        files = desk_table.publish(outcome)
+        beside = {network: paper.PUBLISHED.get(network.removesuffix("a"), {}) for network in desk.NETWORKS}
+        figure = published.draw_accuracy_against_cut(desk.committed(), desk.ARMS, beside)
+        figures.save(figure, picture := desk.place() / "table3_desk.png")
+        print("\n".join(f"wrote {path}" for path in [*files, picture]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 
 from graphprune import train
 from graphprune.__main__ import main
-from graphprune.studies import desk, paper, reproduction
+from graphprune.studies import desk, desk_table, paper, reproduction
 from graphprune.studies.desk import ARMS, Outcome, Run
 from graphprune.training.recipe import Recipe
 
@@ -118,11 +118,11 @@ def published(folder: Path) -> pd.DataFrame:
 
 
 def test_rows_not_done_are_empty_and_the_table_says_so(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
-    files = desk.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
+    files = desk_table.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
     assert all(file.is_file() for file in files)
     table = published(tmp_path / "published")
     assert table["n"].tolist() == ["1", "1", "0", "0", "0", *["0"] * 5]
-    assert (table.loc[2:, desk.COLUMNS[4:]] == "").all(axis=None)
+    assert (table.loc[2:, desk_table.COLUMNS[4:]] == "").all(axis=None)
     assert table.loc[0, "accuracy, %"] == f"{whole[1].runs['accuracy'][0]:.2f}"
     text = (tmp_path / "published" / "table3_desk.md").read_text()
     assert "2 of 15 runs are done. Rows with n = 0 are not done yet." in text
@@ -133,13 +133,13 @@ def test_rows_not_done_are_empty_and_the_table_says_so(whole: tuple[Path, Outcom
 def test_a_published_run_is_not_made_again_and_others_are_added(
     whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
+    desk_table.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
     monkeypatch.setattr(desk, "done", None)
     again = table3(tmp_path / "empty", seeds=[0], names=["SACP"])
     assert again.done
     assert again.runs["accuracy"].tolist() == pytest.approx(whole[1].runs["accuracy"].tolist()[1:2], rel=1e-5)
     assert desk.committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
-    desk.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
+    desk_table.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
     assert desk.committed(SIZES)["arm"].tolist() == list(ARMS)
 
 
@@ -148,14 +148,14 @@ def test_two_seeds_have_a_paired_interval() -> None:
     values = {("uniform L1", 0): 80.0, ("uniform L1", 1): 82.0, ("SACP", 0): 79.0, ("SACP", 1): 83.0}
     runs = pd.DataFrame([{**row, "arm": arm, "seed": seed, "accuracy": value} for (arm, seed), value in values.items()])
     # gaps -1 and +1: mean 0, standard error 1, t(0.975, 1) = 12.706
-    assert desk.against(runs) == [
+    assert desk_table.against(runs) == [
         "- resnet8, 50.0% of the MACs removed, SACP minus uniform L1: +0.00 points [-12.71, +12.71], 2 seeds"
     ]
 
 
 def test_published_figures_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    table = desk.table(desk.committed(SIZES).iloc[:0]).set_index("method")
+    table = desk_table.table(desk.committed(SIZES).iloc[:0]).set_index("method")
     sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
     assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
     assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)

@@ -1,0 +1,56 @@
+"""Our runs at desk size beside what others have published, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from graphprune.report import figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "os^Dv"
+
+
+def draw_accuracy_against_cut(runs: pd.DataFrame, arms: Sequence[str], published: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy against the share of multiply-adds removed, a panel for each network.
+
+    Args:
+        runs: a row a run: `network`, `arm`, `accuracy`, `MACs removed` and `base accuracy`, in per cent; may be empty.
+        arms: the methods compared, at most as many as there are `MARKERS`.
+        published: network -> method -> a row with `accuracy` and `flops_cut`, in per cent.
+
+    >>> row = {"network": "resnet20a", "arm": "L1", "accuracy": 90.0, "MACs removed": 50.0, "base accuracy": 91.7}
+    >>> figure = draw_accuracy_against_cut(pd.DataFrame([row]), ["L1"], {"resnet20a": {}})
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['L1', 'unpruned, ours']
+    """
+    import matplotlib.pyplot as plt
+
+    figures.style()
+    figure, axes = plt.subplots(1, len(published), figsize=(6.5 * len(published), 4.8), squeeze=False)
+    for axis, (network, others) in zip(axes[0], published.items(), strict=True):
+        own = runs[runs["network"] == network] if len(runs) else runs
+        for number, arm in enumerate(arms):
+            part = own[own["arm"] == arm] if len(own) else own
+            if len(part):
+                style = {"color": f"C{number}", "marker": MARKERS[number], "s": 44, "zorder": 3}
+                axis.scatter(part["MACs removed"], part["accuracy"], label=arm, **style)
+        if len(own):
+            axis.axhline(own["base accuracy"].iloc[0], color="0.5", ls="--", lw=1, label="unpruned, ours")
+        _name_points(axis, others)
+        axis.set(title=network, xlabel="MACs removed, % (published: FLOPs)", ylabel="accuracy, %")
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _name_points(axis: Axes, others: Mapping[str, Any]) -> None:
+    for method, row in others.items():
+        axis.scatter(row.flops_cut, row.accuracy, s=40, facecolor="none", edgecolor="0.4")
+        axis.annotate(method, (row.flops_cut, row.accuracy), (4, 4), textcoords="offset points", fontsize=8, color="0.3")

@@ -1,0 +1,130 @@
+"""The runs at desk size as a table, in words, and beside what others have published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from graphprune.runs import store
+from graphprune.studies import paper
+from graphprune.studies.desk import ARMS, KEY, LATENCY, PLAN, Outcome, committed, key_of, name_of, place, planned
+from graphprune.studies.paper import Sizes
+from graphprune.studies.reproduction import as_text, lines_of
+from graphprune.training import train
+
+NOTE = """accuracy: on the report half of the test images, of the network chosen on the validation half, after its last
+epoch; means over the seeds. best of k on test: the paper's own selection; with k = 1 it is the same network. not retrained:
+the best of the m lightly fine-tuned on validation, on the report half (for SACP this is what table 4 calls SACP-2). At equal
+cost: every arm has the same MACs and the same passes over the training images; uniform and global L1 search nothing, so what
+the others spend on m light fine-tunings is added to their retraining. What class means pays for its looks, and SACP for its
+encoder, comes on top and is counted in core-hours, which are processor time. latency: of {batch} images on one thread, the
+unpruned network's beside it; the fastest tenth of {repeats} passes, as the machine was in use. published: as named there,
+each from its own base network, in its own unit of FLOPs, chosen by its own rule. Empty: not done, or not published."""
+
+
+COLUMNS = ["network", "method", "by", "n", "seeds", "accuracy, %", "drop, points", "best of k on test, %", "not retrained, %"]
+COLUMNS += ["MACs, M", "MACs removed, %", "FLOPs removed, %", "params, k", "params removed, %", "latency, ms", "unpruned, ms"]
+COLUMNS += ["core-hours", "of it ranking", "epochs", "networks", "hardware"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """All rows planned, as text: a mean over the seeds each, empty where no seed is done; the published ones beside them."""
+    rows = []
+    for network in dict.fromkeys(network for network, _, _ in PLAN):
+        for aim in dict.fromkeys(aim for name, aim, _ in PLAN if name == network):
+            for arm in ARMS:
+                rows.append(_ours(runs, network, aim, arm))
+        published = sorted(paper.PUBLISHED.get(network.removesuffix("a"), {}).items(), key=lambda item: item[1].flops_cut)
+        for method, row in published:
+            values: dict[str, Any] = {"network": network, "method": method, "by": f"published ({row.source})"}
+            values |= {"accuracy, %": row.accuracy, "FLOPs removed, %": row.flops_cut, "params removed, %": row.params_cut}
+            rows.append(values)
+    return pd.DataFrame([{column: as_text(row.get(column)) for column in COLUMNS} for row in rows], columns=COLUMNS)
+
+
+def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"network": network, "method": arm, "by": f"ours, at least {aim:.1%} of the MACs removed", "n": 0}
+    if runs.empty:
+        return row
+    own = runs[(runs["network"] == network) & (runs["aim"] == aim) & (runs["arm"] == arm)].sort_values("seed")
+    if own.empty:
+        return row
+    mean = own.mean(numeric_only=True)
+    row |= {"n": len(own), "seeds": " ".join(map(str, own["seed"]))}
+    row |= {"accuracy, %": mean["accuracy"], "drop, points": mean["base accuracy"] - mean["accuracy"]}
+    row |= {f"{name}, %": mean.get(name) for name in ("best of k on test", "not retrained")}
+    row |= {f"{name}, %": mean[name] for name in ("MACs removed", "FLOPs removed", "params removed")}
+    row |= {"MACs, M": mean["macs"] / 1e6, "params, k": mean["params"] / 1e3}
+    row |= {"latency, ms": mean["latency"], "unpruned, ms": mean["base latency"]}
+    row |= {"core-hours": own["core-hours"].sum(), "of it ranking": own["ranking core-hours"].sum()}
+    row |= {
+        "epochs": mean["epochs"],
+        "networks": int(own["networks"].sum()),
+        "hardware": " and ".join(sorted(set(own["hardware"]))),
+    }
+    return row
+
+
+def against(runs: pd.DataFrame) -> list[str]:
+    """For every arm its accuracy minus uniform L1's, paired by seed: 95 % t intervals from two seeds on."""
+    if runs.empty:
+        return []
+    lines, pivot = [], runs.pivot_table("accuracy", ["network", "aim", "seed"], "arm")
+    for (network, aim), part in pivot.groupby(level=["network", "aim"], sort=False):
+        for arm in (arm for arm in ARMS[1:] if {arm, ARMS[0]} <= set(part)):
+            gaps = (part[arm] - part[ARMS[0]]).dropna()
+            if len(gaps) == 0:
+                continue
+            words = f"{gaps.mean():+.2f} points"
+            if len(gaps) > 1:
+                half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.sem()
+                words += f" [{gaps.mean() - half:+.2f}, {gaps.mean() + half:+.2f}], {len(gaps)} seeds"
+            else:
+                words += f", a single run (seed {gaps.index[0][2]}): no interval"
+            lines.append(f"- {network}, {aim:.1%} of the MACs removed, {arm} minus {ARMS[0]}: {words}")
+    return lines
+
+
+def markdown(runs: pd.DataFrame, sizes: Sizes = paper.DESK) -> str:
+    """The table as Markdown, with what is missing, the comparison with uniform L1, and the recipe."""
+    full, light = sizes.full, sizes.light
+    wanted = len(planned({network for network, _, _ in PLAN}))
+    recipe = f"m = {sizes.m} networks fine-tuned lightly ({_words(light)}), k = {sizes.k} retrained ({_words(full)}); "
+    recipe += f"R(r) >= {sizes.min_ratio}, {sizes.n_candidates:,} candidates, SACP's encoder trained on {sizes.n_train:,}; "
+    recipe += f"class means looks at {sizes.looks} networks"
+    missing = "Rows with n = 0 are not done yet." if len(runs) < wanted else "All rows are done."
+    parts = [
+        f"# Table 3 at desk size\n\n{len(runs)} of {wanted} runs are done. {missing}\n\nRecipe {name_of(sizes)}: {recipe}."
+    ]
+    parts.append(lines_of(table(runs)).strip())
+    parts.append("## Against uniform L1, paired by seed\n\n" + ("\n".join(against(runs)) or "Nothing to compare yet."))
+    parts.append(NOTE.format(**LATENCY))
+    return "\n\n".join(parts) + "\n"
+
+
+def _words(recipe: train.Recipe) -> str:
+    words = (
+        f"{recipe.epochs:g} epochs of SGD, batch {recipe.batch_size}, cosine from {recipe.lr:g}, warm-up {recipe.warmup:g}, "
+    )
+    words += f"weight decay {recipe.weight_decay:g}, {recipe.precision}"
+    return words + (", distilled from the unpruned network" if recipe.distil else "")
+
+
+def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
+    """Write what is done, with the runs published before, to reports/paper/table3_desk.csv, .md and _runs.csv."""
+    before, folder = committed(sizes), place()
+    parts = [part for part in (before, outcome.runs) if len(part)]
+    runs = pd.concat(parts, ignore_index=True).drop_duplicates(KEY[:4], keep="last") if parts else before
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(runs):
+        order = [(run.network, run.aim, run.arm, run.seed) for run in planned({network for network, _, _ in PLAN})]
+        rows: list[dict[Any, Any]] = runs.to_dict("records")
+        runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(key_of(row))))
+    contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
+    contents |= {".csv": table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
+    for suffix, content in contents.items():
+        store.replace(folder / f"table3_desk{suffix}", content.encode())
+    return [folder / f"table3_desk{suffix}" for suffix in contents]
