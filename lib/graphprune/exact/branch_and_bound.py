@@ -1,6 +1,6 @@
 """The highest cosines of all configurations, with proof: search for good ones, then rule out every other.
 
-Prefixes grow group by group. One is dropped as soon as some direction (`cone`) shows that none of its completions has a
+Prefixes grow group by group. One is dropped as soon as some direction (`halfspaces`) shows that none of its completions has a
 cosine above the k-th best found, or that none is within a limit. Where many are left, a direction is made for one of
 them: it drops its kind too. What is left at full length is scored. Blocks of prefixes go depth first, so what is in
 memory stays small, and when time is up the blocks still open have a bound: the gap is known.

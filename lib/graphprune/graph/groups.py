@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
-    """See `graphprune.graph.trace`."""
+    """See `graphprune.trace`."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     inputs = as_inputs(example_input)
@@ -245,7 +245,7 @@ def name_groups(nodes: Iterable[Node], produced: Iterable[np.ndarray], members: 
 def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
     """Trace a network into its channel graph.
 
-    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.coupling`).
+    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.graph.groups`).
 
     Args:
         model: any network `torch.fx` can trace. It is not changed.

@@ -26,7 +26,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     """A smaller copy of the network, without the channels that are not kept. The input model is untouched.
 
     Before it is returned, the kept channels are carried through the small network and what every layer reads is compared
-    with what it should read (see `graphprune.proving.verify`).
+    with what it should read (see `graphprune.graph.verification.verify`).
 
     Args:
         model: the traced network (any weights, any device).

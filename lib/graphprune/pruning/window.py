@@ -117,7 +117,7 @@ class Window:
         indices.
 
         R(r) holds by construction (`RateSpace.sample`), the MACs by rejection. Where that accepts fewer than one draw in
-        a hundred, the rest are drawn from the `tally`, which knows both bounds; where it is None, by rejection still.
+        a hundred, the rest are drawn from the `counting`, which knows both bounds; where it is None, by rejection still.
 
         Raises:
             ValueError: no configuration, or hardly any, lies in the window.

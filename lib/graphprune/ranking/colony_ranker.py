@@ -37,7 +37,7 @@ class Bees(Ranker):
         data: `.train` calibrates, `.val` measures.
         macs: the window the bees stay in, shares of the whole network's MACs.
         evaluations: configurations they may try.
-        foods, limit, changes: as `arms.bee_colony` has them.
+        foods, limit, changes: as `baselines.bee_colony` has them.
         seed: of their flight.
     """
 

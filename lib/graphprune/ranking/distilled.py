@@ -39,7 +39,7 @@ class Distilled(Ranker):
     """A surrogate of a teacher that has to look at every network: no labels, no fine-tuning.
 
     Attributes:
-        teacher: any ranker or function, such as `means.ClassMeans(data)`; asked once, `n` times.
+        teacher: any ranker or function, such as `class_means.ClassMeans(data)`; asked once, `n` times.
         n: configurations it is asked of, of all sizes.
         members: surrogates, which differ in their seed; their scores are averaged.
         epochs, lr: of their training.
@@ -49,7 +49,7 @@ class Distilled(Ranker):
     >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
-    >>> teacher = graphprune.means.ClassMeans(graphprune.data.load("digits"))
+    >>> teacher = graphprune.class_means.ClassMeans(graphprune.data.load("digits"))
     >>> score = Distilled(teacher, n=8, members=1, epochs=1).prepare(graph, model)
     >>> score(torch.zeros(1, len(graph.groups), dtype=torch.int64)).shape
     torch.Size([1])

@@ -3,7 +3,7 @@
 A ranker is prepared once for a network and its graph, and then scores any number of configurations; higher = believed
 better, so that what a network costs counts as it stands and R(r) with its sign turned. Here are SACP's similarity, the
 same without training or encoder, and what can be said from sizes and importances alone. Rankers that learn from
-measured accuracies are in `learners`, those that look at the pruned networks themselves in `proxies` and `hive`.
+measured accuracies are in `learners`, those that look at the pruned networks themselves in `proxies` and `colony_ranker`.
 """
 
 from __future__ import annotations

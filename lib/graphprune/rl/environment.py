@@ -53,7 +53,7 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     Args:
         model, graph, data, share, setting: as `game` takes them.
         actions: which action space.
-        reward: a rule of `graphprune.rewards`.
+        reward: a rule of `graphprune.rl.rewards`.
 
     >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()

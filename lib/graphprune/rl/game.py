@@ -43,7 +43,7 @@ class Game:
     Attributes:
         model: the trained network; never changed.
         graph: its channel graph.
-        observation: the network as a graph over its channels (see `graphprune.observation`).
+        observation: the network as a graph over its channels (see `graphprune.rl.observation`).
         evaluator: what the networks left are judged by.
         budget: what they may cost.
         passes: walks over the network in one episode.
@@ -168,7 +168,7 @@ class Game:
         `graphprune.prune` alone keeps the statistics of the whole network, with which a pruned one is often at chance.
 
         Args:
-            kept: (num_atoms,) bool, as `agent.Trained.kept`, `rivals.Found.kept` and `settle`'s rows are.
+            kept: (num_atoms,) bool, as `agent.Trained.kept`, `mask_search.Found.kept` and `settle`'s rows are.
 
         Raises:
             ValueError: another shape or dtype, or a group without a channel.

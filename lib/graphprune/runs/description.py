@@ -1,6 +1,6 @@
 """What results are stored under, as plain data: settings, functions and classes with a hash of their code, networks.
 
-Code of graphprune stands in a description by its name, because `artifacts.stage` hashes the sources of the `modules` it is
+Code of graphprune stands in a description by its name, because `store.stage` hashes the sources of the `modules` it is
 told; so does code of installed packages, whose versions are pinned. All other code is somebody's own, which may be edited
 between two runs: of a file, the whole file counts and every file of one's own that it imports; of a notebook, the function or
 class itself and all that it uses.
@@ -34,7 +34,7 @@ GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
 def described(value: Any) -> Any:
-    """Settings as `artifacts.digest` takes them: objects by class and fields, code by name and hash.
+    """Settings as `store.digest` takes them: objects by class and fields, code by name and hash.
 
     What has a method `fingerprint` stands there by what it returns; so do data sets.
 

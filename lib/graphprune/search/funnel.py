@@ -1,7 +1,7 @@
 """The funnel every search shares: candidates at one cost, m of them lightly fine-tuned, k retrained, one chosen.
 
 It is SACP's Algorithm 1, lines 9-16 (Liu et al., section 3.5), without saying who ranks the candidates: `search` ranks
-them by similarity, and the arms it is compared with (`arms`) in other ways, at the same cost and on the same training
+them by similarity, and the arms it is compared with (`baselines`) in other ways, at the same cost and on the same training
 budget. Every network trained is a file of its own, so that nothing is ever trained twice, and a killed run goes on
 where it stopped.
 """
@@ -135,7 +135,7 @@ class Funnel:
         return importance.l1(self.model, self.graph)
 
     def stage(self, name: str, compute: Callable[[], Any], modules: Sequence[str], **parameters: Any) -> Any:
-        """`artifacts.stage` in the folder, in a file for each set of parameters: no search overwrites another's."""
+        """`store.stage` in the folder, in a file for each set of parameters: no search overwrites another's."""
         rates = [str(rate) for rate in self.window.space.rates]
         parameters = {"base": self.base, "seed": self.seed, "rates": rates, **parameters}
         path = Path(self.folder) / name

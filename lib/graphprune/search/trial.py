@@ -87,7 +87,7 @@ class Trial:
 
     @cached_property
     def known(self) -> dict[str, Any]:
-        """What its result depends on, as `artifacts.stage` takes it."""
+        """What its result depends on, as `store.stage` takes it."""
         task = self.task
         about = {"base": task.base, "kept": self.kept, "recipe": task.recipe, "inherit": task.inherit, "seed": self.seed}
         about["threads"] = task.threads  # sums of floating point numbers depend on how they are split

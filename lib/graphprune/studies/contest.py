@@ -110,7 +110,7 @@ def _stage(
     others: tuple[str, ...],
     **parameters: Any,
 ) -> dict[str, Tensor]:
-    """`artifacts.stage` in the survey's folder for what a ranker does, on one thread; `others`: modules it needs besides."""
+    """`store.stage` in the survey's folder for what a ranker does, on one thread; `others`: modules it needs besides."""
 
     def alone() -> Any:
         with runtime.threads(1):

@@ -2,7 +2,7 @@
 
 The accuracy of a row is that of the network chosen on the validation split, on the test split; the paper's choice, the best of
 the k on the test split, stands in a column of its own. A row that is not done is empty. Every search is one of `search` or
-`arms`, so every network trained is an artefact of its own, and the state of the one in training is stored every minute.
+`baselines`, so every network trained is an artefact of its own, and the state of the one in training is stored every minute.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Experiment:
         return algorithm1.sacp(self.model, self.graph, self.data, **ranking, **self.setting(window, **changes))
 
     def arm(self, arm: Callable[..., SearchResult], window: Window) -> SearchResult:
-        """One of the arms of `graphprune.arms`."""
+        """One of the arms of `graphprune.search.baselines`."""
         return arm(self.model, self.graph, self.data, **self.setting(window))
 
 
