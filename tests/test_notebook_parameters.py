@@ -1,0 +1,112 @@
+"""Every notebook runs to its end with any of its parameters changed, as `python -m graphprune run -p NAME VALUE` does it.
+
+Changes that do not depend on each other go into one run, all sizes as small as they may be: a run costs 20 to 40 seconds of
+one core, a third of it the imports.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from graphprune import report
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+STEMS = {path.stem[:2]: path for path in NOTEBOOKS}
+UNTRAINED = {"base_epochs": 0.2, "base_lr": 0.05, "base_warmup": 0.0, "base_batch_size": 32}
+LIGHT = {"light_epochs": 0.05, "light_lr": 0.02, "light_batch_size": 32}
+QUICK = {"resamples": 5, "few_resamples": 5, "replay_count": 20, "live_lessons": 16, "live_epochs": 1, "live_draws": 1000}
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "01": {
+        **{"networks": "resnet8", "paper_networks": {"resnet20": 0.5}, "cloud_network": "resnet20", "samples": 10, "shown": 3},
+        **{"band": 1e-4, "example_ratio": 0.5, "seed": 1},
+    },
+    "02": {
+        **{"network": "resnet8", "base_epochs": 1, "base_lr": 0.05, "base_batch": 128, "labelled": 8, "min_ratio": 0.2},
+        **{"finetune_epochs": 0.1, "finetune_lr": 0.03, "finetune_batch": 32, "finetune_seeds": [0, 1, 2], "cost_bands": 2},
+        **{"validation_images": 50, "train_configurations": 16, "encoder_epochs": 1, "encoder_batch": 8, "temperature": 0.2},
+        **{"encoder_seeds": 1, "untrained_seeds": 1, "n_jobs": 2, "seed": 1},
+    },
+    "03": {
+        **{"networks": ["tiny_cnn", "resnet8"], "overrides": {"tiny_cnn": {"macs_low": 0.3, "macs_high": 0.6}}, "seeds": 3},
+        **{"n_jobs": 1, "tau": 0.2, "macs_low": 0.3, "macs_high": 0.5, "anchor": "anchor_l1", "loss": "loss_repel_own"},
+        **{"temperature": 0.2, "n_train": 8, "contrast_epochs": 1, "n_candidates": 50, "n_random": 200, "proof_seconds": 1.0},
+        **{"m": 2, "k": 1, "criterion": "loss", **LIGHT, **UNTRAINED, "full_epochs": 0.05, "full_lr": 0.02, "full_warmup": 0.0},
+        **{"full_batch_size": 32, "latency_batch": 2, "latency_threads": 2, "latency_repeats": 3, "base_at_least": 99.9},
+        **{"macs_removed_at_least": 99.0, "points_lost_at_most": 0.0},
+    },
+    "04": {
+        **{"network": "resnet14", "deeper": "resnet8", "seeds": 3, "n_jobs": 1, "images": 30, "calibration": 16, **UNTRAINED},
+        **{"shares": 0.6, "main_share": 0.5, "ablation_shares": 0.4, "strongest": 2, "decisions": 1, "evaluations": 10},
+        **{"episodes": 4, "epochs": 1, "lr": 0.02, **LIGHT, "n_train": 8, "contrast_epochs": 1, "n_candidates": 20},
+        **{"task_epochs": 0.1, "task_lr": 0.02, "claims": False},
+    },
+    "05": {"k_main": 5, "m_main": 20, "band_count": 10, "seed": 1, **QUICK},
+    "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
+}
+SECOND_TASK = CHANGES["04"] | {"network": "resnet8", "deeper": "resnet8", "second_task": "mnist", "task_epochs": 0.005}
+ELSEWHERE = {"profile", "dataset", "public_weights"}
+"""Not changed here: every run changes `profile`; the others need data sets of many images, the profile cifar changes them."""
+
+
+def names(notebook: str) -> set[str]:
+    """The parameters that some run of a notebook, named by its number, changes."""
+    return {name for run, values in CHANGES.items() if run[:2] == notebook for name in values}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "name"),
+    [(number, name) for number, path in STEMS.items() for name in report.parameters(path) if name not in ELSEWHERE],
+)
+def test_a_run_below_changes_the_parameter(notebook: str, name: str) -> None:
+    if name == "second_task":
+        assert name in SECOND_TASK
+        return
+    default = report.parameters(STEMS[notebook])[name]
+    assert name in names(notebook), "give it another value in CHANGES"
+    assert any(values.get(name, default) != default for run, values in CHANGES.items() if run[:2] == notebook)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the notebooks alone, so that a run leaves nothing in this one."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "graphprune"\n')
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(report.__file__).parent.parent))
+    return tmp_path
+
+
+def finished(project: Path, notebook: str, changes: dict[str, Any]) -> str:
+    """Run a notebook with changed parameters to its end; what it printed."""
+    done = report.run(project / "notebooks" / STEMS[notebook].name, overrides=changes)
+    assert (done.parent / STEMS[notebook].stem / "results.csv").is_file()
+    outputs = [output for cell in nbformat.read(done, as_version=4).cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    return "\n".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.parametrize("run", CHANGES)
+def test_notebook_runs_to_its_end_with_other_parameters(run: str, project: Path) -> None:
+    finished(project, run[:2], CHANGES[run])
+
+
+@pytest.mark.data("mnist")
+def test_notebook_04_compares_masks_with_a_second_task(project: Path) -> None:
+    assert "one task, two agents" in finished(project, "04", SECOND_TASK)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_that_claims_asks_for_its_own_parameters(path: Path) -> None:
+    """`profile_of` finds a notebook by its name; later cells may use a parameter's name for something else."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    asked = [place for place, cell in enumerate(cells) if "report.profile_of(" in cell]
+    if not any("published" in cell for cell in cells):
+        assert asked == []
+        return
+    assert asked == [2]  # after the parameters and the imports
+    assert f'published = report.profile_of("{path.stem}", globals())' in cells[2]
