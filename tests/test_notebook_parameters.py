@@ -11,7 +11,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from graphprune import report
+import graphprune
+from graphprune.report.notebook import parameters, run
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -55,20 +56,20 @@ ELSEWHERE = {"profile", "dataset", "public_weights"}
 
 def names(notebook: str) -> set[str]:
     """The parameters that some run of a notebook, named by its number, changes."""
-    return {name for run, values in CHANGES.items() if run[:2] == notebook for name in values}
+    return {name for key, values in CHANGES.items() if key[:2] == notebook for name in values}
 
 
 @pytest.mark.parametrize(
     ("notebook", "name"),
-    [(number, name) for number, path in STEMS.items() for name in report.parameters(path) if name not in ELSEWHERE],
+    [(number, name) for number, path in STEMS.items() for name in parameters(path) if name not in ELSEWHERE],
 )
 def test_a_run_below_changes_the_parameter(notebook: str, name: str) -> None:
     if name == "second_task":
         assert name in SECOND_TASK
         return
-    default = report.parameters(STEMS[notebook])[name]
+    default = parameters(STEMS[notebook])[name]
     assert name in names(notebook), "give it another value in CHANGES"
-    assert any(values.get(name, default) != default for run, values in CHANGES.items() if run[:2] == notebook)
+    assert any(values.get(name, default) != default for key, values in CHANGES.items() if key[:2] == notebook)
 
 
 @pytest.fixture
@@ -77,22 +78,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "graphprune"\n')
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(report.__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(graphprune.__file__).parents[1]))
     return tmp_path
 
 
 def finished(project: Path, notebook: str, changes: dict[str, Any]) -> str:
     """Run a notebook with changed parameters to its end; what it printed."""
-    done = report.run(project / "notebooks" / STEMS[notebook].name, overrides=changes)
+    done = run(project / "notebooks" / STEMS[notebook].name, overrides=changes)
     assert (done.parent / STEMS[notebook].stem / "results.csv").is_file()
     outputs = [output for cell in nbformat.read(done, as_version=4).cells for output in cell.get("outputs", [])]
     assert [output for output in outputs if output.get("name") == "stderr"] == []
     return "\n".join(output.get("text", "") for output in outputs)
 
 
-@pytest.mark.parametrize("run", CHANGES)
-def test_notebook_runs_to_its_end_with_other_parameters(run: str, project: Path) -> None:
-    finished(project, run[:2], CHANGES[run])
+@pytest.mark.parametrize("changes", CHANGES)
+def test_notebook_runs_to_its_end_with_other_parameters(changes: str, project: Path) -> None:
+    finished(project, changes[:2], CHANGES[changes])
 
 
 @pytest.mark.data("mnist")
@@ -104,9 +105,9 @@ def test_notebook_04_compares_masks_with_a_second_task(project: Path) -> None:
 def test_a_notebook_that_claims_asks_for_its_own_parameters(path: Path) -> None:
     """`profile_of` finds a notebook by its name; later cells may use a parameter's name for something else."""
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    asked = [place for place, cell in enumerate(cells) if "report.profile_of(" in cell]
+    asked = [place for place, cell in enumerate(cells) if "notebook.profile_of(" in cell]
     if not any("published" in cell for cell in cells):
         assert asked == []
         return
     assert asked == [2]  # after the parameters and the imports
-    assert f'published = report.profile_of("{path.stem}", globals())' in cells[2]
+    assert f'published = notebook.profile_of("{path.stem}", globals())' in cells[2]

@@ -31,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
     (tmp_path / "notebooks" / "profiles" / "big.yaml").write_text("01_tiny: {seeds: 5}\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(report.__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(report.__file__).parents[2]))
     return tmp_path
 
 

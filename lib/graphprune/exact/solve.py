@@ -2,9 +2,9 @@
 
 Where every node of the graph sees few groups, an embedding is a sum of table rows, whatever the encoder (`scorer`). So
 dynamic programming finds the configuration with the highest dot product among all 10^groups, within the pruning ratio
-exactly (`dynamic_program`); the highest cosine follows by half-spaces that rule out all others (`halfspaces`, `branch_and_bound`). A window of
-MACs is a quadratic form in the kept counts, another sum of tables, and so is the number of groups in which two
-configurations agree.
+exactly (`dynamic_program`); the highest cosine follows by half-spaces that rule out all others (`halfspaces`,
+`branch_and_bound`). A window of MACs is a quadratic form in the kept counts, another sum of tables, and so is the number
+of groups in which two configurations agree.
 """
 
 from __future__ import annotations

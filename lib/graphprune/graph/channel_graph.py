@@ -1,8 +1,8 @@
 """A network as a graph: its layers, its data flow, and the groups of channels that live or die together.
 
 The graph is the one of SACP (Liu et al., section 3.2): a node is a convolution, a batch normalisation, a pooling or a fully
-connected layer, an edge follows the data. The coupled groups come from `graphprune.graph.groups`. No line of any of these modules
-knows a model's name.
+connected layer, an edge follows the data. The coupled groups come from `graphprune.graph.groups`. No line of
+any of these modules knows a model's name.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ def sacp(
         contrast_options: those of `contrast.fit` named in `CONTRAST_OPTIONS`: the readings of anchor and loss among them.
         constrained: train the encoder on configurations with R(r) >= tau too (Algorithm 1, line 2), not on the
             whole space (section 3.3) [our reading].
-        ranker: who ranks the candidates in place of SACP's similarity, e.g. `distilled.Distilled(class_means.ClassMeans(data))`,
-            which ranks far better (notebook 05), or a function (graph, model, indices) -> scores; `n_train` to `constrained`
-            are then not used.
+        ranker: who ranks the candidates in place of SACP's similarity, e.g.
+            `distilled.Distilled(class_means.ClassMeans(data))`, which ranks far better (notebook 05), or a function
+            (graph, model, indices) -> scores; `n_train` to `constrained` are then not used.
         macs_window, criterion, inherit, seed, n_jobs, threads, tested, clock: as in `Funnel`.
         rates: the pruning granularity, as in `Funnel`; such as (0, 0.25, 0.5, 0.75) or eighths. Other rankers than
             similarity know the default ones only.

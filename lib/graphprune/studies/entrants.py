@@ -211,8 +211,8 @@ def candidates(default: Distilled, indices: Tensor, accuracies: Tensor) -> dict[
 def climbers(survey: Survey, ranker: Ranker | RankFunction) -> dict[str, Tensor]:
     """What looks further up a score than a million draws do, (n, groups) each, the best first.
 
-    "local" and "evolution" ask for scores only (`local_search`). Where the score is a similarity, "optimum" is the proven best of
-    all, and in "diverse" any two networks differ in at least `APART` groups (`exact.optimum`).
+    "local" and "evolution" ask for scores only (`local_search`). Where the score is a similarity, "optimum" is the proven
+    best of all, and in "diverse" any two networks differ in at least `APART` groups (`exact.optimum`).
     """
     census, window, few = survey.census, replace(survey.anywhere, macs=survey.census.window), -(-survey.census.top // 3)
     score = prepare(ranker, survey.graph, survey.model)
