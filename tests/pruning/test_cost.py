@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import graphprune
-from graphprune.pruning import cost as costs
-from graphprune.pruning import latency as latency_module
+from graphprune.pruning.cost import Cost, CostModel, paper_flops, prunable_share
 from graphprune.pruning.rates import kept_counts
 
 CIFAR = torch.zeros(1, 3, 32, 32)
@@ -32,7 +31,7 @@ ARCHITECTURES = [
 )
 def test_base_figures_are_the_papers(name: str, millions: float, params: int) -> None:
     model = graphprune.models.build(name)
-    assert round(costs.paper_flops(model, CIFAR) / 1e6, 2) == millions
+    assert round(paper_flops(model, CIFAR) / 1e6, 2) == millions
     assert graphprune.cost(model, CIFAR).params == params
 
 
@@ -41,8 +40,8 @@ def test_a_hand_counted_network() -> None:
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     )
     cost = graphprune.cost(model, torch.zeros(2, 3, 8, 8))
-    assert cost == costs.Cost(macs=3 * 4 * 9 * 64 + 4 * 5, params=3 * 4 * 9 + 4 + 8 + 4 * 5 + 5)
-    assert costs.paper_flops(model, torch.zeros(2, 3, 8, 8)) == cost.macs + 4 * 4 * 64 + 4 * 64
+    assert cost == Cost(macs=3 * 4 * 9 * 64 + 4 * 5, params=3 * 4 * 9 + 4 + 8 + 4 * 5 + 5)
+    assert paper_flops(model, torch.zeros(2, 3, 8, 8)) == cost.macs + 4 * 4 * 64 + 4 * 64
 
 
 def test_attention_is_counted_by_its_products() -> None:
@@ -59,7 +58,7 @@ def test_cost_model_equals_the_pruned_network(name: str) -> None:
     model, image = graphprune.models.build(name, in_channels=channels), torch.zeros(2, channels, 32, 32)
     graph = graphprune.trace(model, image)
     indices = torch.randint(1, 10, (CONFIGURATIONS, len(graph.groups)), generator=torch.Generator().manual_seed(0))
-    macs, params = costs.CostModel(graph, image).of_rates(indices)
+    macs, params = CostModel(graph, image).of_rates(indices)
     for row, expected in zip(indices.tolist(), zip(macs.tolist(), params.tolist(), strict=True), strict=True):
         counts = [int(kept_counts(group.channels)[i]) for group, i in zip(graph.groups, row, strict=True)]
         keep = {group.name: torch.arange(group.channels) < n for group, n in zip(graph.groups, counts, strict=True)}
@@ -72,72 +71,31 @@ def test_cost_model_equals_the_pruned_network(name: str) -> None:
 def test_cost_model_counts_for_another_input_size() -> None:
     model = graphprune.models.build("resnet8")
     graph = graphprune.trace(model, torch.zeros(1, 3, 8, 8))
-    assert costs.CostModel(graph, CIFAR).full == graphprune.cost(model, CIFAR)
+    assert CostModel(graph, CIFAR).full == graphprune.cost(model, CIFAR)
     none = torch.zeros(1, len(graph.groups), dtype=torch.long)
-    assert costs.CostModel(graph, CIFAR).of_rates(none)[0].item() == graphprune.cost(model, CIFAR).macs
+    assert CostModel(graph, CIFAR).of_rates(none)[0].item() == graphprune.cost(model, CIFAR).macs
 
 
 def test_wrong_indices_are_named() -> None:
     graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
-    model = costs.CostModel(graph, torch.zeros(1, 1, 8, 8))
+    model = CostModel(graph, torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"indices must be int64 of shape \(B, 2\), one rate index a group, got .* \(1, 3\)"):
         model.of_rates(torch.zeros(1, 3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 10\), got 0 to 10"):
         model.of_rates(torch.tensor([[0, 10]]))
 
 
-def test_latency_is_ordered_and_restores_what_it_sets() -> None:
-    model = graphprune.models.tiny_cnn().train()
-    threads = torch.get_num_threads()
-    found = latency_module.latency(model, torch.zeros(4, 1, 8, 8), repeats=10, threads=1)
-    assert 0 < found.low_ms <= found.median_ms <= found.high_ms
-    assert (found.batch, found.threads, found.device) == (4, 1, "cpu")
-    assert model.training
-    assert torch.get_num_threads() == threads
-    with pytest.raises(ValueError, match="repeats must be a whole number of at least 1, got 0"):
-        latency_module.latency(model, torch.zeros(4, 1, 8, 8), repeats=0)
-
-
-def test_the_first_timings_warm_up_and_all_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 5 repeats the 2 before them are dropped, fast or slow; a slow one among the 5 stays."""
-    injected = iter([0.100, 0.001, 0.005, 0.001, 0.009, 0.002, 0.001])
-    monkeypatch.setattr(costs, "_once", lambda model, inputs: next(injected))
-    found = latency_module.latency(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8), repeats=5)
-    assert next(injected, None) is None
-    assert found.median_ms == pytest.approx(2)  # of 1, 1, 2, 5, 9
-    assert (found.low_ms, found.high_ms) == pytest.approx((1, 0.6 * 9 + 0.4 * 5))
-
-
-def measured(median: float, low: float, threads: int = 1) -> latency_module.Latency:
-    return latency_module.Latency(median, low, median + 1, threads=threads, batch=8, device="cpu")
-
-
-def test_latency_saved_is_of_the_medians_and_at_least_what_chance_leaves() -> None:
-    assert latency_module.latency_saved(measured(10, 8), measured(4, 3)) == pytest.approx((60, 50))
-    assert latency_module.latency_saved(measured(10, 8), measured(9, 8)) == pytest.approx((10, -12.5))
-    with pytest.raises(ValueError, match=r"\(1, 8, 'cpu'\) and \(2, 8, 'cpu'\): use the same"):
-        latency_module.latency_saved(measured(10, 8), measured(9, 8, threads=2))
-
-
-@pytest.mark.parametrize(
-    ("macs", "latency", "mark"),
-    [(50, 10, ""), (50, 0, "none shown"), (50, -3, "none shown"), (50, None, "none shown"), (0, -3, ""), (-5, 0, "")],
-)
-def test_only_multiply_adds_that_fell_without_latency_are_marked(macs: float, latency: float | None, mark: str) -> None:
-    assert latency_module.latency_mark(macs, latency) == mark
-
-
 def test_prunable_share_counts_what_lies_in_a_row_or_column_of_a_group() -> None:
     """Of tiny_cnn's 350 parameters the 10 biases of its classifier stay whatever is pruned."""
     graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
-    assert costs.prunable_share(graph) == pytest.approx(340 / 350)
+    assert prunable_share(graph) == pytest.approx(340 / 350)
     frozen = graphprune.trace(torch.nn.Linear(4, 2), torch.zeros(1, 4))
-    assert costs.prunable_share(frozen) == 0
+    assert prunable_share(frozen) == 0
 
 
 def test_many_configurations_cost_the_same_whole_numbers_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graphprune.trace(graphprune.models.build("resnet56"), torch.zeros(1, 3, 8, 8))
-    model = costs.CostModel(graph, CIFAR)
+    model = CostModel(graph, CIFAR)
     indices = torch.randint(10, (300, len(graph.groups)), generator=torch.Generator().manual_seed(0))
     table = torch.stack([kept_counts(group.channels) for group in graph.groups])
     counts = table[torch.arange(len(table)), indices]
@@ -146,7 +104,7 @@ def test_many_configurations_cost_the_same_whole_numbers_in_any_chunk(monkeypatc
     for row, *expected in zip(counts.tolist(), macs.tolist(), params.tolist(), strict=True):
         x = [*row, 1]  # Python's integers are the oracle
         assert expected == [sum(f[i][j] * x[i] * x[j] for i in range(len(x)) for j in range(len(x))) for f in forms]
-    monkeypatch.setattr(costs, "CHUNK", 7)
+    monkeypatch.setattr("graphprune.pruning.cost.CHUNK", 7)
     assert torch.equal(torch.stack(model.of_rates(indices)), torch.stack([macs, params]))
     assert torch.equal(torch.stack(model.of_counts(counts)), torch.stack([macs, params]))
 
@@ -157,7 +115,7 @@ def test_rates_are_those_of_the_space() -> None:
     graph = graphprune.trace(model, image)
     space = graphprune.RateSpace(graph, rates=(0, 0.25, 0.5))
     rows = space.unrank(torch.arange(9))
-    macs, params = costs.CostModel(graph, image).of_rates(rows, space.rates)
+    macs, params = CostModel(graph, image).of_rates(rows, space.rates)
     kept = [[4, 3, 2], [3, 2, 1]]
     for (a, b), *expected in zip(rows.tolist(), macs.tolist(), params.tolist(), strict=True):
         counts = (kept[0][a], kept[1][b])
@@ -165,10 +123,10 @@ def test_rates_are_those_of_the_space() -> None:
         found = graphprune.cost(graphprune.prune(model, graph, keep) if a or b else model, image)
         assert expected == [found.macs, found.params]
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 3\), got 0 to 3"):
-        costs.CostModel(graph, image).of_rates(torch.tensor([[0, 3]]), space.rates)
+        CostModel(graph, image).of_rates(torch.tensor([[0, 3]]), space.rates)
 
 
-@pytest.mark.parametrize("measure", [graphprune.cost, graphprune.latency, costs.paper_flops])
+@pytest.mark.parametrize("measure", [graphprune.cost, graphprune.latency, paper_flops])
 def test_wrong_inputs_of_a_measure_are_named(measure: Callable[..., object]) -> None:
     model = graphprune.models.tiny_cnn()
     with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 3, 8, 8\): .*channel.*; give a tensor"):
@@ -185,6 +143,6 @@ def test_wrong_inputs_of_a_measure_are_named(measure: Callable[..., object]) -> 
 def test_an_input_that_the_cost_model_cannot_use_is_named() -> None:
     graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 3, 8, 8\)"):
-        costs.CostModel(graph, torch.zeros(1, 3, 8, 8))
+        CostModel(graph, torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="example_input must hold a batch"):
-        costs.CostModel(graph, torch.zeros(0, 1, 8, 8))
+        CostModel(graph, torch.zeros(0, 1, 8, 8))

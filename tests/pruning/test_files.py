@@ -104,11 +104,11 @@ def test_a_single_flipped_bit_is_noticed(tmp_path: Path, place: str) -> None:
 def test_a_file_that_something_else_wrote_or_a_later_version_is_named(tmp_path: Path) -> None:
     model, _ = network()
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
-    graphprune.artifacts.save(tmp_path / "weights.safetensors", model.state_dict(), {"n": 1})
+    store.save(tmp_path / "weights.safetensors", model.state_dict(), {"n": 1})
     for name in ("plain", "weights"):
         with pytest.raises(ValueError, match=rf"{name}\.safetensors was not written by graphprune\.save_pruned"):
             graphprune.load_pruned(tmp_path / f"{name}.safetensors", model)
-    later = graphprune.files.packed(model.state_dict(), {"format": "graphprune-3"})
+    later = packed(model.state_dict(), {"format": "graphprune-3"})
     (tmp_path / "later.safetensors").write_bytes(later)
     with pytest.raises(ValueError, match=r"has the format 'graphprune-3'.*update graphprune"):
         graphprune.load_pruned(tmp_path / "later.safetensors", model)

@@ -1,28 +1,18 @@
+"""Spaces of rates counted by hand and by brute force, and samples that are uniform."""
+
 import itertools
 import math
 from fractions import Fraction
 
 import pytest
 import torch
+from hand_made import chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from graphprune.graph.channel_graph import ChannelGraph, Group, Node
-from graphprune.pruning import masks
-from graphprune.pruning import rates as space
-from graphprune.pruning.rates import RATES, kept_counts
-
-
-def chain(*shapes: tuple[int, int]) -> ChannelGraph:
-    """A chain with one group a layer, each of (channels, width)."""
-    nodes, groups, start = [], [], 0
-    for i, (channels, width) in enumerate(shapes):
-        nodes.append(Node(f"conv{i}", "conv", channels, tuple(range(start, start + channels))))
-        groups.append(Group(f"conv{i}", channels, (f"conv{i}",), width))
-        start += channels
-    edges = torch.tensor([list(range(len(shapes) - 1)), list(range(1, len(shapes)))])
-    return ChannelGraph(nodes=tuple(nodes), edge_index=edges, groups=tuple(groups))
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.rates import RATES, RateSpace, kept_counts, kept_table
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -44,7 +34,7 @@ RESNET56 = chain(*[(c, c * w) for c, n in ((16, 10), (32, 10), (64, 10)) for w i
 
 
 def test_a_two_group_space_is_counted_by_hand():
-    rates = space.RateSpace(chain((4, 4), (4, 12)), rates=(0, 0.5))
+    rates = RateSpace(chain((4, 4), (4, 12)), rates=(0, 0.5))
     # R of the four configurations: 0, 1/8 (small group), 3/8 (large group), 1/2.
     assert [rates.count(tau) for tau in (0, 0.125, 0.13, 0.375, 0.4, 0.5)] == [4, 3, 2, 2, 1, 1]
     assert rates.ratio(torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])).tolist() == [0, 0.125, 0.375, 0.5]
@@ -53,7 +43,7 @@ def test_a_two_group_space_is_counted_by_hand():
 
 def test_the_threshold_is_exact_where_floats_are_not():
     # 0.1 + 0.2 over three equal groups is R = 0.1 exactly, though 0.1 + 0.2 + 0 is not 0.3 in floating point.
-    rates = space.RateSpace(chain((8, 1), (8, 1), (8, 1)))
+    rates = RateSpace(chain((8, 1), (8, 1), (8, 1)))
     assert rates.count(0.1) == 1000 - 10  # only the configurations of index sum 0, 1 and 2 fall short: 1 + 3 + 6
 
 
@@ -65,21 +55,21 @@ def test_the_threshold_is_exact_where_floats_are_not():
 )
 def test_counts_and_lists_equal_brute_force(widths, rates, tau):
     graph = chain(*[(4, w) for w in widths])
-    rate_space = space.RateSpace(graph, rates)
-    if tau > rate_space.rates[-1]:
+    space = RateSpace(graph, rates)
+    if tau > space.rates[-1]:
         with pytest.raises(ValueError, match="min_ratio"):
-            rate_space.count(tau)
+            space.count(tau)
         return
     expected = brute(graph, rates, tau)
-    assert rate_space.count(tau) == len(expected)
-    listed = rate_space.unrank(torch.arange(len(expected)), tau)
+    assert space.count(tau) == len(expected)
+    listed = space.unrank(torch.arange(len(expected)), tau)
     assert [tuple(row) for row in listed.tolist()] == expected
 
 
 @settings(max_examples=25, deadline=None)
 @given(widths=st.lists(st.integers(1, 500), min_size=1, max_size=8), tau=st.integers(0, 90), seed=st.integers(0, 2**32))
 def test_every_sample_is_feasible_exactly(widths, tau, seed):
-    rates = space.RateSpace(chain(*[(4, w) for w in widths]))
+    rates = RateSpace(chain(*[(4, w) for w in widths]))
     drawn = rates.sample(50, tau / 100, generator(seed))
     totals = (drawn * torch.tensor(widths)).sum(1)  # in tenths of a channel
     assert drawn.shape == (50, len(widths))
@@ -88,7 +78,7 @@ def test_every_sample_is_feasible_exactly(widths, tau, seed):
 
 @pytest.mark.parametrize("tau", [0, 0.45, 0.6])
 def test_sampling_is_uniform_by_chi_square(tau):
-    rates = space.RateSpace(chain((4, 3), (4, 5), (4, 9)), rates=(0, 0.2, 0.5, 0.8))
+    rates = RateSpace(chain((4, 3), (4, 5), (4, 9)), rates=(0, 0.2, 0.5, 0.8))
     cells = brute(chain((4, 3), (4, 5), (4, 9)), (0, 0.2, 0.5, 0.8), tau)
     drawn = rates.sample(200 * len(cells), tau, generator(1))
     found, counts = drawn.unique(dim=0, return_counts=True)
@@ -97,7 +87,7 @@ def test_sampling_is_uniform_by_chi_square(tau):
 
 
 def test_rare_configurations_are_sampled_where_rejection_dies():
-    rates = space.RateSpace(RESNET56)
+    rates = RateSpace(RESNET56)
     drawn = rates.sample(20_000, 0.85, generator())
     assert rates.count(0.85) / rates.count(0) < 1e-9
     assert bool((rates.ratio(drawn) >= 0.85).all())
@@ -111,14 +101,14 @@ def test_rare_configurations_are_sampled_where_rejection_dies():
 
 
 def test_the_same_generator_gives_the_same_samples():
-    rates = space.RateSpace(chain((4, 3), (4, 5)))
+    rates = RateSpace(chain((4, 3), (4, 5)))
     assert torch.equal(rates.sample(100, 0.3, generator(5)), rates.sample(100, 0.3, generator(5)))
     assert not torch.equal(rates.sample(100, 0.3, generator(5)), rates.sample(100, 0.3, generator(6)))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.49, 0.51, 1.0])
 def test_distinct_samples_are_distinct_and_feasible(share):
-    rates = space.RateSpace(chain((4, 3), (4, 5), (4, 9)))
+    rates = RateSpace(chain((4, 3), (4, 5), (4, 9)))
     count = rates.count(0.6)
     n = int(share * count)
     drawn = rates.sample(n, 0.6, generator(), distinct=True)
@@ -128,7 +118,7 @@ def test_distinct_samples_are_distinct_and_feasible(share):
 
 
 def test_distinct_samples_are_uniform_subsets():
-    rates = space.RateSpace(chain((4, 1), (4, 1)), rates=(0, 0.3, 0.6))  # 9 configurations, 2 at a time
+    rates = RateSpace(chain((4, 1), (4, 1)), rates=(0, 0.3, 0.6))  # 9 configurations, 2 at a time
     source = generator(3)
     pairs = torch.stack([rates.sample(2, 0, source, distinct=True) for _ in range(3600)])
     codes = (pairs * torch.tensor([3, 1])).sum(2)
@@ -139,14 +129,14 @@ def test_distinct_samples_are_uniform_subsets():
 
 
 def test_more_distinct_samples_than_there_are_is_refused():
-    rates = space.RateSpace(chain((4, 4)), rates=(0, 0.5))
+    rates = RateSpace(chain((4, 4)), rates=(0, 0.5))
     with pytest.raises(ValueError, match="n=3: only 2 distinct"):
         rates.sample(3, 0, generator(), distinct=True)
 
 
 def test_bad_arguments_are_named():
     graph = chain((4, 4), (4, 4))
-    rates = space.RateSpace(graph)
+    rates = RateSpace(graph)
     with pytest.raises(ValueError, match=r"min_ratio=0.95: must be in \[0, 0.9\]"):
         rates.sample(5, 0.95, generator())
     with pytest.raises(ValueError, match=r"min_ratio=-0\.1"):
@@ -156,11 +146,11 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="n=0"):
         rates.sample(0, 0.5, generator())
     with pytest.raises(ValueError, match=r"rates=\(0, 1.5\)"):
-        space.RateSpace(graph, (0, 1.5))
+        RateSpace(graph, (0, 1.5))
     with pytest.raises(ValueError, match="increasing"):
-        space.RateSpace(graph, (0.5, 0.2))
+        RateSpace(graph, (0.5, 0.2))
     with pytest.raises(ValueError, match="no prunable group"):
-        space.RateSpace(ChannelGraph(nodes=(), edge_index=torch.zeros(2, 0, dtype=torch.long), groups=()))
+        RateSpace(ChannelGraph(nodes=(), edge_index=torch.zeros(2, 0, dtype=torch.long), groups=()))
     with pytest.raises(ValueError, match=r"indices must be int64 of shape \(B, 2\)"):
         rates.ratio(torch.zeros(3, 3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 10\), got 0 to 10"):
@@ -171,63 +161,17 @@ def test_bad_arguments_are_named():
 
 @given(channels=st.integers(1, 600))
 def test_kept_counts_agree_with_the_integer_formula(channels):
-    assert space.kept_table(chain((channels, 1)))[0].tolist() == kept_counts(channels).tolist()
+    assert kept_table(chain((channels, 1)))[0].tolist() == kept_counts(channels).tolist()
 
 
 def test_kept_counts_of_other_rates_by_hand():
-    table = space.kept_table(chain((7, 7), (2, 2)), (0, Fraction(1, 3), 0.75))
+    table = kept_table(chain((7, 7), (2, 2)), (0, Fraction(1, 3), 0.75))
     assert table.tolist() == [[7, 4, 1], [2, 1, 1]]
-
-
-def test_highest_scores_survive_and_ties_go_to_the_lower_index():
-    graph = chain((4, 4), (5, 5))
-    scores = {"conv0": torch.tensor([1.0, 3.0, 2.0, 3.0]), "conv1": torch.ones(5)}
-    kept = masks.kept_masks(graph, torch.tensor([[5, 0], [7, 6], [9, 9]]), scores)
-    assert kept.int().tolist() == [
-        [0, 1, 0, 1, 1, 1, 1, 1, 1],
-        [0, 1, 0, 0, 1, 1, 0, 0, 0],
-        [0, 1, 0, 0, 1, 0, 0, 0, 0],  # never none
-    ]
-    keep = masks.keep_from_rates(graph, [5, 8], scores)
-    assert {name: mask.int().tolist() for name, mask in keep.items()} == {
-        "conv0": [0, 1, 0, 1],
-        "conv1": [1, 0, 0, 0, 0],
-    }
-
-
-def test_first_channels_survive_without_importance():
-    graph = chain((4, 4), (3, 3))
-    kept = masks.kept_masks(graph, torch.tensor([[5, 3]]), masks.first_scores(graph))
-    assert kept.int().tolist() == [[1, 1, 0, 0, 1, 1, 0]]
-
-
-def test_random_masks_keep_the_right_number_uniformly():
-    graph = chain((4, 4), (5, 5))
-    indices = torch.tensor([[5, 8]]).repeat(3000, 1)
-    kept = masks.random_masks(graph, indices, generator())
-    assert kept[:, :4].sum(1).unique().tolist() == [2]
-    assert kept[:, 4:].sum(1).unique().tolist() == [1]
-    assert stats.chisquare(kept[:, :4].unique(dim=0, return_counts=True)[1].numpy()).pvalue > 1e-3
-    assert stats.chisquare(kept[:, 4:].sum(0).numpy()).pvalue > 1e-3
-    assert torch.equal(kept, masks.random_masks(graph, indices, generator()))
-
-
-def test_scores_that_do_not_fit_are_named():
-    graph = chain((4, 4))
-    indices = torch.zeros(1, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match="no entry for group 'conv0'"):
-        masks.kept_masks(graph, indices, {})
-    with pytest.raises(ValueError, match=r"scores\['conv0'\] must have shape \(4,\)"):
-        masks.kept_masks(graph, indices, {"conv0": torch.ones(5)})
-    with pytest.raises(ValueError, match="NaN"):
-        masks.kept_masks(graph, indices, {"conv0": torch.full((4,), math.nan)})
-    with pytest.raises(ValueError, match="infinite number"):
-        masks.kept_masks(graph, indices, {"conv0": torch.tensor([1.0, math.inf, 0.0, 2.0])})
 
 
 def test_places_in_a_space_that_no_int64_numbers():
     """10^27 configurations of equal groups: the place is the number that the configuration's digits write."""
-    rates = space.RateSpace(chain(*[(10, 1)] * 27))
+    rates = RateSpace(chain(*[(10, 1)] * 27))
     last, digits = 10**27 - 1, 123456789012345678901234567
     found = rates.unrank([0, digits, last])
     assert found.tolist() == [[0] * 27, [int(digit) for digit in str(digits)], [9] * 27]
@@ -243,4 +187,4 @@ def test_places_in_a_space_that_no_int64_numbers():
 @pytest.mark.parametrize("wrong", [{}, {"generator": None}, {"generator": 0}])
 def test_a_sample_without_a_generator_names_the_remedy(wrong):
     with pytest.raises(TypeError, match=r"generator=.*: give torch\.Generator\(\)\.manual_seed\(0\)"):
-        space.RateSpace(chain((4, 4))).sample(3, **wrong)
+        RateSpace(chain((4, 4))).sample(3, **wrong)

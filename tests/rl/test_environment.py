@@ -1,4 +1,4 @@
-"""The game: a network of two groups played by hand, gymnasium's own checks, and pruning as the oracle of performance."""
+"""The environment: a network of two groups played by hand, gymnasium's own checks, pruning as the oracle of performance."""
 
 import copy
 import warnings
@@ -9,21 +9,13 @@ import pytest
 import torch
 import torchvision
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tiny_game import QUICK, macs, weighted
 from torch import nn
 
-from graphprune import cost, data, models, prune, trace, train
-from graphprune.environment import CHANGING, PruningEnv, game
+from graphprune import cost, data, prune, trace, train
+from graphprune.rl.environment import PruningEnv
+from graphprune.rl.game import CHANGING
 from graphprune.rl.rewards import Lagrangian, PlainAccuracy
-
-QUICK = {"images": 40, "calibration": 24}
-ALL = 576 * 4 + 576 * 16 + 576 * 12 + 30  # 8x8 pixels: conv1 1 -> 4, conv2 4 -> 4, conv3 4 -> 3, fc 3 -> 10
-
-
-def macs(a, b):
-    """The share left by a channels of the first group and b of the second."""
-    return (576 * a + 576 * a * a + 576 * a * b + 10 * b) / ALL
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +25,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def net():
-    """Channels of known L1 norms: in the first group 2, 4, 1, 3, in the second 5, 7, 6 times something."""
-    model = models.seeded("tiny_cnn", 0, in_channels=1)
-    with torch.no_grad():
-        for layer, sizes in ((model.conv1, (2, 4, 1, 3)), (model.conv2, (2, 4, 1, 3)), (model.conv3, (5, 7, 6))):
-            norms = layer.weight.abs().sum((1, 2, 3), keepdim=True)
-            layer.weight.mul_(torch.tensor(sizes).view(-1, 1, 1, 1) / norms)
-    return model
-
-
-@pytest.fixture(scope="module")
-def rules(net, tiny, digits):
-    return game(net, tiny, digits, 0.4, **QUICK)
+    return weighted()
 
 
 @pytest.fixture
@@ -199,42 +180,7 @@ def test_one_decision_is_about_all_channels(build):
     assert info["macs"] == pytest.approx(macs(2, 1))
 
 
-def test_neighbouring_groups_are_decided_together(resnet8, digits):
-    net = models.seeded("resnet8", 0, in_channels=1)
-    stages = game(net, resnet8, digits, 0.5, decisions=4, passes=2, **QUICK).stages
-    sizes = [16, 16, 32, 32, 64, 64]
-    assert stages.sum(1).tolist() == [16 + 16, 32 + 32, 64, 64] * 2
-    assert stages[0].tolist() == [True] * 32 + [False] * (sum(sizes) - 32)
-    assert bool((stages.sum(0) == 2).all())
-
-
-# --- decisions --------------------------------------------------------------------------------------------------------
-
-
-def test_only_the_bits_of_the_current_group_matter(rules):
-    keep, noise = torch.rand(20, 7) < 0.5, torch.rand(20, 7) < 0.5
-    position = rules.start(20)
-    for step in range(2):
-        other = torch.where(rules.stages[step], keep, noise)
-        assert torch.equal(rules.play(position, keep).kept, rules.play(position, other).kept)
-        before = position.kept.clone()
-        after = rules.play(position, keep)
-        assert torch.equal(position.kept, before)
-        assert torch.equal(after.kept[:, ~rules.stages[step]], before[:, ~rules.stages[step]])
-        position = after
-
-
-def test_ratios_by_hand(rules):
-    assert rules.places.tolist() == pytest.approx([1 / 4, 3 / 4, 0, 2 / 4, 0, 2 / 3, 1 / 3])
-    for ratios, kept in {
-        (0.0, 0.0): [1, 1, 1, 1, 1, 1, 1],
-        (0.5, 1 / 3): [0, 1, 0, 1, 0, 1, 1],
-        (0.51, 0.01): [0, 1, 0, 0, 0, 1, 1],  # rounded up
-        (1.0, 1.0): [0, 1, 0, 0, 0, 1, 0],  # never empty
-        (1.7, -0.3): [0, 1, 0, 0, 1, 1, 1],  # a normal distribution has no ends
-    }.items():
-        for dtype in (torch.float32, torch.float64):
-            assert rules.by_ratios(torch.tensor([ratios], dtype=dtype)).int().tolist() == [kept]
+# --- ratios -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_episode_of_ratios(build):
@@ -244,38 +190,6 @@ def test_an_episode_of_ratios(build):
     assert changing(observed)["kept"] == [0, 1, 0, 1, 1, 1, 1, 0, 0]
     observed, *_ = env.step(np.array([0.9, 1 / 3], dtype=np.float32))
     assert changing(observed)["kept"] == [0, 1, 0, 1, 0, 1, 1, 0, 0]
-
-
-def settled(rules, kept, priority=None):
-    return rules.settle(torch.tensor([kept]).bool(), priority).int().tolist()[0]
-
-
-def test_what_is_too_much_is_dropped_and_what_room_is_left_is_filled(rules):
-    assert macs(3, 1) > 0.4 > macs(2, 3)
-    assert settled(rules, [1, 1, 1, 0, 1, 1, 1]) == [1, 1, 0, 0, 1, 1, 1]  # 3 and 3: the third, of the smallest norm, goes
-    assert settled(rules, [1, 0, 0, 0, 0, 1, 0]) == [1, 1, 0, 0, 0, 1, 0]  # 1 and 1: the second, of the largest, comes back
-    assert settled(rules, [1, 0, 0, 1, 0, 1, 0]) == [1, 0, 0, 1, 0, 1, 0]  # with one more it would be 3 and 1
-    wanted = torch.tensor([[0.1, 0.2, 0.9, 0.3, 0.5, 0.6, 0.7]])
-    assert settled(rules, [1, 1, 1, 0, 1, 1, 1], wanted) == [0, 1, 1, 0, 1, 1, 1]
-    assert settled(rules, [1, 0, 0, 0, 0, 1, 0], wanted) == [1, 0, 1, 0, 1, 1, 1]  # without the second and the fourth it fits
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.booleans(), min_size=7, max_size=7), st.permutations(range(7)), st.booleans())
-def test_settled_networks_stand_at_the_budget_and_respect_decisions(rules, kept, priority, by_l1):
-    decided = rules.never_empty(torch.tensor([kept]))
-    order = None if by_l1 else torch.tensor([priority]).float()
-    found = rules.settle(decided, order)[0]
-    assert bool((rules.excess(found[None]) <= 0).all())
-    assert bool((rules.budget.counts(found[None]) > 0).all())
-    respected = not bool((found & ~decided[0]).any()) or not bool((decided[0] & ~found).any())
-    assert respected
-    key = rules.places if order is None else order[0].double()
-    rank = (key + 10 * decided[0]).tolist()
-    last = max((index for index in range(7) if not found[index]), key=lambda index: (rank[index], index))
-    more = found.clone()
-    more[last] = True
-    assert float(rules.excess(more[None])) > 0  # the last that went had to go
 
 
 # --- what it is worth -------------------------------------------------------------------------------------------------
@@ -368,17 +282,6 @@ def test_the_model_is_left_alone(net, build):
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert [module.training for module in net.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
-
-
-def test_a_games_digest_changes_with_all_that_its_results_depend_on(net, tiny, digits, rules):
-    assert game(net, tiny, digits, 0.4, **QUICK).digest == rules.digest
-    changed = [{"of": "params"}, {"passes": 2}, {"decisions": 1}, {"images": 41}, {"calibration": 25}, {"seed": 1}]
-    others = [game(net, tiny, digits, 0.4, **{**QUICK, **one}) for one in [*changed, {"strongest": 1}]]
-    heavier = copy.deepcopy(net)
-    with torch.no_grad():
-        heavier.fc.bias.add_(1)
-    others += [game(net, tiny, digits, 0.5, **QUICK), game(heavier, tiny, digits, 0.4, **QUICK)]
-    assert len({rules.digest, *(one.digest for one in others)}) == 1 + len(others)
 
 
 # --- what it does not take --------------------------------------------------------------------------------------------

@@ -59,12 +59,6 @@ def test_a_stage_computes_once_and_loads_afterwards(tmp_path, name):
     assert same(store.load(path), VALUES[name])
 
 
-def test_tied_tensors_are_saved_as_two(tmp_path):
-    weight = torch.ones(2, 2)
-    store.save(tmp_path / "w.safetensors", {"a": weight, "b": weight}, {})
-    assert sorted(store.load(tmp_path / "w.safetensors")) == ["a", "b"]
-
-
 def test_changed_parameters_or_inputs_recompute_silently(tmp_path, capfd):
     source = tmp_path / "in.txt"
     source.write_text("one")
@@ -179,17 +173,17 @@ def test_kill_9_at_random_moments_never_leaves_a_broken_artefact(tmp_path):
     code = textwrap.dedent(f"""
         import os, signal, time
         from pathlib import Path
-        from graphprune import artifacts
+        from graphprune.runs import store
         path = Path({str(path)!r})
         for round in range(12):
             child, n = os.fork(), 0
             while not child:
                 n += 1
-                artifacts.save(path, [n] * 20_000, {{}})
+                store.save(path, [n] * 20_000, {{}})
             time.sleep(0.03 + 0.007 * round)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            values = artifacts.load(path)
+            values = store.load(path)
             print(len(values), len(set(values)))
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -238,12 +232,12 @@ def test_a_full_folder_is_reported_before_computing(tmp_path):
     code = textwrap.dedent(f"""
         import resource, signal
         from pathlib import Path
-        from graphprune import artifacts
+        from graphprune.runs import store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         def forbidden(): raise AssertionError("computed")
         try:
-            artifacts.stage(Path({str(tmp_path)!r}) / "x.json", forbidden, parameters={{}})
+            store.stage(Path({str(tmp_path)!r}) / "x.json", forbidden, parameters={{}})
         except OSError as error:
             print(error)
     """)
@@ -253,16 +247,10 @@ def test_a_full_folder_is_reported_before_computing(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == []
 
 
-def test_a_parent_that_is_a_file_is_reported(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write"):
-        store.stage(tmp_path / "file" / "x.json", forbidden, parameters={})
-
-
 def test_wrong_arguments_are_refused_before_computing(tmp_path):
     with pytest.raises(ValueError, match=r"x\.npz.*\.json, \.parquet, \.safetensors"):
         store.stage(tmp_path / "x.npz", forbidden, parameters={})
-    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*artifacts"):
+    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*runs.store"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, modules=["sarch"])
     with pytest.raises(FileNotFoundError, match=r"inputs.*gone\.csv"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, inputs=[tmp_path / "gone.csv"])

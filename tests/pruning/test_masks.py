@@ -1,0 +1,56 @@
+"""Which channels survive: hand-made scores and rates, and masks that are drawn."""
+
+import math
+
+import pytest
+import torch
+from hand_made import chain
+from scipy import stats
+
+from graphprune.pruning.masks import first_scores, keep_from_rates, kept_masks, random_masks
+
+
+def test_highest_scores_survive_and_ties_go_to_the_lower_index():
+    graph = chain((4, 4), (5, 5))
+    scores = {"conv0": torch.tensor([1.0, 3.0, 2.0, 3.0]), "conv1": torch.ones(5)}
+    kept = kept_masks(graph, torch.tensor([[5, 0], [7, 6], [9, 9]]), scores)
+    assert kept.int().tolist() == [
+        [0, 1, 0, 1, 1, 1, 1, 1, 1],
+        [0, 1, 0, 0, 1, 1, 0, 0, 0],
+        [0, 1, 0, 0, 1, 0, 0, 0, 0],  # never none
+    ]
+    keep = keep_from_rates(graph, [5, 8], scores)
+    assert {name: mask.int().tolist() for name, mask in keep.items()} == {
+        "conv0": [0, 1, 0, 1],
+        "conv1": [1, 0, 0, 0, 0],
+    }
+
+
+def test_first_channels_survive_without_importance():
+    graph = chain((4, 4), (3, 3))
+    kept = kept_masks(graph, torch.tensor([[5, 3]]), first_scores(graph))
+    assert kept.int().tolist() == [[1, 1, 0, 0, 1, 1, 0]]
+
+
+def test_random_masks_keep_the_right_number_uniformly():
+    graph = chain((4, 4), (5, 5))
+    indices = torch.tensor([[5, 8]]).repeat(3000, 1)
+    kept = random_masks(graph, indices, torch.Generator().manual_seed(0))
+    assert kept[:, :4].sum(1).unique().tolist() == [2]
+    assert kept[:, 4:].sum(1).unique().tolist() == [1]
+    assert stats.chisquare(kept[:, :4].unique(dim=0, return_counts=True)[1].numpy()).pvalue > 1e-3
+    assert stats.chisquare(kept[:, 4:].sum(0).numpy()).pvalue > 1e-3
+    assert torch.equal(kept, random_masks(graph, indices, torch.Generator().manual_seed(0)))
+
+
+def test_scores_that_do_not_fit_are_named():
+    graph = chain((4, 4))
+    indices = torch.zeros(1, 1, dtype=torch.long)
+    with pytest.raises(ValueError, match="no entry for group 'conv0'"):
+        kept_masks(graph, indices, {})
+    with pytest.raises(ValueError, match=r"scores\['conv0'\] must have shape \(4,\)"):
+        kept_masks(graph, indices, {"conv0": torch.ones(5)})
+    with pytest.raises(ValueError, match="NaN"):
+        kept_masks(graph, indices, {"conv0": torch.full((4,), math.nan)})
+    with pytest.raises(ValueError, match="infinite number"):
+        kept_masks(graph, indices, {"conv0": torch.tensor([1.0, math.inf, 0.0, 2.0])})
