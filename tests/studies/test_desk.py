@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from graphprune import train
-from graphprune.__main__ import main
-from graphprune.studies import desk, desk_table, paper, reproduction
+from graphprune.studies import desk, desk_table, paper
 from graphprune.studies.desk import ARMS, Outcome, Run
 from graphprune.training.recipe import Recipe
 
@@ -27,9 +26,10 @@ PLAN = (("resnet8", 0.5, 0), ("resnet8", 0.5, 1), ("resnet20", 0.6, 0))
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A plan on digits, and a folder of its own for what is published."""
-    monkeypatch.setattr(desk, "PLAN", PLAN)
     monkeypatch.setattr(desk, "BLOCK", 4)
-    monkeypatch.setattr(desk, "place", lambda: tmp_path / "published")
+    for module in (desk, desk_table):
+        monkeypatch.setattr(module, "PLAN", PLAN)
+        monkeypatch.setattr(module, "place", lambda: tmp_path / "published")
 
 
 def table3(folder: Path, **options: object) -> Outcome:
@@ -84,7 +84,8 @@ KILLED = """
     import sys; sys.path.insert(0, {tests!r})
     import test_desk
     from pathlib import Path
-    from graphprune import checkpoint, desk
+    from graphprune.runs import checkpoint
+    from graphprune.studies import desk
     checkpoint.EVERY, desk.PLAN, desk.place = 0.0, test_desk.PLAN, lambda: Path({folder!r})
     test_desk.table3(Path({folder!r}), seeds=[0], names=["uniform L1"])
 """
@@ -113,23 +114,6 @@ def test_killed_within_a_training_it_goes_on_with_it(
 # --- what is published --------------------------------------------------------------------------------------------------
 
 
-def published(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "table3_desk.csv", dtype=str, keep_default_na=False)
-
-
-def test_rows_not_done_are_empty_and_the_table_says_so(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
-    files = desk_table.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
-    assert all(file.is_file() for file in files)
-    table = published(tmp_path / "published")
-    assert table["n"].tolist() == ["1", "1", "0", "0", "0", *["0"] * 5]
-    assert (table.loc[2:, desk_table.COLUMNS[4:]] == "").all(axis=None)
-    assert table.loc[0, "accuracy, %"] == f"{whole[1].runs['accuracy'][0]:.2f}"
-    text = (tmp_path / "published" / "table3_desk.md").read_text()
-    assert "2 of 15 runs are done. Rows with n = 0 are not done yet." in text
-    assert "SACP minus uniform L1" in text
-    assert "a single run (seed 0): no interval" in text
-
-
 def test_a_published_run_is_not_made_again_and_others_are_added(
     whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,24 +125,6 @@ def test_a_published_run_is_not_made_again_and_others_are_added(
     assert desk.committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
     desk_table.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
     assert desk.committed(SIZES)["arm"].tolist() == list(ARMS)
-
-
-def test_two_seeds_have_a_paired_interval() -> None:
-    row = {"network": "resnet8", "aim": 0.5, "recipe": "x"}
-    values = {("uniform L1", 0): 80.0, ("uniform L1", 1): 82.0, ("SACP", 0): 79.0, ("SACP", 1): 83.0}
-    runs = pd.DataFrame([{**row, "arm": arm, "seed": seed, "accuracy": value} for (arm, seed), value in values.items()])
-    # gaps -1 and +1: mean 0, standard error 1, t(0.975, 1) = 12.706
-    assert desk_table.against(runs) == [
-        "- resnet8, 50.0% of the MACs removed, SACP minus uniform L1: +0.00 points [-12.71, +12.71], 2 seeds"
-    ]
-
-
-def test_published_figures_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    table = desk_table.table(desk.committed(SIZES).iloc[:0]).set_index("method")
-    sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
-    assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
-    assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)
 
 
 def test_the_plan_holds_the_order_and_the_window() -> None:
@@ -180,10 +146,3 @@ def test_the_plan_holds_the_order_and_the_window() -> None:
 def test_what_is_not_planned_is_refused(arguments: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         desk.table3(**arguments)  # type: ignore[arg-type]
-
-
-def test_the_command_knows_one_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", "table4", "--net", "resnet20a", "--recipe", "desk"]) == 2
-    assert "recipe desk has table3 alone" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"there are paper .* desk"):
-        reproduction.reproduce("table3", "resnet20a", "dusk")
