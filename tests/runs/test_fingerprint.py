@@ -118,5 +118,6 @@ def test_what_has_no_stable_hash_is_refused(value):
 
 
 def test_a_file_from_elsewhere_names_the_modules_it_imports():
-    text = "import graphprune\nimport graphprune.ranking.rankers as r\nfrom graphprune.pruning.rates import RateSpace\nfrom . import mine"
+    text = "import graphprune\nimport graphprune.ranking.rankers as r\nfrom . import mine\n"
+    text += "from graphprune.pruning.rates import RateSpace"
     assert sorted(fingerprint.graphprune_imports(ast.parse(text))) == ["", "pruning.rates", "ranking.rankers"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from graphprune.studies import desk, desk_table, paper
-from graphprune.studies.desk import ARMS, Outcome
+from graphprune.studies.desk import Outcome
 
 SIZES = replace(paper.TINY, m=3)
 PLAN = (("resnet8", 0.5, 0), ("resnet8", 0.5, 1), ("resnet20", 0.6, 0))

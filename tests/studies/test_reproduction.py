@@ -180,6 +180,7 @@ BARE = """
 import sys
 sys.modules.update(dict.fromkeys({absent}))  # to import one fails, as if it were not installed
 from graphprune import data
+from graphprune.__main__ import main
 sys.path.insert(0, {tests!r})
 from noise import noise
 data.load = lambda name: noise(200, 1, 8)
