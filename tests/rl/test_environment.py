@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from graphprune import cost, data, models, prune, trace, train
-from graphprune.environment import CHANGING, PruningEnv, game
+from graphprune.environment import PruningEnv, game
+from graphprune.rl.game import CHANGING
 from graphprune.rl.rewards import Lagrangian, PlainAccuracy
 
 QUICK = {"images": 40, "calibration": 24}

@@ -38,9 +38,9 @@ def test_what_is_the_library_s_stands_by_its_name() -> None:
 
 
 def test_modules_are_those_of_all_that_is_held() -> None:
-    assert modules(LogWidths("layers")) == ("rankers",)
-    assert modules({"a": [LogWidths("layers"), functools.partial(importance.l1)]}) == ("importance", "rankers")
-    assert modules(Similarity()) == ("contrast", "rankers")
+    assert modules(LogWidths("layers")) == ("ranking.rankers",)
+    assert modules({"a": [LogWidths("layers"), functools.partial(importance.l1)]}) == ("pruning.importance", "ranking.rankers")
+    assert modules(Similarity()) == ("encoders.contrast", "ranking.rankers")
     assert modules(data.load("digits", device="cpu")) == ()
 
 
@@ -54,7 +54,7 @@ def test_a_data_set_stands_by_its_fingerprint() -> None:
 MINE = """
 from dataclasses import dataclass
 import helping
-from graphprune import proxies
+from graphprune.ranking import proxies
 from graphprune.rankers import Ranker
 SCALE = 2.0
 

@@ -179,7 +179,7 @@ def test_kill_9_at_random_moments_never_leaves_a_broken_artefact(tmp_path):
     code = textwrap.dedent(f"""
         import os, signal, time
         from pathlib import Path
-        from graphprune import artifacts
+        from graphprune.runs import store as artifacts
         path = Path({str(path)!r})
         for round in range(12):
             child, n = os.fork(), 0
@@ -238,7 +238,7 @@ def test_a_full_folder_is_reported_before_computing(tmp_path):
     code = textwrap.dedent(f"""
         import resource, signal
         from pathlib import Path
-        from graphprune import artifacts
+        from graphprune.runs import store as artifacts
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         def forbidden(): raise AssertionError("computed")

@@ -84,7 +84,8 @@ KILLED = """
     import sys; sys.path.insert(0, {tests!r})
     import test_desk
     from pathlib import Path
-    from graphprune import checkpoint, desk
+    from graphprune.runs import checkpoint
+    from graphprune.studies import desk
     checkpoint.EVERY, desk.PLAN, desk.place = 0.0, test_desk.PLAN, lambda: Path({folder!r})
     test_desk.table3(Path({folder!r}), seeds=[0], names=["uniform L1"])
 """

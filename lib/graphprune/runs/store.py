@@ -42,7 +42,7 @@ def stage(
         path: where it lives; the suffix says the kind: `.json` (plain data), `.parquet` (DataFrame) or `.safetensors`
             (dict of tensors).
         parameters: all that `compute` depends on beside code and files, of a kind that `digest` takes.
-        modules: names of graphprune modules, e.g. `("train", "search")`.
+        modules: names of graphprune modules, e.g. `("training.train", "search")`.
         inputs: files that `compute` reads.
     Raises:
         ValueError, TypeError, FileNotFoundError: an argument is wrong. OSError: the folder cannot be written.
