@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.runs import safe_files, store
 
 DATA = Path(__file__).parent / "data"
 FIRST = {  # what the pruned networks said when their files were made, for the pixels 0/64, 1/64 ... 63/64
@@ -70,7 +71,7 @@ def test_a_file_of_the_first_format_can_be_pruned_on_and_saved_anew(tmp_path: Pa
 def test_files_do_not_depend_on_how_graphs_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, small = saved(tmp_path)
     monkeypatch.setattr(ChannelGraph, "fingerprint", another_recipe)
-    monkeypatch.setattr("graphprune.coupling.channel_graph", lambda *_: pytest.fail("a graph was built"))
+    monkeypatch.setattr("graphprune.graph.groups.channel_graph", lambda *_: pytest.fail("a graph was built"))
     assert same(graphprune.load_pruned(path, graphprune.models.build("resnet8", in_channels=1)), small)
 
 
@@ -104,11 +105,11 @@ def test_a_single_flipped_bit_is_noticed(tmp_path: Path, place: str) -> None:
 def test_a_file_that_something_else_wrote_or_a_later_version_is_named(tmp_path: Path) -> None:
     model, _ = network()
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
-    graphprune.artifacts.save(tmp_path / "weights.safetensors", model.state_dict(), {"n": 1})
+    store.save(tmp_path / "weights.safetensors", model.state_dict(), {"n": 1})
     for name in ("plain", "weights"):
         with pytest.raises(ValueError, match=rf"{name}\.safetensors was not written by graphprune\.save_pruned"):
             graphprune.load_pruned(tmp_path / f"{name}.safetensors", model)
-    later = graphprune.files.packed(model.state_dict(), {"format": "graphprune-3"})
+    later = safe_files.packed(model.state_dict(), {"format": "graphprune-3"})
     (tmp_path / "later.safetensors").write_bytes(later)
     with pytest.raises(ValueError, match=r"has the format 'graphprune-3'.*update graphprune"):
         graphprune.load_pruned(tmp_path / "later.safetensors", model)

@@ -30,7 +30,7 @@ def key(value: Any) -> str:
 
 def test_what_is_the_library_s_stands_by_its_name() -> None:
     assert described(LogWidths("layers")) == ["LogWidths", {"per": "layers"}]
-    assert described(contrast.loss_printed) == "graphprune.contrast.loss_printed"
+    assert described(contrast.loss_printed) == "graphprune.encoders.contrast.loss_printed"
     assert described({"rules": [importance.l1, torch.nn.functional.relu], "n": 2}) == {
         "rules": ["graphprune.importance.l1", "torch.nn.functional.relu"],
         "n": 2,
@@ -55,7 +55,7 @@ MINE = """
 from dataclasses import dataclass
 import helping
 from graphprune.ranking import proxies
-from graphprune.rankers import Ranker
+from graphprune.ranking.rankers import Ranker
 SCALE = 2.0
 
 def add(x):

@@ -262,7 +262,7 @@ def test_a_parent_that_is_a_file_is_reported(tmp_path):
 def test_wrong_arguments_are_refused_before_computing(tmp_path):
     with pytest.raises(ValueError, match=r"x\.npz.*\.json, \.parquet, \.safetensors"):
         store.stage(tmp_path / "x.npz", forbidden, parameters={})
-    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*artifacts"):
+    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*runs\.store"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, modules=["sarch"])
     with pytest.raises(FileNotFoundError, match=r"inputs.*gone\.csv"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, inputs=[tmp_path / "gone.csv"])
