@@ -87,7 +87,7 @@ def provenance(parameters: Mapping[str, Any], modules: Sequence[str] = (), input
 
 
 def save(path: Path, value: Any, provenance: Mapping[str, Any], **options: Any) -> None:
-    """Write `value` whole or not at all, in one file with its `provenance` and a sha256 of it all (see `graphprune.runs.safe_files`).
+    """Write `value` whole or not at all, in one file with its `provenance` and a sha256 of it all (see `safe_files`).
 
     A .parquet file is read by any Parquet reader, a .safetensors file by any of safetensors; a .json file holds
     `{"graphprune": the sha256, "provenance": ..., "value": ...}`.
