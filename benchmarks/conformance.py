@@ -27,6 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.cost import prunable_share
+from graphprune.runs import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "reports" / "conformance.csv"
@@ -192,7 +194,7 @@ def check(name: str, ratio: float = 0.5, scores: str = "random") -> dict[str, An
             model = randomise(model.double())
         graph, size, row["trace_s"] = smallest_trace(model)
         row |= {"input": size, "params": sum(p.numel() for p in model.parameters()), "groups": len(graph.groups)}
-        row |= {"frozen": len(graph.frozen), "reasons": reasons(graph), "prunable": graphprune.costs.prunable_share(graph)}
+        row |= {"frozen": len(graph.frozen), "reasons": reasons(graph), "prunable": prunable_share(graph)}
         row["status"] = "ok"
         if graph.groups:
             compare(row, model, graph, keep_by("random" if meta else scores, ratio, model, graph), size, meta)
@@ -298,7 +300,7 @@ def report() -> None:
         "",
         "`make conformance` runs what is missing and writes this. Float64, random normalisation statistics, random weights;",
         "one optimizer step on a batch of two; the smallest square input the network takes. Seconds are processor seconds of",
-        f"one thread, memory is the process's peak. {graphprune.runtime.hardware()}; torch {torch.__version__}.",
+        f"one thread, memory is the process's peak. {runtime.hardware()}; torch {torch.__version__}.",
         "",
         *summary(rows, zoo, missing),
         "",

@@ -31,6 +31,7 @@ import torch_pruning as tp
 from torch import nn
 
 import graphprune
+from graphprune.runs import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "reports" / "benchmarks_pruning.csv"
@@ -189,8 +190,7 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
         "# Trace plus prune against Torch-Pruning, half of the channels, one thread",
         "",
         "Processor seconds in the same process, best of three after a warm call (`benchmarks/speed_torch_pruning.py`); ratio =",
-        f"Torch-Pruning / graphprune. {graphprune.runtime.hardware()}; torch {torch.__version__}, "
-        f"torch_pruning {tp.__version__}.",
+        f"Torch-Pruning / graphprune. {runtime.hardware()}; torch {torch.__version__}, torch_pruning {tp.__version__}.",
         "",
         f"- {len(ratios)} rows compare both; ratios {min(ratios.values(), default=0)} to {max(ratios.values(), default=0)}.",
         f"- Torch-Pruning fails on, or exceeds the limits on: {', '.join(failed) or 'none'}.",

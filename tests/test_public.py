@@ -61,10 +61,10 @@ from graphprune.agent import Settings
 from graphprune.contrast import fit as fit_encoder
 from graphprune.data import Dataset, load
 from graphprune.environment import game
-from graphprune.exact.solve import Optimum, optimum
+from graphprune.exact import Optimum, optimum
 from graphprune.importance import bn_scale, fpgm, hrank, l1, l2, random, taylor
 from graphprune.models import build
-from graphprune.search.algorithm1 import SearchResult, sacp
+from graphprune.search import SearchResult, sacp
 from graphprune.tabular import load as load_table
 from graphprune.train import Recipe, evaluate, finetune, fit, reestimate_bn
 

@@ -98,7 +98,7 @@ def test_the_halves_of_make_test_are_the_whole() -> None:
 
 
 def test_a_notebook_is_run_again_when_a_module_in_any_folder_changes(tmp_path: Path) -> None:
-    modules = ["__init__.py", "__main__.py", "report.py", "graph/rules/table.py", "search/funnel.py"]
+    modules = ["__init__.py", "__main__.py", "report/notebook.py", "graph/rules/table.py", "search/funnel.py"]
     for module in modules:
         path = tmp_path / "lib" / "graphprune" / module
         path.parent.mkdir(parents=True, exist_ok=True)

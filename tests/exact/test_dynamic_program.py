@@ -58,6 +58,6 @@ def test_the_value_to_go_of_a_prefix() -> None:
 
 
 def test_too_many_states_are_refused(monkeypatch) -> None:
-    monkeypatch.setattr("graphprune.elimination.STATES", 3)
+    monkeypatch.setattr("graphprune.exact.dynamic_program.STATES", 3)
     with pytest.raises(ValueError, match=r"up to 0 groups are open at once and the budget has 1 units: .* at most 3 are tab"):
         Elimination(np.zeros(1), ALONE, [[0, 1], [0, 1]], need=1)

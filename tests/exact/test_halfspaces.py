@@ -36,7 +36,7 @@ def test_a_solver_that_fails_gives_no_projection(monkeypatch) -> None:
     def fails(*_args, **_options):
         raise RuntimeError("Maximum number of iterations reached.")
 
-    monkeypatch.setattr("graphprune.cone.nnls", fails)
+    monkeypatch.setattr("graphprune.exact.halfspaces.nnls", fails)
     one = problem((1, 1), (1, 2))
     assert project(one, np.array([[1.0, 1.0]])) is None
     assert bound(one, one.sums.root())[0] == 1.0

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 
-from graphprune import contrast, exact, importance, models
+from graphprune import contrast, importance, models
 from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.scorer import Scorer
 from graphprune.exact import branch_and_bound, dynamic_program, halfspaces
+from graphprune.exact import solve as exact
 from graphprune.exact.dynamic_program import Elimination
 from graphprune.exact.halfspaces import bound
 from graphprune.exact.problem import Limit, Terms, macs_tables
@@ -392,7 +393,7 @@ def test_every_encoder_whose_embedding_is_a_sum_of_tables_has_a_proven_optimum(o
 
 @pytest.mark.parametrize("options", [{"kind": "gat"}, {"layers": 3}])
 def test_an_encoder_that_is_no_sum_of_tables_is_refused_by_name(monkeypatch, options):
-    monkeypatch.setattr("graphprune.scorer.BUDGET", 0)
+    monkeypatch.setattr("graphprune.encoders.scorer.BUDGET", 0)
     scorer, space, _ = prepared(**options)
     assert exact.plan(scorer, space).startswith("no exact optimum: scorer (")
     for solve in (exact.optimum, exact.top_dot):

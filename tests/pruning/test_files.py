@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.runs import store
-from graphprune.runs.safe_files import packed
+from graphprune.runs import safe_files, store
 
 DATA = Path(__file__).parent / "data"
 FIRST = {  # what the pruned networks said when their files were made, for the pixels 0/64, 1/64 ... 63/64
@@ -110,7 +109,7 @@ def test_a_file_that_something_else_wrote_or_a_later_version_is_named(tmp_path: 
     for name in ("plain", "weights"):
         with pytest.raises(ValueError, match=rf"{name}\.safetensors was not written by graphprune\.save_pruned"):
             graphprune.load_pruned(tmp_path / f"{name}.safetensors", model)
-    later = packed(model.state_dict(), {"format": "graphprune-3"})
+    later = safe_files.packed(model.state_dict(), {"format": "graphprune-3"})
     (tmp_path / "later.safetensors").write_bytes(later)
     with pytest.raises(ValueError, match=r"has the format 'graphprune-3'.*update graphprune"):
         graphprune.load_pruned(tmp_path / "later.safetensors", model)

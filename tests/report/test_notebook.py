@@ -18,7 +18,7 @@ from graphprune.report import notebook as report
 PARAMETERS = 'profile = "laptop"  # where results go\nseeds = 2\nlr = 1e-3\nnames = ["a"]'
 WRITE = (
     "from pathlib import Path\n"
-    "from graphprune import runtime\n"
+    "from graphprune.runs import runtime\n"
     'out = runtime.run_dir(profile) / "01_tiny"\n'
     "out.mkdir(parents=True, exist_ok=True)\n"
     '(out / "seeds.csv").write_text(f"seeds\\n{seeds}\\n")'

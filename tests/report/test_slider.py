@@ -156,7 +156,7 @@ def test_nobody_is_there_outside_a_notebook():
 IMPORT = """
 import sys; sys.path.insert(0, {tests!r})
 from test_slider import TABLE
-from graphprune import slider
+from graphprune.report import slider
 """
 SHOW = "slider.show(TABLE, m=30, k=5)"
 BY_A_PERSON = SHOW + "  # a person ran it"

@@ -18,8 +18,8 @@ from torch import nn
 from graphprune import agent, cost, data, models, trace
 from graphprune import train as training
 from graphprune.agent import Policy, Settings, advantages, decide, decisions, learn, play, shift, train
-from graphprune.environment import Position, game
 from graphprune.pruning.evaluator import Performance
+from graphprune.rl.game import Position, game
 from graphprune.rl.rewards import Lagrangian, PlainAccuracy
 from graphprune.runs import runtime
 

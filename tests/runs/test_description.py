@@ -30,7 +30,7 @@ def key(value: Any) -> str:
 
 def test_what_is_the_library_s_stands_by_its_name() -> None:
     assert described(LogWidths("layers")) == ["LogWidths", {"per": "layers"}]
-    assert described(contrast.loss_printed) == "graphprune.contrast.loss_printed"
+    assert described(contrast.loss_printed) == "graphprune.encoders.contrast.loss_printed"
     assert described({"rules": [importance.l1, torch.nn.functional.relu], "n": 2}) == {
         "rules": ["graphprune.importance.l1", "torch.nn.functional.relu"],
         "n": 2,
@@ -38,9 +38,9 @@ def test_what_is_the_library_s_stands_by_its_name() -> None:
 
 
 def test_modules_are_those_of_all_that_is_held() -> None:
-    assert modules(LogWidths("layers")) == ("rankers",)
-    assert modules({"a": [LogWidths("layers"), functools.partial(importance.l1)]}) == ("importance", "rankers")
-    assert modules(Similarity()) == ("contrast", "rankers")
+    assert modules(LogWidths("layers")) == ("ranking.rankers",)
+    assert modules({"a": [LogWidths("layers"), functools.partial(importance.l1)]}) == ("pruning.importance", "ranking.rankers")
+    assert modules(Similarity()) == ("encoders.contrast", "ranking.rankers")
     assert modules(data.load("digits", device="cpu")) == ()
 
 
@@ -54,8 +54,8 @@ def test_a_data_set_stands_by_its_fingerprint() -> None:
 MINE = """
 from dataclasses import dataclass
 import helping
-from graphprune import proxies
-from graphprune.rankers import Ranker
+from graphprune.ranking import proxies
+from graphprune.ranking.rankers import Ranker
 SCALE = 2.0
 
 def add(x):

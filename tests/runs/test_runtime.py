@@ -128,8 +128,8 @@ def test_progress_is_silent_for_short_work_and_shows_long_work(monkeypatch, capf
 @pytest.mark.parametrize(
     "code",
     [
-        "import warnings; warnings.simplefilter('error'); import graphprune.runtime, torch_geometric.nn",
-        "import warnings, graphprune.runtime as r; warnings.simplefilter('error'); r.import_pyg()",
+        "import warnings; warnings.simplefilter('error'); import graphprune.runs.runtime, torch_geometric.nn",
+        "import warnings, graphprune.runs.runtime as r; warnings.simplefilter('error'); r.import_pyg()",
     ],
 )
 def test_importing_pyg_warns_of_nothing(code):

@@ -250,7 +250,7 @@ def test_a_full_folder_is_reported_before_computing(tmp_path):
 def test_wrong_arguments_are_refused_before_computing(tmp_path):
     with pytest.raises(ValueError, match=r"x\.npz.*\.json, \.parquet, \.safetensors"):
         store.stage(tmp_path / "x.npz", forbidden, parameters={})
-    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*runs.store"):
+    with pytest.raises(ValueError, match=r"modules: 'sarch' is no module.*runs\.store"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, modules=["sarch"])
     with pytest.raises(FileNotFoundError, match=r"inputs.*gone\.csv"):
         store.stage(tmp_path / "x.json", forbidden, parameters={}, inputs=[tmp_path / "gone.csv"])

@@ -31,8 +31,12 @@ TINY = Census(
 
 def test_what_a_ranker_holds_counts_among_its_sources() -> None:
     digits = graphprune.data.load("digits")
-    assert modules(Distilled(ClassMeans(digits))) == ("distilled", "means")
-    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == ("contrast", "entrants", "rankers")
+    assert modules(Distilled(ClassMeans(digits))) == ("ranking.class_means", "ranking.distilled")
+    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == (
+        "encoders.contrast",
+        "ranking.rankers",
+        "studies.entrants",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def climb(score: Score, window: Window, *, k: int = 1, restarts: int = 64, reach
         ValueError: `k`, `restarts` or `reach` below 1, an empty window, or scores that are not one finite number a row.
 
     >>> import torch, graphprune
-    >>> from graphprune.window import Window
+    >>> from graphprune.pruning.window import Window
     >>> example = torch.zeros(1, 1, 8, 8)
     >>> window = Window(graphprune.trace(graphprune.models.tiny_cnn(), example), example, macs=(0.2, 0.4))
     >>> climb(lambda indices: -indices[:, 0].float(), window).indices[:, 0].tolist()

@@ -40,7 +40,7 @@ class Ranker(ABC):
     """How good configurations are believed to be: `ranker(graph, model, indices)`, or `prepare` once and score often.
 
     >>> import torch, graphprune
-    >>> from graphprune.rankers import Params
+    >>> from graphprune.ranking.rankers import Params
     >>> example, model = torch.zeros(1, 3, 32, 32), graphprune.models.build("resnet20")
     >>> graph = graphprune.trace(model, example)
     >>> Params(example)(graph, model, torch.zeros(1, len(graph.groups), dtype=torch.int64))

@@ -51,7 +51,7 @@ class Window:
     >>> example = torch.zeros(1, 1, 8, 8)
     >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), example)
     >>> window = Window(graph, example, macs=(0.2, 0.3))
-    >>> window.allows(window.draw(5, graphprune.runtime.seed_generator(0))).tolist()
+    >>> window.allows(window.draw(5, runtime.seed_generator(0))).tolist()
     [True, True, True, True, True]
     """
 

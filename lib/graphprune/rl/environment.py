@@ -25,9 +25,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.rl.game import game
+from graphprune.rl.game import Game, game
 from graphprune.rl.rewards import Memory, Reward, SelfCompetition
 from graphprune.training.data import Dataset
+
+__all__ = ["Game", "PruningEnv", "game"]
 
 
 class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):

@@ -41,7 +41,7 @@ def described(value: Any) -> Any:
     Raises:
         TypeError: there is something in the settings of which it cannot be known whether it changed.
 
-    >>> from graphprune.rankers import LogWidths
+    >>> from graphprune.ranking.rankers import LogWidths
     >>> described(LogWidths("groups"))
     ['LogWidths', {'per': 'groups'}]
     """
@@ -51,7 +51,7 @@ def described(value: Any) -> Any:
 def modules(value: Any) -> tuple[str, ...]:
     """The modules of graphprune that settings, and the code in them, come from: what results depend on.
 
-    >>> from graphprune.rankers import LogWidths
+    >>> from graphprune.ranking.rankers import LogWidths
     >>> modules(LogWidths("groups"))
     ('rankers',)
     """

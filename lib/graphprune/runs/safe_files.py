@@ -89,7 +89,7 @@ def sealed(content: bytes) -> bytes:
     >>> changed = sealed(BLANK.encode() + b" and 42").replace(b"42", b"43")
     >>> check(changed, "answer.txt")  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-    graphprune.files.CorruptedError: answer.txt is corrupted: its content is not what was saved
+    graphprune.runs.safe_files.CorruptedError: answer.txt is corrupted: its content is not what was saved
     """
     before, found, after = content.partition(BLANK.encode())
     if not found or BLANK.encode() in after:

@@ -42,7 +42,7 @@ def stage(
         path: where it lives; the suffix says the kind: `.json` (plain data), `.parquet` (DataFrame) or `.safetensors`
             (dict of tensors).
         parameters: all that `compute` depends on beside code and files, of a kind that `digest` takes.
-        modules: names of graphprune modules, e.g. `("train", "search")`.
+        modules: names of graphprune modules, e.g. `("training.train", "search")`.
         inputs: files that `compute` reads.
     Raises:
         ValueError, TypeError, FileNotFoundError: an argument is wrong. OSError: the folder cannot be written.
@@ -87,7 +87,7 @@ def provenance(parameters: Mapping[str, Any], modules: Sequence[str] = (), input
 
 
 def save(path: Path, value: Any, provenance: Mapping[str, Any], **options: Any) -> None:
-    """Write `value` whole or not at all, in one file with its `provenance` and a sha256 of it all (see `graphprune.files`).
+    """Write `value` whole or not at all, in one file with its `provenance` and a sha256 of it all (see `safe_files`).
 
     A .parquet file is read by any Parquet reader, a .safetensors file by any of safetensors; a .json file holds
     `{"graphprune": the sha256, "provenance": ..., "value": ...}`.

@@ -129,7 +129,7 @@ def sacp(
         "contrast_options": dict(contrast_options or {}),
     }
 
-    used = ("contrast", "scorer", *modules(training))
+    used = ("encoders.contrast", "encoders.scorer", *modules(training))
 
     @cache
     def scorer() -> Scorer:
@@ -172,7 +172,7 @@ def trained_encoder(
     """The encoder of Algorithm 1, lines 2-7: trained by contrast on n_train configurations, without any accuracy."""
     parameters: dict[str, Any] = {"n_train": n_train, "min_ratio": min_ratio, "epochs": epochs}
     parameters |= {"encoder_options": encoder_options, "contrast_options": contrast_options, "threads": funnel.threads}
-    used = ("contrast", "space", *modules(parameters))
+    used = ("encoders.contrast", "pruning.rates", *modules(parameters))
     encoder_seed, width = (
         runtime.seed_generator(funnel.seed, "encoder").initial_seed(),
         funnel.graph.feature_index.shape[1],

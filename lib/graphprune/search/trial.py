@@ -92,7 +92,7 @@ class Trial:
         about = {"base": task.base, "kept": self.kept, "recipe": task.recipe, "inherit": task.inherit, "seed": self.seed}
         about["threads"] = task.threads  # sums of floating point numbers depend on how they are split
         about |= {"tested": True} if task.tested else {}
-        return {"parameters": about, "modules": ("trial",)}
+        return {"parameters": about, "modules": ("search.trial",)}
 
     @cached_property
     def path(self) -> Path:

@@ -196,7 +196,7 @@ def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for who, ranker in {"similarity": Similarity(), "default": default}.items():
         compute = partial(climbers, survey, ranker)
-        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("entrants",), **_place(survey))
+        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("studies.entrants",), **_place(survey))
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
     colony = bees(survey)
     visited = _stage(survey, "tops/bees", lambda: {"indices": colony.foraged(survey.graph, survey.model)[0]}, colony, ())
@@ -207,7 +207,7 @@ def _named(survey: Survey, name: str, ranker: Ranker | RankFunction) -> Tensor:
     def named() -> dict[str, Tensor]:
         return {"indices": best(survey, prepare(ranker, survey.graph, survey.model))}
 
-    return _stage(survey, f"tops/{name}", named, ranker, ("census",), **_place(survey))["indices"]
+    return _stage(survey, f"tops/{name}", named, ranker, ("studies.census",), **_place(survey))["indices"]
 
 
 def _place(survey: Survey) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Propagation:
 
     Args:
         parts: the network; of its weights only the shapes are used.
-        graph: its trace, every call with its rule and its shape's formula (`graphprune.tracing.symbolic`).
+        graph: its trace, every call with its rule and its shape's formula (`graphprune.graph.tracing.symbolic`).
         seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
             are compared, and no layers are written down.
         atoms: with seeds, the number of prunable classes.
