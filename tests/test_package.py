@@ -11,6 +11,7 @@ import pytest
 import graphprune
 
 LIB = Path(graphprune.__file__).parent
+TESTS = Path(__file__).parent
 FLOORS = [  # a wing imports itself and the floors below it; what stands at the top of the package imports anything
     {"runs"},
     {"graph"},
@@ -77,6 +78,18 @@ def test_there_is_no_import_circle() -> None:
 
 def test_the_top_of_the_package_holds_no_method() -> None:
     assert {path.name for path in LIB.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+def test_every_module_has_its_tests_at_the_same_place() -> None:
+    """`graph/rules/labels.py` in `graph/rules/test_labels.py`; an `__init__` only names what is tested at its home."""
+    modules = [path.relative_to(LIB) for path in FILES if path.name != "__init__.py"]
+    places = {str(path): TESTS / path.with_name(f"test_{path.stem.strip('_')}.py") for path in modules}
+    assert [name for name, place in places.items() if not place.is_file() or "\ndef test_" not in place.read_text()] == []
+
+
+def test_tests_of_a_wing_stand_in_a_folder_of_its_name() -> None:
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")} - {Path()}
+    assert folders == {path.parent.relative_to(LIB) for path in FILES} - {Path()}
 
 
 def test_the_package_is_light_to_import() -> None:

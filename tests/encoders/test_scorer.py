@@ -8,9 +8,8 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from graphprune import importance, models
-from graphprune.encoders import scorer as scorer_module
 from graphprune.encoders.encoder import KINDS, GraphEncoder
-from graphprune.encoders.scorer import Scorer
+from graphprune.encoders.scorer import BUDGET, Scorer
 from graphprune.graph.channel_graph import ChannelGraph, Group, Node
 from graphprune.graph.groups import trace
 from graphprune.pruning import masks
@@ -99,7 +98,7 @@ def test_the_tables_of_a_real_network_equal_pyg(name, kind):
 def test_a_smaller_budget_changes_the_plan_and_not_the_result(monkeypatch, kind, layers, budget):
     encoder = GraphEncoder.seeded(0, GRAPH.feature_index.shape[1], kind=kind, hidden=8, layers=layers, undirected=True)
     expected = Scorer(with_biases(encoder), GRAPH, SCORES)
-    monkeypatch.setattr(scorer_module, "BUDGET", budget)
+    monkeypatch.setattr("graphprune.encoders.scorer.BUDGET", budget)
     score = Scorer(encoder, GRAPH, SCORES)
     if (layers > 1 or kind == "gat") and budget == 0:
         assert score.plan != expected.plan
@@ -119,7 +118,7 @@ def test_a_smaller_budget_changes_the_plan_and_not_the_result(monkeypatch, kind,
     ],
 )
 def test_the_plan_says_what_it_does(monkeypatch, options, budget, words):
-    monkeypatch.setattr(scorer_module, "BUDGET", scorer_module.BUDGET if budget is None else budget)
+    monkeypatch.setattr("graphprune.encoders.scorer.BUDGET", BUDGET if budget is None else budget)
     score = Scorer(GraphEncoder(hidden=8, **options), GRAPH, SCORES)
     assert words in score.plan
     assert (score.tables is None) == (budget == 0)
@@ -169,7 +168,7 @@ def test_the_unpruned_network_is_most_similar_to_itself():
 def test_chunks_do_not_show(monkeypatch):
     encoder = GraphEncoder.seeded(0, GRAPH.feature_index.shape[1], hidden=8)
     expected = Scorer(encoder, GRAPH, SCORES)(draw(50))
-    monkeypatch.setattr(scorer_module, "CHUNK", 7)
+    monkeypatch.setattr("graphprune.encoders.scorer.CHUNK", 7)
     torch.testing.assert_close(Scorer(encoder, GRAPH, SCORES)(draw(50)), expected)
 
 
@@ -217,7 +216,7 @@ def test_every_plan_equals_pyg_on_any_graph(edges, sizes, members, kind, layers,
     indices = torch.randint(10, (20, len(sizes)), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = by_pyg(encoder, graph, masks.kept_masks(graph, indices, scores))
-    with mock.patch.object(scorer_module, "BUDGET", budget):
+    with mock.patch("graphprune.encoders.scorer.BUDGET", budget):
         score = Scorer(encoder, graph, scores)
     torch.testing.assert_close(score.embed(indices), expected, atol=1e-5, rtol=1e-5)
 

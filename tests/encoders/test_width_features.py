@@ -9,9 +9,8 @@ from graphprune import models
 from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.scorer import Scorer
 from graphprune.encoders.width_features import WIDTH, shares
-from graphprune.graph import channel_graph
-from graphprune.graph import groups as groups_module
-from graphprune.graph.channel_graph import Group, Node
+from graphprune.graph.channel_graph import ChannelGraph, Group, Node
+from graphprune.graph.groups import trace
 from graphprune.pruning.masks import first_scores, kept_masks
 
 
@@ -25,7 +24,7 @@ def hand_sized():
     )
     edges = torch.tensor([[0, 1, 0, 2], [1, 2, 2, 3]])
     groups = (Group("a", 4, ("a",), 4), Group("b", 2, ("b", "b2", "b3"), 6))
-    return channel_graph.ChannelGraph(nodes, edges, groups)
+    return ChannelGraph(nodes, edges, groups)
 
 
 def test_features_are_literal() -> None:
@@ -44,7 +43,7 @@ def test_the_fast_path_is_pyg_on_a_batch(name: str) -> None:
     from torch_geometric.data import Batch, Data
 
     net = models.seeded(name, 0, in_channels=1)
-    traced = groups_module.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = trace(net, torch.zeros(1, 1, 8, 8))
     indices = torch.randint(10, (6, len(traced.groups)), generator=torch.Generator().manual_seed(0))
     encoder, scores = GraphEncoder.seeded(0, WIDTH, hidden=16), first_scores(traced)
     x = shares(traced)(kept_masks(traced, indices, scores))

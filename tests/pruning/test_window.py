@@ -9,7 +9,6 @@ from scipy import stats
 from graphprune import models
 from graphprune.graph.groups import trace
 from graphprune.pruning import cost
-from graphprune.pruning import window as window_module
 from graphprune.pruning.channels import prune
 from graphprune.pruning.masks import keep_from_rates
 from graphprune.pruning.rates import RateSpace
@@ -132,7 +131,7 @@ def test_a_window_that_draws_do_not_reach_is_given_up_early(monkeypatch):
 @pytest.mark.parametrize("n", [1, 255, 256, 1000])
 def test_a_stream_is_the_draws_in_blocks(tiny, monkeypatch, n):
     window = Window(*tiny, 0.2, (0.3, 0.8))
-    monkeypatch.setattr(window_module, "BLOCK", 256)
+    monkeypatch.setattr("graphprune.pruning.window.BLOCK", 256)
     blocks = list(window.stream(n, runtime.seed_generator(0)))
     assert [len(block) for block in blocks] == [256] * (n // 256) + ([n % 256] if n % 256 else [])
     assert torch.equal(torch.cat(blocks), window.draw(n, runtime.seed_generator(0)))
@@ -143,7 +142,7 @@ def test_the_best_of_a_stream_are_those_of_all_draws(monkeypatch, block):
     """Scores with many ties, which go to the earlier draw; networks that repeat count once."""
     _, graph, data = task()
     window = Window(graph, data.example(), 0.3)
-    monkeypatch.setattr(window_module, "BLOCK", block)
+    monkeypatch.setattr("graphprune.pruning.window.BLOCK", block)
     rows, scores = window.best(lambda indices: indices.sum(1) // 4, 3000, 40, runtime.seed_generator(0))
     draws = window.draw(3000, runtime.seed_generator(0))
     values, seen = (draws.sum(1) // 4).tolist(), []

@@ -12,8 +12,8 @@ from torch import nn
 
 from graphprune import models
 from graphprune.encoders.width_features import shares
-from graphprune.graph import channel_graph as graph
 from graphprune.graph import groups
+from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.masks import first_scores, kept_masks
 from graphprune.ranking.class_means import ClassMeans
 from graphprune.ranking.distilled import Distilled, Lessons, Taught
@@ -87,7 +87,7 @@ def test_a_surrogate_trained_on_one_network_orders_the_next_ones() -> None:
 class Silent(Ranker):
     """A teacher that must not be asked."""
 
-    def prepare(self, graph: graph.ChannelGraph, model: nn.Module):
+    def prepare(self, graph: ChannelGraph, model: nn.Module):
         raise AssertionError("asked")
 
 

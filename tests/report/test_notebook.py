@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from graphprune.__main__ import main
-from graphprune.report import notebook as report
+from graphprune.report import notebook
 
 PARAMETERS = 'profile = "laptop"  # where results go\nseeds = 2\nlr = 1e-3\nnames = ["a"]'
 WRITE = (
@@ -31,16 +31,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
     (tmp_path / "notebooks" / "profiles" / "big.yaml").write_text("01_tiny: {seeds: 5}\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(report.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(notebook.__file__).parents[2]))
     return tmp_path
 
 
 def write(project: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
     """A notebook `01_tiny` with a parameters cell and `cells`."""
     tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[tagged, *map(nbformat.v4.new_code_cell, cells)])
+    made = nbformat.v4.new_notebook(cells=[tagged, *map(nbformat.v4.new_code_cell, cells)])
     path = project / "notebooks" / "01_tiny.ipynb"
-    nbformat.write(notebook, path)
+    nbformat.write(made, path)
     return path
 
 
@@ -59,7 +59,7 @@ def test_run_takes_the_profile_and_leaves_one_executed_copy(project: Path, capsy
     stale.parent.mkdir(parents=True)
     stale.write_text("a\n1\n")
     os.utime(stale, (1e9, 1e9))
-    done = report.run(path, "big")
+    done = notebook.run(path, "big")
     assert done == project / "reports/runs/big/01_tiny.ipynb"
     assert texts(done).strip() == "5 big notebooks"
     assert names(done.parent / "01_tiny") == ["seeds.csv"]
@@ -68,7 +68,7 @@ def test_run_takes_the_profile_and_leaves_one_executed_copy(project: Path, capsy
 
 
 def test_failing_cell_keeps_the_copy_with_the_error_on_top(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good = report.run(write(project, "print('good')"))
+    good = notebook.run(write(project, "print('good')"))
     path = write(project, "raise ValueError('tau=2 is no ratio')")
     assert main(["run", str(path)]) == 1
     failed = project / "reports/runs/laptop/01_tiny.failed.ipynb"
@@ -79,14 +79,14 @@ def test_failing_cell_keeps_the_copy_with_the_error_on_top(project: Path, capsys
     assert "tau=2 is no ratio" in error
     assert str(failed) in error
     assert texts(good).strip() == "good"
-    report.run(write(project, "print('better')"))
+    notebook.run(write(project, "print('better')"))
     assert not failed.exists()
 
 
 def test_dead_kernel_is_a_failure(project: Path) -> None:
     path = write(project, "import os; os._exit(3)")
-    with pytest.raises(report.NotebookFailed, match="Kernel died"):
-        report.run(path)
+    with pytest.raises(notebook.NotebookFailed, match="Kernel died"):
+        notebook.run(path)
     failed = project / "reports/runs/laptop/01_tiny.failed.ipynb"
     assert nbformat.read(failed, as_version=4).cells[0].source.startswith("**DeadKernelError**")
     assert not (project / "reports/runs/laptop/01_tiny.ipynb").exists()
@@ -115,7 +115,7 @@ def test_hand_given_parameters_go_to_a_folder_of_their_own(project: Path) -> Non
 def asked(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, text: str) -> dict[str, Any]:
     """What `python -m graphprune run -p NAME TEXT` hands to the notebook."""
     found: dict[str, Any] = {}
-    monkeypatch.setattr(report, "_execute", lambda _notebook, _output, values: found.update(values))
+    monkeypatch.setattr(notebook, "_execute", lambda _notebook, _output, values: found.update(values))
     assert main(["run", str(path), "-p", name, text]) == 0
     return found
 
@@ -133,9 +133,9 @@ def test_a_list_takes_one_value_or_several(
 def test_a_list_of_numbers_takes_one_number_from_anywhere(project: Path) -> None:
     path = write(project, parameters="profile = 'laptop'\nseeds = [0, 1]\nsizes = []\non = False")
     (project / "notebooks/profiles/big.yaml").write_text("01_tiny: {seeds: 5}\n")
-    assert report.settings(path, "big")["seeds"] == [5]
-    assert report.settings(path, overrides={"seeds": 3, "sizes": "x"}) == {"seeds": [3], "sizes": ["x"], "profile": "custom"}
-    assert report.settings(path, overrides={"seeds": (0, 1.5)})["seeds"] == [0, 1.5]
+    assert notebook.settings(path, "big")["seeds"] == [5]
+    assert notebook.settings(path, overrides={"seeds": 3, "sizes": "x"}) == {"seeds": [3], "sizes": ["x"], "profile": "custom"}
+    assert notebook.settings(path, overrides={"seeds": (0, 1.5)})["seeds"] == [0, 1.5]
 
 
 def test_json_is_read_where_python_does_not_understand_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,12 +147,12 @@ def test_json_is_read_where_python_does_not_understand_it(project: Path, monkeyp
 def test_the_profile_is_told_by_the_parameters_alone(project: Path) -> None:
     write(project)
     default = {"seeds": 2, "lr": 0.001, "names": ["a"], "profile": "laptop", "something else": 1}
-    assert report.profile_of("01_tiny", default) == "laptop"
-    assert report.profile_of("01_tiny", default | {"profile": "custom"}) == "laptop"
-    assert report.profile_of("01_tiny", default | {"seeds": 5}) == "big"
-    assert report.profile_of("01_tiny", default | {"seeds": 3}) is None
-    assert report.profile_of("01_tiny", default | {"names": ["a", "b"]}) is None
-    assert report.profile_of("02_elsewhere", default) is None
+    assert notebook.profile_of("01_tiny", default) == "laptop"
+    assert notebook.profile_of("01_tiny", default | {"profile": "custom"}) == "laptop"
+    assert notebook.profile_of("01_tiny", default | {"seeds": 5}) == "big"
+    assert notebook.profile_of("01_tiny", default | {"seeds": 3}) is None
+    assert notebook.profile_of("01_tiny", default | {"names": ["a", "b"]}) is None
+    assert notebook.profile_of("02_elsewhere", default) is None
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_wrong_settings_are_named_before_anything_runs(
     project: Path, profile: str, overrides: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        report.run(write(project), profile, overrides)
+        notebook.run(write(project), profile, overrides)
     assert not (project / "reports").exists()
 
 
@@ -187,21 +187,21 @@ def test_mistyped_name_in_a_profile_is_an_error(project: Path, capsys: pytest.Ca
 def test_profile_that_is_not_nested_by_notebook_is_an_error(project: Path, content: str) -> None:
     (project / "notebooks/profiles/big.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"big\.yaml: must map notebook names"):
-        report.settings(write(project), "big")
+        notebook.settings(write(project), "big")
 
 
 def test_profile_runs_the_notebooks_it_names(project: Path) -> None:
     write(project)
-    assert report.notebooks() == report.notebooks("big") == ["01_tiny"]
+    assert notebook.notebooks() == notebook.notebooks("big") == ["01_tiny"]
     (project / "notebooks/profiles/big.yaml").write_text("02_more: {}\n")
     with pytest.raises(ValueError, match="has no entry for '01_tiny': it names 02_more"):
-        report.settings(write(project), "big")
+        notebook.settings(write(project), "big")
 
 
 def test_parameters_are_read_without_running(project: Path) -> None:
     expected = {"profile": "laptop", "seeds": 2, "lr": 0.001, "names": ["a"]}
-    assert report.parameters(write(project)) == expected
-    assert report.parameters(write(project, parameters="profile = 'x'\nrates: list = [\n  1,\n  2]")) == {
+    assert notebook.parameters(write(project)) == expected
+    assert notebook.parameters(write(project, parameters="profile = 'x'\nrates: list = [\n  1,\n  2]")) == {
         "profile": "x",
         "rates": [1, 2],
     }
@@ -210,21 +210,21 @@ def test_parameters_are_read_without_running(project: Path) -> None:
 @pytest.mark.parametrize("line", ["seeds = 2 * 3", "import os", "a, b = 1, 2", "a.b = 1"])
 def test_parameters_cell_holds_literals_alone(project: Path, line: str) -> None:
     with pytest.raises(ValueError, match="among the parameters is no literal"):
-        report.parameters(write(project, parameters=line))
+        notebook.parameters(write(project, parameters=line))
 
 
 def test_missing_notebook_and_missing_cell_are_named(project: Path) -> None:
     path = write(project)
     with pytest.raises(FileNotFoundError, match="does not exist; notebooks there: 01_tiny"):
-        report.run(path.with_name("01_tyni.ipynb"))
+        notebook.run(path.with_name("01_tyni.ipynb"))
     nbformat.write(nbformat.v4.new_notebook(), path)
     with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
-        report.run(path)
+        notebook.run(path)
 
 
 def test_long_run_says_how_far_it_is(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "HEARTBEAT", 0.2)
-    report.run(write(project, "1", "import time; time.sleep(1)"))
+    monkeypatch.setattr(notebook, "HEARTBEAT", 0.2)
+    notebook.run(write(project, "1", "import time; time.sleep(1)"))
     assert "01_tiny [laptop]: 3 of 4 cells" in capsys.readouterr().out

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from graphprune import agent, cost, data, models, trace
-from graphprune import train as training
 from graphprune.agent import Policy, Settings, advantages, decide, decisions, learn, play, shift, train
 from graphprune.pruning.evaluator import Performance
 from graphprune.rl.game import Position, game
 from graphprune.rl.rewards import Lagrangian, PlainAccuracy
 from graphprune.runs import runtime
+from graphprune.training.recipe import Recipe
+from graphprune.training.train import evaluate, fit
 
 QUICK = {"images": 20, "calibration": 8}
 SMALL = Settings(evaluations=24, episodes=4, epochs=2, minibatches=2, hidden=4, heads=2, layers=1)
@@ -539,11 +540,11 @@ def test_the_network_found_is_as_good_as_promised():
     """Its BN statistics are re-estimated; with those of the whole network it would be at chance."""
     digits = data.load("digits", device="cpu")
     model = models.seeded("resnet8", 0, in_channels=1)
-    training.fit(model, digits, training.Recipe(epochs=3, lr=0.1, batch_size=64), seed=0, device="cpu")
+    fit(model, digits, Recipe(epochs=3, lr=0.1, batch_size=64), seed=0, device="cpu")
     rules = game(model, trace(model, digits.example()), digits, 0.5, decisions=1)
     trained = train(rules, replace(SMALL, evaluations=8))
     small = rules.prune(trained.kept)
-    assert training.evaluate(small, digits.val).accuracy == pytest.approx(trained.performance, abs=1e-9)
+    assert evaluate(small, digits.val).accuracy == pytest.approx(trained.performance, abs=1e-9)
     assert trained.performance > 0.5
     assert cost(small, digits.example()).macs <= 0.5 * cost(model, digits.example()).macs
     assert not small.training

@@ -2,10 +2,8 @@ import pytest
 import torch
 from digits_task import setting, task
 
-from graphprune.pruning import window
-from graphprune.pruning import window as window_module
 from graphprune.pruning.cost import cost
-from graphprune.pruning.window import Window
+from graphprune.pruning.window import Window, into_window
 from graphprune.runs import runtime
 from graphprune.search import baselines
 from graphprune.search.funnel import Funnel, top
@@ -98,7 +96,7 @@ def test_repair_leads_into_the_window_and_leaves_alone_what_is_in_it():
     generator = runtime.seed_generator(0)
     rows = torch.randint(10, (30, len(graph.groups)), generator=generator)
     inside = window.allows(rows)
-    repaired = window_module.into_window(window, rows, generator)
+    repaired = into_window(window, rows, generator)
     assert window.allows(repaired).all()
     assert torch.equal(repaired[inside], rows[inside])
     near = (repaired - rows).abs().sum(1)[~inside].float()
@@ -121,7 +119,7 @@ def test_random_search_is_the_first_of_uniform_draws(folder):
 
 
 def test_chance_takes_the_first_draws_from_however_many_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(window, "BLOCK", 3)
+    monkeypatch.setattr("graphprune.pruning.window.BLOCK", 3)
     funnel = Funnel(*task(), **setting(tmp_path))
     picked = top(funnel, baselines.by_chance(), 60)
     drawn = funnel.window.draw(60, runtime.seed_generator(0, "candidates"))
@@ -133,7 +131,7 @@ def test_repair_and_bees_know_how_many_rates_there_are(tmp_path):
     funnel = Funnel(*task(), **setting(tmp_path, m=10), rates=(0, 0.25, 0.5))
     generator = runtime.seed_generator(0)
     rows = torch.randint(3, (30, len(funnel.graph.groups)), generator=generator)
-    repaired = window_module.into_window(funnel.window, rows, generator)
+    repaired = into_window(funnel.window, rows, generator)
     assert funnel.window.allows(repaired).all()
     assert repaired.max() == 2
     visited, _ = baselines.forage_in(funnel, lambda indices: indices.sum(1).double(), foods=3)
