@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,10 @@ from graphprune.labels import unlabelled, varies
 
 if TYPE_CHECKING:
     from graphprune.propagation import Propagation
+
+
+NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims", "input": "x"}
+"""torch's name of a keyword -> NumPy's, which many of its functions take too."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,11 @@ class Call:
         return isinstance(self.op, nn.Module)
 
     @property
+    def name(self) -> str:
+        """The function's or method's name; "" for a module."""
+        return "" if self.is_module else str(getattr(self.op, "__name__", self.op))
+
+    @property
     def what(self) -> str:
         """The operation as a reader of the model would name it."""
         if self.is_module:
@@ -46,11 +55,11 @@ class Call:
     @property
     def x(self) -> Tensor:
         """The labels of the main operand."""
-        return self.args[0] if self.args else self.kwargs["input"]
+        return self.args[0] if self.args else self.get(0, "input")
 
     def get(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument by position or keyword."""
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+        """An argument by position or keyword, torch's or NumPy's."""
+        return given(self.args, self.kwargs, position, name, default)
 
     @property
     def operands(self) -> list[Tensor]:
@@ -63,7 +72,12 @@ class Call:
 
     def raw(self, position: int, name: str, default: Any = None) -> Any:
         """An argument as written in the traced code: an `fx.Node` where it was computed, a literal where it was not."""
-        return self.node.args[position] if len(self.node.args) > position else self.node.kwargs.get(name, default)
+        return given(self.node.args, self.node.kwargs, position, name, default)
+
+    def sizes(self) -> list[Any]:
+        """The sizes that a view or an expansion is given, as written: `raw` for each."""
+        sizes = self.node.args[1:] or [self.raw(1, "size", self.raw(1, "shape", ()))]
+        return list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else list(sizes)
 
     def tensor_name(self, position: int, name: str) -> str | None:
         """The path of the parameter or buffer passed as an argument, if it is passed as it is."""
@@ -72,6 +86,13 @@ class Call:
 
 
 Rule = Callable[["Propagation", Call], Any]
+
+
+def given(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name: str, default: Any) -> Any:
+    """An argument by position, torch's keyword or NumPy's."""
+    if len(args) > position:
+        return args[position]
+    return kwargs[name] if name in kwargs else kwargs.get(NUMPY_NAMES.get(name, name), default)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -103,10 +124,10 @@ def as_dims(dims: Any, ndim: int) -> list[int]:
     return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
 
 
-def unknown(run: Propagation, call: Call) -> Any:
+def unknown(run: Propagation, call: Call, why: str = "is not a known operation") -> Any:
     """Freeze everything that enters: the unknown is safe."""
     for labels in call.operands:
-        run.ledger.freeze(labels, f"{call.what} is not a known operation")
+        run.ledger.refuse(labels, f"{call.what} {why}")
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
 
 

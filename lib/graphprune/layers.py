@@ -192,9 +192,8 @@ def prelu(run: Propagation, call: Call) -> Any:
 
 def softmax(run: Propagation, call: Call) -> Tensor:
     """Normalises along a dimension: what lies there goes as a whole, or not at all."""
-    dim = call.op.dim if call.is_module else call.get(1, "dim")
-    if str(getattr(call.op, "__name__", "")) == "normalize":
-        dim = call.get(2, "dim", 1)
+    position, default = {"normalize": (2, 1), "gumbel_softmax": (4, -1)}.get(call.name, (1, None))
+    dim = call.op.dim if call.is_module else call.get(position, "dim", default)
     if not isinstance(dim, int | tuple):
         return unknown(run, call)
     return run.ledger.collapse(call.x, as_dims(dim, call.x.ndim), f"{call.what} normalises over it").expand(call.x.shape)
@@ -224,12 +223,14 @@ def reduction(run: Propagation, call: Call) -> Any:
     if not isinstance(call.out, Tensor):
         return unknown(run, call)
     x = call.x
-    dims = as_dims(call.get(1, "dim"), x.ndim)
-    keepdim = bool(call.get(2, "keepdim", False))
+    along_dim, keeps = {"norm": (2, 3), "std": (1, 3), "var": (1, 3)}.get(call.name, (1, 2))
+    dim = call.get(along_dim, "dim")
+    dims = as_dims(None if isinstance(dim, bool) else dim, x.ndim)  # std(x, True) is an unbiased one over everything
+    keepdim = bool(call.get(keeps, "keepdim", False))
     labels = run.ledger.collapse(x, dims, f"{call.what} reduces over it")
     if any(varies(x, dim) for dim in dims) and not varying(labels):
         labels = torch.full_like(labels, -1)
     labels = labels.expand([1 if dim in dims else size for dim, size in enumerate(x.shape)])
-    if x.ndim == 4 and set(dims) == {2, 3} and str(getattr(call.op, "__name__", call.op)) in {"mean", "amax"}:
+    if x.ndim == 4 and set(dims) == {2, 3} and call.name in {"mean", "amax"}:
         run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])

@@ -93,10 +93,7 @@ def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
 
 def reshape(run: Propagation, call: Call) -> Tensor:
     """view, reshape: dimensions given as literal numbers hold their size."""
-    raw = call.node.args[1:]
-    sizes = list(raw[0]) if len(raw) == 1 and isinstance(raw[0], list | tuple) else list(raw)
-    if not sizes:
-        sizes = list(call.raw(1, "shape") or call.raw(1, "size") or [])
+    sizes = call.sizes()
     labels = call.x.reshape(call.out.shape)
     for dim, size in enumerate(sizes):
         if isinstance(size, int) and size != -1 and len(sizes) == labels.ndim:
@@ -117,13 +114,11 @@ def unflatten(run: Propagation, call: Call) -> Tensor:
 
 
 def expand(run: Propagation, call: Call) -> Any:
-    for dim, size in enumerate(call.out.shape[-call.x.ndim :]):
-        if varies(call.x, dim) and size == call.x.shape[dim]:
-            raw: Any = call.node.args[1:]
-            sizes = raw[0] if len(raw) == 1 and isinstance(raw[0], list | tuple) else raw
-            given = sizes[len(sizes) - call.x.ndim + dim]
-            if isinstance(given, int) and given != -1:
-                run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
+    sizes = call.sizes()[-call.x.ndim :] if call.x.ndim else []
+    for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
+        literal = isinstance(sizes[dim], int) and sizes[dim] != -1
+        if literal and varies(call.x, dim) and size == call.x.shape[dim]:
+            run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
     return call.x.expand(call.out.shape)
 
 

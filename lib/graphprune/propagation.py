@@ -9,6 +9,7 @@ the data flow between them are written down.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.call import Call, tensors, unknown
 from graphprune.copying import light_shell, without_data
-from graphprune.labels import Ledger, along, tidy, unlabelled
+from graphprune.labels import Disagreement, Ledger, along, tidy, unlabelled
 from graphprune.movement import elementwise
 from graphprune.parts import Parts
 from graphprune.rules import reads_weight, rule_of
@@ -137,14 +138,31 @@ class Propagation:
             self.record.entering[node.name] = (args, kwargs)
         if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
             return self._note(node, call.out, call.out)
-        labels = node.meta["rule"](self, call)
-        if not alike(labels, call.out):
-            labels = unknown(self, call)
+        labels = self._apply_rule(call)
         if isinstance(labels, Tensor):
             labels = tidy(labels)
         else:
             labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
         self._note(node, call.out, labels)
+
+    def _apply_rule(self, call: Call) -> Any:
+        """The result's labels.
+
+        Where the rule fails, or gives labels of another shape, what it touched is frozen instead, and the proof goes by that.
+        """
+        known, why = self.ledger.count, "is used in a form that is not known"
+        try:
+            labels = call.node.meta["rule"](self, call)
+            if alike(labels, call.out):
+                return labels
+        except Exception as error:
+            if self.seeds is not None or isinstance(error, Disagreement):
+                raise
+            why = f"{why} ({type(error).__name__}: {first_line(error)})"
+        if self.seeds is None:
+            call.node.meta["rule"] = functools.partial(unknown, why=why)
+        self.ledger.freeze(torch.arange(known, self.ledger.count), f"{call.what} {why}")
+        return unknown(self, call, why)
 
     def _filled(self, node: fx.Node, found: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A node's arguments, with what was found in place of nodes."""
@@ -199,7 +217,7 @@ class Propagation:
         """These labels lie along this dimension of this parameter or buffer."""
         key, size = (self.canonical[tensor], dim), self.tensors[tensor].shape
         if dim < len(size) and labels.numel() != size[dim]:
-            raise ValueError(f"{tensor} has {size[dim]} slices along dimension {dim}, what it is applied to {labels.numel()}")
+            raise Disagreement(f"{tensor} has {size[dim]} slices along dimension {dim}, its operand {labels.numel()} channels")
         if key in self.record.sites:
             self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
         else:
@@ -257,6 +275,11 @@ class Propagation:
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def weightless(value: Any) -> Any:

@@ -11,7 +11,7 @@ from graphprune.cutting import Places, cut_parts, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.labels import Disagreement
 from graphprune.parts import Parts
-from graphprune.propagation import Propagation
+from graphprune.propagation import Propagation, first_line
 from graphprune.tracing import constants, shapes_only
 
 
@@ -46,7 +46,7 @@ def verify(
                 run.ledger.tie(labels, seeds.get(key, labels), f"{key[0]} would read other channels than before")
         except Exception as error:  # whatever breaks here would break the pruned network
             known = isinstance(error, Disagreement)
-            return str(run.current), str(error) if known else f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return str(run.current), str(error) if known else f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
