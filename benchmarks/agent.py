@@ -13,8 +13,8 @@ from timing import Row, row, seconds
 
 from graphprune import data, models
 from graphprune.agent import Settings, train
+from graphprune.coupling import trace
 from graphprune.environment import PruningEnv
-from graphprune.graph import trace
 
 GOAL, REPEATS, UPDATES = 0.5, 7, 4
 

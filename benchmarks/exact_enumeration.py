@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from graphprune import exact, importance, models
+from graphprune.coupling import trace
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace
 

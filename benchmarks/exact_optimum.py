@@ -20,8 +20,8 @@ import torch
 
 from graphprune import exact, importance, models, runtime
 from graphprune.costs import CostModel
+from graphprune.coupling import trace
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace
 

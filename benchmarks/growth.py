@@ -15,8 +15,8 @@ import torch
 from timing import Row, row, seconds
 
 from graphprune import figures, importance, models, runtime
+from graphprune.coupling import trace
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
 from graphprune.scorer import Scorer
 from graphprune.window import Window
 

@@ -12,9 +12,10 @@ from timing import Row, rates, row
 from torch import Tensor
 
 from graphprune import data, models, train
+from graphprune.coupling import trace
 from graphprune.data import Dataset
 from graphprune.evaluator import MaskEvaluator
-from graphprune.graph import ChannelGraph, trace
+from graphprune.graph import ChannelGraph
 from graphprune.pruning import prune
 from graphprune.splits import Augment, TensorSplit
 

@@ -11,7 +11,7 @@ from timing import Row, rates, row
 
 from graphprune import costs, models
 from graphprune.costs import CostModel
-from graphprune.graph import trace
+from graphprune.coupling import trace
 from graphprune.pruning import prune
 from graphprune.space import RateSpace, first_scores, keep_from_rates
 from graphprune.window import Window

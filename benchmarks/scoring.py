@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from graphprune import importance, models, runtime
+from graphprune.coupling import trace
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import ChannelGraph, trace
+from graphprune.graph import ChannelGraph
 from graphprune.scorer import CHUNK, Scorer
 from graphprune.space import RateSpace, Scores, kept_masks
 from graphprune.tables import Lookup, total, union

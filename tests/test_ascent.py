@@ -6,7 +6,7 @@ import torch
 from graphprune import GraphEncoder, Scorer, exact, importance, models, runtime
 from graphprune.ascent import Levels, climb, evolve, steps
 from graphprune.costs import CostModel
-from graphprune.graph import trace
+from graphprune.coupling import trace
 from graphprune.window import Window
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)

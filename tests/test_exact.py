@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from graphprune import contrast, elimination, exact, importance, models, proof
 from graphprune.cone import bound
 from graphprune.costs import CostModel
+from graphprune.coupling import trace
 from graphprune.elimination import Elimination
 from graphprune.encoder import GraphEncoder
-from graphprune.graph import trace
 from graphprune.ordering import frontiers, narrow
 from graphprune.scorer import Scorer
 from graphprune.space import RateSpace, kept_table

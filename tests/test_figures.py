@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from graphprune import figures
+from graphprune.coupling import trace
 from graphprune.figures import draw_graph
-from graphprune.graph import trace
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

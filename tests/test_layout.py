@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from graphprune.graph import trace
+from graphprune.coupling import trace
 from graphprune.layout import RADIUS, Place, layout
 
 

@@ -9,8 +9,9 @@ from torch_geometric.data import Batch, Data
 
 from graphprune import importance, models, space
 from graphprune import scorer as scorer_module
+from graphprune.coupling import trace
 from graphprune.encoder import KINDS, GraphEncoder
-from graphprune.graph import ChannelGraph, Group, Node, trace
+from graphprune.graph import ChannelGraph, Group, Node
 from graphprune.scorer import Scorer
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from graphprune import models, tally
 from graphprune.costs import CostModel
-from graphprune.graph import trace
+from graphprune.coupling import trace
 from graphprune.space import RateSpace, kept_table
 from graphprune.tally import Tally, TooWide
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 from graphprune import costs, models, runtime
 from graphprune import window as window_module
-from graphprune.graph import trace
+from graphprune.coupling import trace
 from graphprune.pruning import prune
 from graphprune.space import RateSpace, keep_from_rates
 from graphprune.window import Window

@@ -56,16 +56,17 @@ if TYPE_CHECKING:
         window,
     )
     from graphprune.costs import Cost, CostModel, cost, latency
+    from graphprune.coupling import trace
     from graphprune.encoder import GraphEncoder
     from graphprune.environment import PruningEnv
-    from graphprune.graph import ChannelGraph, trace
+    from graphprune.graph import ChannelGraph
     from graphprune.pruning import load_pruned, masked, prune, round_keep, save_pruned
     from graphprune.scorer import Scorer
     from graphprune.space import RateSpace, keep_from_rates
 
 # Loaded on first use, so that `import graphprune` does not import PyTorch Geometric, pandas and the like.
 _HOME = {
-    "trace": "graph",
+    "trace": "coupling",
     "ChannelGraph": "graph",
     "prune": "pruning",
     "round_keep": "pruning",

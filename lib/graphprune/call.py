@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from graphprune.labels import unlabelled, varies
-
-if TYPE_CHECKING:
-    from graphprune.propagation import Propagation
-
+from graphprune.labels import Ledger, unlabelled, varies
+from graphprune.parts import named_tensors
 
 NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims", "input": "x"}
 """torch's name of a keyword -> NumPy's, which many of its functions take too."""
@@ -85,7 +82,47 @@ class Call:
         return str(raw.target) if isinstance(raw, fx.Node) and raw.op == "get_attr" else None
 
 
-Rule = Callable[["Propagation", Call], Any]
+NumberKey = tuple[str, str, int | None]
+"""A number that a module keeps: the module's path, the attribute's name, and in a list of numbers the place."""
+
+
+class Run(Protocol):
+    """What a rule may ask of the run: the ledger of ties and freezes, and where labels lie in the network's tensors.
+
+    Attributes:
+        ledger: `tie`, `freeze`, `collapse`.
+        tensors: path -> parameter or buffer, for its shape.
+        canonical: path -> the first path of the same tensor.
+        labels: of each node so far.
+        seeds: in the proof, the kept classes by (tensor, dim); else None.
+    """
+
+    ledger: Ledger
+    tensors: Mapping[str, Tensor]
+    canonical: Mapping[str, str]
+    labels: dict[fx.Node, Any]
+    seeds: Mapping[tuple[str, int], Tensor] | None
+
+    def site(self, tensor: str, dim: int, labels: Tensor) -> None:
+        """These labels, (size,), lie along this dimension of this parameter or buffer."""
+
+    def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
+        """The labels, (channels,), of the outputs that lie along this dimension of a weight."""
+
+    def number(self, key: NumberKey, labels: Tensor) -> None:
+        """A number that a module keeps counts the places of these labels."""
+
+    def layer(self, name: str, kind: str, labels: Tensor) -> None:
+        """The current node is a layer of the graph, with these output channels."""
+
+    def applied(self, weight: str, positions: float) -> None:
+        """A weight is multiplied in at so many places."""
+
+    def keep_whole(self, tensor: str) -> None:
+        """Nothing of this parameter or buffer may go."""
+
+
+Rule = Callable[[Run, Call], Any]
 
 
 def given(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name: str, default: Any) -> Any:
@@ -124,14 +161,21 @@ def as_dims(dims: Any, ndim: int) -> list[int]:
     return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
 
 
-def unknown(run: Propagation, call: Call, why: str = "is not a known operation") -> Any:
+def unknown(run: Run, call: Call, why: str = "is not a known operation") -> Any:
     """Freeze everything that enters: the unknown is safe."""
+    if call.is_module:
+        for name in named_tensors(call.op):
+            run.keep_whole(f"{call.node.target}.{name}")
+    for source in call.node.all_input_nodes:
+        if source.op == "get_attr":
+            run.keep_whole(str(source.target))
     for labels in call.operands:
         run.ledger.refuse(labels, f"{call.what} {why}")
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
 
 
-def freeze_along(run: Propagation, call: Call, dims: Any, why: str) -> None:
-    """Freeze the labels if they vary along one of these dimensions."""
-    if any(varies(call.x, dim) for dim in dims):
-        run.ledger.freeze(call.x, f"{call.what} {why}")
+def hold_along(run: Run, call: Call, dims: Any, why: str) -> None:
+    """Places along these dimensions must stay: what other dimensions tell apart goes as whole rows, or not at all."""
+    for dim in dims:
+        if varies(call.x, dim):
+            run.ledger.collapse(call.x, [dim], f"{call.what} {why}")

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from graphprune import artifacts, base, data, importance, models, runtime
+from graphprune.coupling import trace
 from graphprune.data import Dataset
-from graphprune.graph import ChannelGraph, trace
+from graphprune.graph import ChannelGraph
 from graphprune.recipe import Recipe
 from graphprune.space import RateSpace, kept_masks
 from graphprune.splits import TensorSplit, stratified

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.copying import on_meta
+from graphprune.cutting import cut
 from graphprune.graph import ChannelGraph, kept_counts
+from graphprune.inputs import Inputs, as_inputs, weightless_inputs
 from graphprune.parts import parts_of
 from graphprune.runtime import evaluating
-from graphprune.tracing import as_inputs, propagate
+from graphprune.tracing import propagate, record_again
 
 CHUNK = 4096  # configurations costed at a time: they stay in the cache
 
@@ -65,16 +67,17 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
     """
     inputs = as_inputs(example_input)
     params = sum(int(parameter.numel()) for parameter in model.parameters())
-    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs[0])), params)
+    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs.tensors[0])), params)
 
 
-def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+def _flops(meta: nn.Module, inputs: Inputs) -> int:
     """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta):
-            meta(*inputs)
+        given = weightless_inputs(inputs)
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta), torch.device("meta"):
+            meta(*given.args, **given.kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops()
@@ -100,7 +103,7 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
         if isinstance(module, nn.modules.conv._ConvNd | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             module.register_forward_hook(count)
     flops = _flops(meta, inputs)
-    return (flops // 2 + extra) // len(inputs[0])
+    return (flops // 2 + extra) // len(inputs.tensors[0])
 
 
 def prunable_share(graph: ChannelGraph) -> float:
@@ -152,12 +155,14 @@ class CostModel:
         self.graph = graph
         inputs = as_inputs(example_input)
         assert graph.shell is not None
-        record = propagate(parts_of(graph.shell, graph.skeleton), graph.skeleton, inputs)
-        flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
-        self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
+        if not graph.weightless:
+            raise ValueError("graph was traced with the network's weights, for its forward needs values: use graphprune.cost")
+        batch, recording = len(inputs.tensors[0]), record_again(cut(graph.shell, {}), inputs, weightless=True)
+        record = propagate(parts_of(graph.shell, recording.graph), recording).record
+        self.full = Cost(_flops(cut(graph.shell, {}), inputs) // (2 * batch), self._all_parameters())
         if max(self.full.macs, self.full.params) >= 2**53:
             raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
-        self.forms = self._quadratic(record.products, len(inputs[0]))
+        self.forms = self._quadratic(record.products, batch)
         whole = np.array([*(group.channels for group in graph.groups), 1])
         self.forms[:, -1, -1] += (self.full.macs, self.full.params) - whole @ self.forms @ whole  # what no group touches
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.call import Call, as_dims, freeze_along, others, unknown
+from graphprune.call import Call, Run, as_dims, hold_along, others, unknown
 from graphprune.labels import along, compact, first_along, laid_along, varies, varying
-
-if TYPE_CHECKING:
-    from graphprune.propagation import Propagation
-
 
 # producers and consumers ----------------------------------------------------------------------------------------------
 
 
-def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
+def lengthwise(run: Run, call: Call, dim: int, why: str) -> Tensor:
     """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
     x = call.x
     if laid_along(x) in ([], [dim % x.ndim]):
@@ -34,7 +30,7 @@ def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
     return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
 
 
-def convolution(run: Propagation, call: Call) -> Any:
+def convolution(run: Run, call: Call) -> Any:
     """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
@@ -49,12 +45,12 @@ def convolution(run: Propagation, call: Call) -> Any:
     if bias:
         run.site(bias, 0, outputs)
     per_position = size[0] if transposed else outputs.numel()
-    run.record.products[run.canonical[weight]] += (call.x if transposed else call.out).numel() / per_position
+    run.applied(weight, (call.x if transposed else call.out).numel() / per_position)
     run.layer(weight.removesuffix(".weight"), "conv", outputs)
     return along(outputs, 1, call.out.shape)
 
 
-def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
+def _conv_labels(run: Run, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
     """Output labels of a convolution, its weight's sites noted.
 
     Shapes: weight (out, in / groups, ...); transposed (in, out / groups, ...).
@@ -79,7 +75,7 @@ def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor
     return outputs
 
 
-def linear(run: Propagation, call: Call) -> Any:
+def linear(run: Run, call: Call) -> Any:
     """Reads the last dimension, produces its own features there."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
@@ -89,12 +85,12 @@ def linear(run: Propagation, call: Call) -> Any:
     outputs = run.produce(weight, 0, call.out.shape[-1])
     if bias:
         run.site(bias, 0, outputs)
-    run.record.products[run.canonical[weight]] += call.out.numel() / call.out.shape[-1]
+    run.applied(weight, call.out.numel() / call.out.shape[-1])
     run.layer(weight.removesuffix(".weight"), "fc", outputs)
     return along(outputs, -1, call.out.shape)
 
 
-def channel_select(run: Propagation, call: Call) -> Tensor:
+def channel_select(run: Run, call: Call) -> Tensor:
     """A fixed gather of channels reads and produces like a convolution; its index is cut and renumbered."""
     index = f"{call.node.target}.index"
     run.site(index, 1, lengthwise(run, call, 1, "reads it across space"))
@@ -104,7 +100,7 @@ def channel_select(run: Propagation, call: Call) -> Tensor:
 # normalisation --------------------------------------------------------------------------------------------------------
 
 
-def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
+def channelwise(run: Run, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
     """An operation with a number of its own for every channel (dimension 1)."""
     channels = lengthwise(run, call, 1, "treats its places alike")
     for name in names:
@@ -125,13 +121,13 @@ def _own(call: Call, *names: str) -> list[str | None]:
     return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
 
 
-def computed(run: Propagation, call: Call) -> bool:
+def computed(run: Run, call: Call) -> bool:
     """Whether a function gets anything but parameters beside its main operand: the labels of those would be lost."""
     rest = [node for node in call.node.all_input_nodes if node is not call.raw(0, "input")]
     return any(node.op != "get_attr" and isinstance(run.labels[node], Tensor) for node in rest)
 
 
-def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
+def statistics_norm(run: Run, call: Call, kind: str) -> Tensor:
     names = ("running_mean", "running_var", "weight", "bias")
     if call.is_module:
         return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), kind)
@@ -140,15 +136,15 @@ def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
     return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], kind)
 
 
-def batch_norm(run: Propagation, call: Call) -> Tensor:
+def batch_norm(run: Run, call: Call) -> Tensor:
     return statistics_norm(run, call, "bn")
 
 
-def instance_norm(run: Propagation, call: Call) -> Tensor:
+def instance_norm(run: Run, call: Call) -> Tensor:
     return statistics_norm(run, call, "norm")
 
 
-def group_norm(run: Propagation, call: Call) -> Tensor:
+def group_norm(run: Run, call: Call) -> Tensor:
     """Its statistics run over a norm group, so a norm group's channels live or die together."""
     if computed(run, call):
         return unknown(run, call)
@@ -165,7 +161,7 @@ def group_norm(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def layer_norm(run: Propagation, call: Call) -> Tensor:
+def layer_norm(run: Run, call: Call) -> Tensor:
     """Its statistics run over the last dimensions: removing a channel there would change the others."""
     if computed(run, call):
         return unknown(run, call)
@@ -177,12 +173,12 @@ def layer_norm(run: Propagation, call: Call) -> Tensor:
     return call.x
 
 
-def local_response_norm(run: Propagation, call: Call) -> Tensor:
-    freeze_along(run, call, [1], "normalises across channels")
+def local_response_norm(run: Run, call: Call) -> Tensor:
+    hold_along(run, call, [1], "normalises across channels")
     return call.x
 
 
-def prelu(run: Propagation, call: Call) -> Any:
+def prelu(run: Run, call: Call) -> Any:
     """One slope for all channels, or one a channel."""
     if call.is_module:
         return call.x if call.op.num_parameters == 1 else channelwise(run, call, _own(call, "weight"), "")
@@ -190,7 +186,7 @@ def prelu(run: Propagation, call: Call) -> Any:
     return channelwise(run, call, [name], "") if name and call.get(1, "weight").numel() > 1 else unknown(run, call)
 
 
-def softmax(run: Propagation, call: Call) -> Tensor:
+def softmax(run: Run, call: Call) -> Tensor:
     """Normalises along a dimension: what lies there goes as a whole, or not at all."""
     position, default = {"normalize": (2, 1), "gumbel_softmax": (4, -1)}.get(call.name, (1, None))
     dim = call.op.dim if call.is_module else call.get(position, "dim", default)
@@ -202,7 +198,7 @@ def softmax(run: Propagation, call: Call) -> Tensor:
 # pooling, reduction ---------------------------------------------------------------------------------------------------
 
 
-def spatial(run: Propagation, call: Call) -> Any:
+def spatial(run: Run, call: Call) -> Any:
     """Works within each channel's own map, whatever its new size."""
     if call.x.ndim < 3 or not isinstance(call.out, Tensor):
         return unknown(run, call)
@@ -210,7 +206,7 @@ def spatial(run: Propagation, call: Call) -> Any:
     return run.ledger.collapse(call.x, dims, f"{call.what} mixes places").expand(call.out.shape)
 
 
-def pooling(run: Propagation, call: Call) -> Any:
+def pooling(run: Run, call: Call) -> Any:
     labels = spatial(run, call)
     if isinstance(labels, Tensor):
         channels = compact(labels)[:1].flatten(2)[0, :, 0]
@@ -218,7 +214,7 @@ def pooling(run: Propagation, call: Call) -> Any:
     return labels
 
 
-def reduction(run: Propagation, call: Call) -> Any:
+def reduction(run: Run, call: Call) -> Any:
     """A sum, mean, maximum ... over dimensions."""
     if not isinstance(call.out, Tensor):
         return unknown(run, call)

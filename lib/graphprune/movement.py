@@ -6,24 +6,20 @@ the model's code, cuts into equal parts, fixed positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphprune.call import Call, as_dims, freeze_along, tensors, unknown
+from graphprune.call import Call, Run, as_dims, hold_along, tensors, unknown
 from graphprune.labels import compact, first_along, same, varies, varying
 from graphprune.shapes import broadcast
-
-if TYPE_CHECKING:
-    from graphprune.propagation import Propagation
-
 
 # elementwise ----------------------------------------------------------------------------------------------------------
 
 
-def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
+def combine(run: Run, a: Tensor, b: Tensor, what: str) -> Tensor:
     """Labels of an elementwise operation on two operands: what is aligned is tied.
 
     A dimension along which one operand's labels vary and the other one has a size but no varying labels is a constant of
@@ -47,7 +43,7 @@ def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
     return torch.where(small_lead >= 0, small_lead, small_rest).expand(full_a.shape)
 
 
-def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
+def hold_size(run: Run, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
     """Labels that meet a tensor which has a size along `dim`, but no labels that vary."""
     if other.shape[dim] == 1:
         return labels
@@ -55,7 +51,7 @@ def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason:
     return first.expand(labels.shape) if varying(first) else labels
 
 
-def elementwise(run: Propagation, call: Call) -> Tensor:
+def elementwise(run: Run, call: Call) -> Tensor:
     """Any operation that treats each element alone: one operand passes, several are combined."""
     labels, *rest = call.operands
     for other in rest:
@@ -66,7 +62,7 @@ def elementwise(run: Propagation, call: Call) -> Tensor:
 # data movement --------------------------------------------------------------------------------------------------------
 
 
-def execute(run: Propagation, call: Call) -> Any:
+def execute(run: Run, call: Call) -> Any:
     """Run the operation itself on the labels."""
     try:
         if isinstance(call.op, str):
@@ -76,7 +72,7 @@ def execute(run: Propagation, call: Call) -> Any:
         return unknown(run, call)
 
 
-def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
+def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> None:
     """A dimension whose size is written in the model's code must keep that size.
 
     If other dimensions tell the labels apart, tie along it: whole rows go and the size stays. Else freeze.
@@ -91,7 +87,7 @@ def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
         run.ledger.freeze(labels, reason)
 
 
-def reshape(run: Propagation, call: Call) -> Tensor:
+def reshape(run: Run, call: Call) -> Tensor:
     """view, reshape: dimensions given as literal numbers hold their size."""
     sizes = call.sizes()
     labels = call.x.reshape(call.out.shape)
@@ -101,7 +97,7 @@ def reshape(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def unflatten(run: Propagation, call: Call) -> Tensor:
+def unflatten(run: Run, call: Call) -> Tensor:
     labels = call.x.reshape(call.out.shape)
     if call.is_module:
         dim, sizes = call.op.dim % call.x.ndim, list(call.op.unflattened_size)
@@ -113,7 +109,7 @@ def unflatten(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def expand(run: Propagation, call: Call) -> Any:
+def expand(run: Run, call: Call) -> Any:
     sizes = call.sizes()[-call.x.ndim :] if call.x.ndim else []
     for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
         literal = isinstance(sizes[dim], int) and sizes[dim] != -1
@@ -122,7 +118,7 @@ def expand(run: Propagation, call: Call) -> Any:
     return call.x.expand(call.out.shape)
 
 
-def tie_parts(run: Propagation, x: Tensor, dim: int, parts: int, what: str) -> None:
+def tie_parts(run: Run, x: Tensor, dim: int, parts: int, what: str) -> None:
     """Equal parts of a dimension must stay equal: tie them by position."""
     if not varies(x, dim):
         return
@@ -134,13 +130,13 @@ def tie_parts(run: Propagation, x: Tensor, dim: int, parts: int, what: str) -> N
     run.ledger.tie(cut[:1], cut, f"{what} cuts it into equal parts")
 
 
-def chunk(run: Propagation, call: Call) -> Any:
+def chunk(run: Run, call: Call) -> Any:
     dim = call.get(2, "dim", 0) % call.x.ndim
     tie_parts(run, call.x, dim, call.get(1, "chunks"), call.what)
     return execute(run, call)
 
 
-def split(run: Propagation, call: Call) -> Any:
+def split(run: Run, call: Call) -> Any:
     dim = call.get(2, "dim", 0) % call.x.ndim
     name = "split_size" if "split_size" in call.kwargs else "split_size_or_sections"
     raw = call.raw(1, name)
@@ -153,8 +149,8 @@ def split(run: Propagation, call: Call) -> Any:
     return execute(run, call)
 
 
-def unbind(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
+def unbind(run: Run, call: Call) -> Any:
+    hold_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
     return execute(run, call)
 
 
@@ -167,7 +163,7 @@ def takes_everything(item: Any, size: int) -> bool:
     return whole and (item.stop is None or (isinstance(item.stop, int) and item.stop >= size))
 
 
-def getitem(run: Propagation, call: Call) -> Any:
+def getitem(run: Run, call: Call) -> Any:
     """Indexing a tensor freezes labels that vary along an indexed dimension; taking an item of a tuple is free."""
     container, index = call.args
     if not isinstance(container, Tensor):
@@ -187,17 +183,17 @@ def getitem(run: Propagation, call: Call) -> Any:
     return container[index]
 
 
-def select(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, [call.get(1, "dim") % call.x.ndim], "picks fixed places of it")
+def select(run: Run, call: Call) -> Any:
+    hold_along(run, call, [call.get(1, "dim") % call.x.ndim], "picks fixed places of it")
     return execute(run, call)
 
 
-def roll(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, as_dims(call.get(2, "dims"), call.x.ndim), "shifts it by a fixed number")
+def roll(run: Run, call: Call) -> Any:
+    hold_along(run, call, as_dims(call.get(2, "dims"), call.x.ndim), "shifts it by a fixed number")
     return execute(run, call)
 
 
-def concatenate(run: Propagation, call: Call) -> Tensor:
+def concatenate(run: Run, call: Call) -> Tensor:
     """Labels follow one another; in the other dimensions the operands must go on having the same sizes."""
     parts = call.get(0, "tensors")
     dim = call.get(1, "dim", 0) % call.out.ndim
@@ -212,14 +208,14 @@ def concatenate(run: Propagation, call: Call) -> Tensor:
     return torch.cat([first_along(part, free) for part in parts], dim).expand(call.out.shape)
 
 
-def stack(run: Propagation, call: Call) -> Any:
+def stack(run: Run, call: Call) -> Any:
     parts = call.get(0, "tensors")
     for part in parts[1:]:
         run.ledger.tie(parts[0], part, f"{call.what} stacks it with a tensor of fixed size")
     return execute(run, call)
 
 
-def pad(run: Propagation, call: Call) -> Tensor:
+def pad(run: Run, call: Call) -> Tensor:
     """Padding within a map belongs to its channel; padding that adds channels adds unlabelled ones."""
     amounts = list(call.op.padding if call.is_module else call.get(1, "pad"))
     labels = call.x
@@ -237,24 +233,24 @@ def pad(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def collection(run: Propagation, call: Call) -> Any:
+def collection(run: Run, call: Call) -> Any:
     """A named tuple is built of what it is given."""
     return call.op(*call.args, **call.kwargs)
 
 
-def channel_shuffle(run: Propagation, call: Call) -> Any:
+def channel_shuffle(run: Run, call: Call) -> Any:
     groups = call.op.groups if call.is_module else call.get(1, "groups")
     tie_parts(run, call.x, 1, groups, call.what)
     sizes = call.x.shape
     return call.x.reshape(sizes[0], groups, -1, *sizes[2:]).transpose(1, 2).reshape(sizes)
 
 
-def glu(run: Propagation, call: Call) -> Tensor:
+def glu(run: Run, call: Call) -> Tensor:
     """a * sigmoid(b), a and b the two halves."""
     dim = (call.op.dim if call.is_module else call.get(1, "dim", -1)) % call.x.ndim
     tie_parts(run, call.x, dim, 2, call.what)
     return call.x.chunk(2, dim)[0]
 
 
-def flatten(run: Propagation, call: Call) -> Tensor:
+def flatten(run: Run, call: Call) -> Tensor:
     return call.x.reshape(call.out.shape)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from graphprune import artifacts, checkpoint, contrast, costs, funnel, importance, models, runtime, train
 from graphprune.checkpoint import Checkpoint, Clock
+from graphprune.coupling import trace
 from graphprune.data import Dataset
 from graphprune.encoder import GraphEncoder
 from graphprune.funnel import Funnel
-from graphprune.graph import ChannelGraph, trace
+from graphprune.graph import ChannelGraph
 from graphprune.paper import Sizes
 from graphprune.pruning import prune
 from graphprune.records import Records

@@ -1,17 +1,16 @@
 """Channel labels carried through a traced network, one operation at a time.
 
-The network runs once on the meta device (shapes only), and beside every tensor runs its label tensor. Producers (convolution,
-linear, their functional forms) start fresh labels; operations that only move data are executed on the labels themselves and
-need no rule; elementwise operations tie the labels they align; reductions make labels constant over what they reduce; whatever
-is not known freezes what it touches. Where a formula gives a result's shape, nothing is executed. On the way the layers and
-the data flow between them are written down.
+Beside every tensor of a recorded forward runs its label tensor. Producers (convolution, linear, their functional forms) start
+fresh labels; operations that only move data are executed on the labels themselves and need no rule; elementwise operations tie
+the labels they align; reductions make labels constant over what they reduce; whatever is not known freezes what it touches. On
+the way the layers and the data flow between them are written down.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +19,12 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
-from graphprune.call import Call, tensors, unknown
+from graphprune.call import Call, NumberKey, tensors, unknown
 from graphprune.copying import light_shell, without_data
 from graphprune.labels import Disagreement, Ledger, along, tidy, unlabelled
 from graphprune.movement import elementwise
 from graphprune.parts import Parts
-from graphprune.rules import reads_weight, rule_of
+from graphprune.rules import reads_weight
 
 LARGE = 1 << 16
 """Parameters of more elements than this are fixed where they are operands: a standardised weight, say."""
@@ -52,24 +51,26 @@ class Record:
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
     opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
+    numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
         """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
-        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque)
+        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque, numbers=self.numbers)
 
 
 class Propagation:
-    """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
+    """Carries labels along a recorded forward, and fills a `Record`.
 
     Args:
         parts: the network; of its weights only the shapes are used.
-        graph: its trace, every call with its rule and its shape's formula (`graphprune.tracing.symbolic`).
+        graph: its recording (`graphprune.recording.record`), or that of a larger network that read no size.
         seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
             are compared, and no layers are written down.
         atoms: with seeds, the number of prunable classes.
         record: one to go on with; else a new one.
+        recorded: whether the shapes are those of the recording; else they follow by formula or execution.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class Propagation:
         seeds: Mapping[tuple[str, int], Tensor] | None = None,
         atoms: int | None = None,
         record: Record | None = None,
+        recorded: bool = True,
     ):
-        self.parts, self.graph, self.seeds = parts, graph, seeds
+        self.parts, self.graph, self.seeds, self.recorded = parts, graph, seeds, recorded
         self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
         self.values: dict[fx.Node, Any] = {}
@@ -91,19 +93,23 @@ class Propagation:
 
     # one node ------------------------------------------------------------------------------------------------------
 
-    def run(self, *inputs: Tensor) -> Record:
-        """Every node in turn. inputs: the forward's, on the meta device."""
-        given = iter(inputs)
+    def run(self) -> Record:
+        """Every node in turn."""
         for node in self.graph.nodes:
             self.current = node
             if node.op == "placeholder":
-                self._note(node, self._input(node, given))
+                self._note(node, node.meta["value"])
             elif node.op == "get_attr":
-                value = weightless(self.parts.at(str(node.target)))
+                value = weightless(self.tensors.get(str(node.target), node.meta["value"]))
                 self._note(node, value, self._attribute_labels(node, value))
             elif node.op == "output":
+                for source in node.all_input_nodes:
+                    self.keep_whole(str(source.target) if source.op == "get_attr" else "")
                 for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
-                    self.ledger.freeze(leaf, "its channels are the network's output")
+                    self.ledger.refuse(leaf, "its channels are the network's output")
+            elif node.meta["rule"] is None:  # a number
+                self.record.entering[node.name] = self._filled(node, self.labels)
+                self._note(node, node.meta["value"], node.meta["value"])
             else:
                 self._call(node)
             if self.seeds is None and node not in self.sources:
@@ -114,17 +120,8 @@ class Propagation:
         self.values[node] = value
         self.labels[node] = unlabelled_like(value) if labels is None else labels
 
-    def _input(self, node: fx.Node, given: Iterator[Tensor]) -> Any:
-        if str(node.target).startswith("*"):
-            return list(given)
-        for value in given:
-            return value
-        if not node.args:
-            raise TypeError(f"forward's argument '{node.target}' is missing")
-        return node.args[0]
-
     def _call(self, node: fx.Node) -> None:
-        """An operation: its result on the meta device, and its labels by its rule."""
+        """An operation: its result, and its labels by its rule."""
         if source := node.meta["passes_on"]:
             value, labels = self.values[source], self.labels[source]
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -136,8 +133,6 @@ class Propagation:
         call.out = self._result(call)
         if self.seeds is None:
             self.record.entering[node.name] = (args, kwargs)
-        if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
-            return self._note(node, call.out, call.out)
         labels = self._apply_rule(call)
         if isinstance(labels, Tensor):
             labels = tidy(labels)
@@ -172,8 +167,10 @@ class Propagation:
         return map_arg(args, found.__getitem__), map_arg(kwargs, found.__getitem__) if kwargs else {}
 
     def _result(self, call: Call) -> Any:
-        """By the formula of its shape if there is one, else executed."""
+        """As recorded; else by the formula of its shape if there is one, else executed."""
         node, formula = call.node, call.node.meta["formula"]
+        if self.recorded:
+            return node.meta["value"]
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
             shape = formula(call)
@@ -191,9 +188,8 @@ class Propagation:
 
     def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
         """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
-        opaque = [user for user in node.users if rule_of(user.target) is unknown]
-        self.record.opaque.update([self.canonical.get(str(node.target), "")] if opaque else [])
-        if any(user not in opaque and not reads_weight(user, node) for user in node.users):
+        users = [user for user in node.users if user.meta.get("rule")]  # not those that read its size
+        if any(user.meta["rule"] is not unknown and not reads_weight(user, node) for user in users):
             return self._attribute(str(node.target), value)
         return unlabelled_like(value)
 
@@ -222,6 +218,25 @@ class Propagation:
             self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
         else:
             self.record.sites[key] = labels
+
+    def number(self, key: NumberKey, labels: Tensor) -> None:
+        """A number that a module keeps counts the places of these labels, (n,): in a pruned network those that stay."""
+        if self.seeds is not None:
+            return
+        before = self.record.numbers.setdefault(key, labels)
+        if before.shape == labels.shape:
+            self.ledger.tie(before, labels, f"the number '{key[0]}.{key[1]}' counts it")
+        else:
+            for found in (before, labels):
+                self.ledger.freeze(found, f"the number '{key[0]}.{key[1]}' counts it, and something else")
+
+    def applied(self, weight: str, positions: float) -> None:
+        """A weight is multiplied in at so many places."""
+        self.record.products[self.canonical[weight]] += positions
+
+    def keep_whole(self, tensor: str) -> None:
+        """Nothing of this parameter or buffer may go."""
+        self.record.opaque.add(self.canonical.get(tensor, ""))
 
     def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
         """The labels of a producer's output channels: fresh, or the seeds, or those of its earlier use."""

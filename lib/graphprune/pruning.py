@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from graphprune.cutting import cut, kept_classes, kept_places
+from graphprune.copying import on_meta
+from graphprune.cutting import cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph import ChannelGraph
 from graphprune.parts import named_tensors, parts_of
 from graphprune.proving import verify
@@ -49,8 +50,9 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places = kept_places(graph, kept)
-    small = cut(model, places)
-    if trouble := verify(parts_of(small, graph.skeleton, graph.training), graph, places):
+    small = cut(model, places, kept_numbers(graph, kept))
+    copied = on_meta if graph.weightless else copy.deepcopy
+    if trouble := verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small)):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     return small
 
@@ -190,7 +192,7 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """
     from safetensors import SafetensorError, safe_open
 
-    from graphprune.graph import trace
+    from graphprune.coupling import trace
 
     path = Path(path)
     if not path.is_file():

@@ -196,4 +196,4 @@ WEIGHT_READERS = (convolution, linear, batch_norm, instance_norm, group_norm, la
 
 def reads_weight(user: fx.Node, attribute: fx.Node) -> bool:
     """Whether a node reads a parameter as its weight, not as an operand."""
-    return user.op == "call_function" and rule_of(user.target) in WEIGHT_READERS and user.args[:1] != (attribute,)
+    return user.op == "call_function" and user.meta["rule"] in WEIGHT_READERS and user.args[:1] != (attribute,)
