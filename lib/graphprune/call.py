@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate
 
 from graphprune.labels import Ledger, unlabelled, varies
 from graphprune.parts import named_tensors
+from graphprune.sizes import attribute
 
 NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims", "input": "x"}
 """torch's name of a keyword -> NumPy's, which many of its functions take too."""
@@ -118,6 +119,9 @@ class Run(Protocol):
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""
 
+    def multiplied(self, labels: Tensor, macs: float) -> None:
+        """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
+
     def keep_whole(self, tensor: str) -> None:
         """Nothing of this parameter or buffer may go."""
 
@@ -146,6 +150,18 @@ def tensors(tree: Any) -> list[Tensor]:
         elif isinstance(part, tuple | list | dict | slice):
             found += tensors(part)
     return found
+
+
+def number_key(raw: Any) -> NumberKey | None:
+    """Which number of a module an argument is, as written; None if it is no such number, or computed of one."""
+    return raw.args if isinstance(raw, fx.Node) and raw.target is attribute else None
+
+
+def of_attributes(raw: Any) -> bool:
+    """Whether an argument, as written, is a number that a module keeps, or computed of such numbers alone."""
+    if not isinstance(raw, fx.Node) or raw.op == "call_method":
+        return False
+    return raw.target is attribute or (raw.meta.get("rule", 0) is None and all(map(of_attributes, raw.all_input_nodes)))
 
 
 def others(labels: Tensor, *dims: int) -> list[int]:

@@ -158,11 +158,12 @@ class CostModel:
         if not graph.weightless:
             raise ValueError("graph was traced with the network's weights, for its forward needs values: use graphprune.cost")
         batch, recording = len(inputs.tensors[0]), record_again(cut(graph.shell, {}), inputs, weightless=True)
-        record = propagate(parts_of(graph.shell, recording.graph), recording).record
+        seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
+        record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
         self.full = Cost(_flops(cut(graph.shell, {}), inputs) // (2 * batch), self._all_parameters())
         if max(self.full.macs, self.full.params) >= 2**53:
             raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
-        self.forms = self._quadratic(record.products, batch)
+        self.forms = self._quadratic(record.products, batch) + self._linear(record.contractions, batch)
         whole = np.array([*(group.channels for group in graph.groups), 1])
         self.forms[:, -1, -1] += (self.full.macs, self.full.params) - whole @ self.forms @ whole  # what no group touches
 
@@ -194,6 +195,18 @@ class CostModel:
             macs = round(products.get(name, 0.0)) * unit // batch
             forms += np.array([macs, unit])[:, None, None] * np.outer(first, second)
         return np.triu(forms) + np.triu(forms.transpose(0, 2, 1), 1)
+
+    def _linear(self, contractions: list[tuple[Tensor, float]], batch: int) -> np.ndarray:
+        """M and P of products of computed tensors, attention's: linear in the kept counts of what tells their places apart."""
+        share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
+        owner = np.repeat(np.arange(len(share)), share)
+        total = np.zeros(len(share) + 1)
+        for labels, macs in contractions:
+            atoms = labels.numpy()
+            np.add.at(total, owner[atoms[(atoms >= 0) & (atoms < self.graph.num_atoms)]], macs / batch)
+        forms = np.zeros((2, len(total), len(total)), dtype=np.int64)
+        forms[0, :-1, -1] = np.round(total[:-1] / share) if len(share) else 0
+        return forms
 
     def of_counts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Cost by kept channels. counts: (B, groups) int64, each at most its group's -> macs (B,), params (B,), int64."""

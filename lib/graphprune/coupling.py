@@ -68,7 +68,7 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     skeletons = [first.graph, *([training.graph] if training else [])]
-    for _ in range(100):
+    for _ in range(TRIES):
         graph = assemble(run.record, fresh, first, training)
         trouble = probe(graph, parts, fresh.cut)
         if trouble is None:
@@ -78,7 +78,12 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
         for name in upstream(skeletons, node, reach[node]):
             for labels in tensors(run.record.entering.get(name)):
                 run.record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
-    raise ValueError("no set of groups was found that can be pruned safely: please report this network")
+    run.record.ledger.freeze(torch.arange(run.record.ledger.count), f"no group could be proven: '{node}': {reason}")
+    return assemble(run.record, fresh, first, training)
+
+
+TRIES = 60
+"""Times that groups are offered to the proof, less of them each time, before all is frozen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +133,7 @@ def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fres
         parts = parts_of(parts.root, training.graph)
         if idle <= unread(parts, training.graph):
             return None
-        extra = propagate(parts, training, record.continued()).record
+        extra = propagate(parts, training, before=record.continued()).record
     except Exception as error:
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
         why = error.__cause__ if isinstance(error, Stopped) else error

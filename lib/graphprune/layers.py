@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.node import map_aggregate
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.call import Call, Run, as_dims, hold_along, others, unknown
-from graphprune.labels import along, compact, first_along, laid_along, varies, varying
+from graphprune.labels import along, compact, first_along, laid_along, unlabelled, varies, varying
+from graphprune.movement import combine
 
 # producers and consumers ----------------------------------------------------------------------------------------------
 
@@ -230,3 +232,78 @@ def reduction(run: Run, call: Call) -> Any:
     if x.ndim == 4 and set(dims) == {2, 3} and call.name in {"mean", "amax"}:
         run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])
+
+
+# products of computed tensors ------------------------------------------------------------------------------------------
+
+
+def matmul(run: Run, call: Call) -> Any:
+    """(..., n, d) x (..., d, m): d is contracted; the dimensions in front, heads say, go on."""
+    if len(call.operands) != 2 or min(labels.ndim for labels in call.operands) < 2:
+        return unknown(run, call)
+    a, b = call.operands
+    depth = a.shape[-1]
+    a = run.ledger.collapse(a, [a.ndim - 1], f"{call.what} contracts it")
+    b = run.ledger.collapse(b, [b.ndim - 2], f"{call.what} contracts it")
+    rows, columns = ({dim - labels.ndim for dim in varying(labels)} for labels in (a, b))
+    if rows and columns and not rows & columns:
+        return unknown(run, call)
+    labels = combine(run, a, b, call.what).expand(call.out.shape)
+    _count_products(run, labels, call.out.numel() * depth)
+    return labels
+
+
+def attention(run: Run, call: Call) -> Any:
+    """softmax(q k^T) v: heads go as a whole, and with grouped queries a key's head with all its queries'."""
+    q, k, v, mask = (call.get(i, name) for i, name in enumerate(("query", "key", "value", "attn_mask")))
+    a = run.ledger.collapse(q, [q.ndim - 2, q.ndim - 1], f"{call.what} contracts it")
+    b = run.ledger.collapse(k, [k.ndim - 2, k.ndim - 1], f"{call.what} contracts it")
+    if q.ndim > 2 and b.shape[-3] not in (1, a.shape[-3]):
+        repeat = a.shape[-3] // b.shape[-3]
+        b, v = b.repeat_interleave(repeat, -3), v.repeat_interleave(repeat, -3)
+    a = combine(run, a, b, call.what)
+    if isinstance(mask, Tensor):
+        combine(run, a.expand(*q.shape[:-1], k.shape[-2]), mask, call.what)
+    c = run.ledger.collapse(v, [v.ndim - 2, v.ndim - 1], f"{call.what} contracts it")
+    labels = combine(run, c, a, call.what).expand(call.out.shape)
+    _count_products(run, labels, q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
+    return labels
+
+
+def _count_products(run: Run, labels: Tensor, macs: int) -> None:
+    """Multiply-adds by the dimension that tells labels apart."""
+    dims = varying(labels)
+    if len(dims) == 1:
+        size = labels.shape[dims[0]]
+        run.multiplied(first_along(labels, others(labels, dims[0])).reshape(-1), macs / size)
+
+
+def embedding(run: Run, call: Call) -> Any:
+    """Rows picked from a table: its columns are channels."""
+    weight = f"{call.node.target}.weight" if call.is_module else call.tensor_name(1, "weight")
+    if weight is None or (call.op.max_norm if call.is_module else call.get(3, "max_norm")) is not None:
+        return unknown(run, call)
+    return along(run.produce(weight, 1, call.out.shape[-1]), -1, call.out.shape)
+
+
+def addmm(run: Run, call: Call) -> Any:
+    """b + x W of a weight that lies (in, out)."""
+    bias, weight = call.tensor_name(0, "input"), call.tensor_name(2, "mat2")
+    if bias is None or weight is None or set(call.kwargs) & {"alpha", "beta", "out"} or call.get(0, "input").ndim != 1:
+        return unknown(run, call)
+    run.site(weight, 0, run.ledger.collapse(call.get(1, "mat1"), [0], f"{call.what} reads it").reshape(-1))
+    outputs = run.produce(weight, 1, call.out.shape[1])
+    run.site(bias, 0, outputs)
+    run.applied(weight, call.out.numel() / call.out.shape[-1])
+    run.layer(weight.removesuffix(".weight"), "fc", outputs)
+    return along(outputs, 1, call.out.shape)
+
+
+def recurrent(run: Run, call: Call) -> Any:
+    """An LSTM, GRU or RNN reads its input's last dimension; its own state stays."""
+    if any(bool((labels >= 0).any()) for labels in call.operands[1:]):
+        return unknown(run, call)
+    inputs = lengthwise(run, call, -1, "reads it at every step")
+    for suffix in ("", "_reverse") if call.op.bidirectional else ("",):
+        run.site(f"{call.node.target}.weight_ih_l0{suffix}", 1, inputs)
+    return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)

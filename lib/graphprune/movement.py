@@ -6,14 +6,15 @@ the model's code, cuts into equal parts, fixed positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphprune.call import Call, Run, as_dims, hold_along, tensors, unknown
-from graphprune.labels import compact, first_along, same, varies, varying
+from graphprune.call import Call, Run, as_dims, hold_along, number_key, of_attributes, others, tensors, unknown
+from graphprune.labels import compact, first_along, same, unlabelled, varies, varying
 from graphprune.shapes import broadcast
 
 # elementwise ----------------------------------------------------------------------------------------------------------
@@ -91,10 +92,32 @@ def reshape(run: Run, call: Call) -> Tensor:
     """view, reshape: dimensions given as literal numbers hold their size."""
     sizes = call.sizes()
     labels = call.x.reshape(call.out.shape)
-    for dim, size in enumerate(sizes):
-        if isinstance(size, int) and size != -1 and len(sizes) == labels.ndim:
-            hold_literal(run, labels, dim, call.what)
+    if len(sizes) == labels.ndim:
+        hold_sizes(run, call, labels, list(enumerate(sizes)))
     return labels
+
+
+def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, Any]]) -> None:
+    """Literal sizes hold. Of numbers that modules keep, the first whose dimension varies follows: whole heads go.
+
+    Args:
+        sizes: dimensions, and their sizes as written.
+    """
+    free = any(size == -1 and varies(labels, dim) for dim, size in sizes)
+    for dim, size in sizes:
+        key = number_key(size)
+        if isinstance(size, int) and size != -1:
+            hold_literal(run, labels, dim, call.what)
+        elif key is None:
+            continue
+        elif not varies(labels, dim):
+            run.number(key, torch.full((labels.shape[dim],), -1))
+        elif free:
+            hold_literal(run, labels, dim, call.what)
+        else:
+            free = True
+            rows = run.ledger.collapse(labels, others(labels, dim), f"{call.what} counts it by '{key[0]}.{key[1]}'")
+            run.number(key, rows.reshape(-1))
 
 
 def unflatten(run: Run, call: Call) -> Tensor:
@@ -103,15 +126,17 @@ def unflatten(run: Run, call: Call) -> Tensor:
         dim, sizes = call.op.dim % call.x.ndim, list(call.op.unflattened_size)
     else:
         dim, sizes = call.get(1, "dim") % call.x.ndim, list(call.raw(2, "sizes"))
-    for step, size in enumerate(sizes):
-        if isinstance(size, int) and size != -1:
-            hold_literal(run, labels, dim + step, call.what)
+    hold_sizes(run, call, labels, list(enumerate(sizes, dim)))
     return labels
 
 
 def expand(run: Run, call: Call) -> Any:
     sizes = call.sizes()[-call.x.ndim :] if call.x.ndim else []
     for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
+        key = number_key(sizes[dim])
+        if key and varies(call.x, dim):
+            rows = run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} counts it")
+            run.number(key, rows.reshape(-1))
         literal = isinstance(sizes[dim], int) and sizes[dim] != -1
         if literal and varies(call.x, dim) and size == call.x.shape[dim]:
             run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
@@ -140,13 +165,23 @@ def split(run: Run, call: Call) -> Any:
     dim = call.get(2, "dim", 0) % call.x.ndim
     name = "split_size" if "split_size" in call.kwargs else "split_size_or_sections"
     raw = call.raw(1, name)
-    literal = any(isinstance(size, int) for size in (raw if isinstance(raw, list | tuple) else [raw]))
+    sizes = raw if isinstance(raw, list | tuple) else [raw]
+    keys = [number_key(size) for size in sizes]
+    literal = any(isinstance(size, int) for size in sizes)
     widths = {part.shape[dim] for part in call.out}
-    if varies(call.x, dim) and (literal or len(widths) > 1):
+    parts = execute(run, call)
+    if not varies(call.x, dim):
+        return parts
+    if any(keys):
+        for part, key in zip(parts, keys, strict=False):  # one key: the first part's
+            rows = run.ledger.collapse(part, others(part, dim), f"{call.what} cuts it by a number that a module keeps")
+            if key:
+                run.number(key, rows.reshape(-1))
+    if not all(keys) and (literal or len(widths) > 1):
         run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
-    else:
+    elif len(sizes) == 1 or not any(keys):
         tie_parts(run, call.x, dim, len(call.out), call.what)
-    return execute(run, call)
+    return parts
 
 
 def unbind(run: Run, call: Call) -> Any:
@@ -178,9 +213,23 @@ def getitem(run: Run, call: Call) -> Any:
             dim += container.ndim - sum(i is not None and i is not Ellipsis for i in items)
         elif item is not None:
             if not takes_everything(item, container.shape[dim]) and varies(container, dim):
-                run.ledger.freeze(container, f"{call.what} picks fixed places of it")
+                pick(run, call, item, dim)
             dim += 1
     return container[index]
+
+
+def pick(run: Run, call: Call, item: Any, dim: int) -> None:
+    """Places of a dimension are picked: by numbers that modules keep, which follow, or by position, which must stay."""
+    container = call.args[0]
+    rows = run.ledger.collapse  # what other dimensions tell apart goes as whole rows
+    bounds = [item.start, item.stop] if isinstance(item, slice) and item.step is None else []
+    if not bounds or not all(bound in (None, 0) or of_attributes(bound) for bound in bounds):
+        rows(container, [dim], f"{call.what} picks fixed places of it")
+        return
+    for bound in bounds:
+        if key := number_key(bound):
+            before = container.narrow(dim, 0, bound.meta["value"])
+            run.number(key, rows(before, others(before, dim), f"{call.what} picks places of it").reshape(-1))
 
 
 def select(run: Run, call: Call) -> Any:
@@ -250,6 +299,16 @@ def glu(run: Run, call: Call) -> Tensor:
     dim = (call.op.dim if call.is_module else call.get(1, "dim", -1)) % call.x.ndim
     tie_parts(run, call.x, dim, 2, call.what)
     return call.x.chunk(2, dim)[0]
+
+
+def first_operand(run: Run, call: Call) -> Tensor:
+    """A conversion: of a second tensor only the kind is read."""
+    return call.x
+
+
+def created(run: Run, call: Call) -> Any:
+    """New values: of a tensor only the kind is read. That their shape follows what is pruned, the proof must show."""
+    return unlabelled(call.out.shape)
 
 
 def flatten(run: Run, call: Call) -> Tensor:

@@ -53,6 +53,7 @@ class Record:
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
     numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
+    contractions: list[tuple[Tensor, float]] = field(default_factory=list)  # multiply-adds at each place of these labels
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
@@ -169,7 +170,7 @@ class Propagation:
     def _result(self, call: Call) -> Any:
         """As recorded; else by the formula of its shape if there is one, else executed."""
         node, formula = call.node, call.node.meta["formula"]
-        if self.recorded:
+        if self.recorded or node.meta["rule"] is unknown:  # all that enters the unknown is whole
             return node.meta["value"]
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
@@ -233,6 +234,10 @@ class Propagation:
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""
         self.record.products[self.canonical[weight]] += positions
+
+    def multiplied(self, labels: Tensor, macs: float) -> None:
+        """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
+        self.record.contractions.append((labels, macs))
 
     def keep_whole(self, tensor: str) -> None:
         """Nothing of this parameter or buffer may go."""

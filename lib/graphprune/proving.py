@@ -148,6 +148,7 @@ def recorded_again(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, tr
     for node, other in zip(nodes, again.nodes, strict=False):
         if (node.op, node.name) != (other.op, other.name) or (node.op != "call_function" and node.target != other.target):
             raise Trouble(node.name, f"the pruned network does something else there ({other.name})")
+        other.meta["rule"] = node.meta.get("rule")  # one that failed stays aside
         free = str(getattr(node.target, "__name__", node.target)) in TAKES_SIZES
         if node.op.startswith("call") and node.meta["rule"] is not None:
             for before, after in pairs((node.args, node.kwargs), (other.args, other.kwargs)):

@@ -26,7 +26,7 @@ from graphprune.movement import elementwise
 from graphprune.parts import named_modules, named_tensors
 from graphprune.rules import formula_of, module_base, rule_of
 from graphprune.shapes import Formula
-from graphprune.sizes import Ratio, Size, bare, with_origin
+from graphprune.sizes import Ratio, Size, attribute, bare, with_origin
 
 QUIET = {
     *("dim", "ndimension", "is_floating_point", "is_complex", "is_signed", "is_contiguous", "is_pinned", "is_inference"),
@@ -59,11 +59,6 @@ def peek(x: Tensor, *rest: Any) -> Tensor:
 def appear(x: Tensor, *rest: Any) -> Tensor:
     """Stands in a trace for a tensor made by what torch does not report: a C++ extension, a scripted module."""
     return torch.empty_like(x)
-
-
-def attribute(path: str, name: str, place: int | None) -> int:
-    """Stands in a trace for a number that a module keeps: `path.name`, or of a list of numbers the one at `place`."""
-    raise NotImplementedError
 
 
 @dataclass(frozen=True)

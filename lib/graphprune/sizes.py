@@ -35,6 +35,11 @@ class Ratio(float):
     __hash__ = float.__hash__
 
 
+def attribute(path: str, name: str, place: int | None) -> int:
+    """Stands in a trace for a number that a module keeps: `path.name`, or of a list of numbers the one at `place`."""
+    raise NotImplementedError
+
+
 def with_origin(value: Any, on_use: Callable[[], None], *origin: Any) -> Any:
     """The number with its origin; what is no int or float stays. on_use: called when it is computed or compared with."""
     kind: Any = Size if type(value) is int else Ratio if type(value) is float else None

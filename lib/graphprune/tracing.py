@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from typing import NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphprune.copying import throwaway, twin
 from graphprune.inputs import Inputs, weightless_inputs
@@ -76,9 +77,15 @@ def cannot_be_traced(error: BaseException) -> NoReturn:
     ) from error
 
 
-def propagate(parts: Parts, recording: Recording, before: Record | None = None) -> Propagation:
-    """Carry labels along a recorded forward. before: a record to go on with."""
-    run = Propagation(parts, recording.graph, record=before)
+def propagate(
+    parts: Parts,
+    recording: Recording,
+    seeds: Mapping[tuple[str, int], Tensor] | None = None,
+    atoms: int | None = None,
+    before: Record | None = None,
+) -> Propagation:
+    """Carry labels along a recorded forward: see `Propagation`. before: a record to go on with."""
+    run = Propagation(parts, recording.graph, seeds, atoms, before)
     with shapes_only():
         run.run()
     return run
