@@ -36,7 +36,7 @@ FLOORS = [
     {"graph", "ranking", "replay"},
     {"cutting", "slider"},
     {"tracing"},
-    {"proving"},
+    {"proving", "checking"},
     {"coupling"},
     {"costs", "pruning", "importance", "train"},
     {"space", "encoder", "base", "observation", "evaluator", "budget"},

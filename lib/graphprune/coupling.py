@@ -64,6 +64,8 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
     parts = parts_of(shell, first.graph)
     fresh = Fresh(model, shell, inputs, weightless)
     run = propagate(parts, first)
+    if fixed := tangled(run.record):
+        run = propagate(parts, first, fixed=fixed)
     training = training_heads(parts, first.graph, run.record, fresh)
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
@@ -220,6 +222,12 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         inputs=fresh.inputs,
         weightless=fresh.weightless,
     )
+
+
+def tangled(record: Record) -> set[str]:
+    """Parameters and buffers used as operands whose elements do not differ along one dimension: rotary frequencies, say."""
+    classes = record.ledger.classes() if record.elements else np.zeros(0, np.int64)
+    return {name for name, labels in record.elements.items() if len(varying(torch.from_numpy(classes[labels.numpy()]))) != 1}
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:

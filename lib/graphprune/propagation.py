@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +71,7 @@ class Propagation:
             are compared, and no layers are written down.
         atoms: with seeds, the number of prunable classes.
         record: one to go on with; else a new one.
+        fixed: parameters and buffers that are constants as operands: what they are combined with keeps their sizes.
         recorded: whether the shapes are those of the recording; else they follow by formula or execution.
     """
 
@@ -81,6 +82,7 @@ class Propagation:
         seeds: Mapping[tuple[str, int], Tensor] | None = None,
         atoms: int | None = None,
         record: Record | None = None,
+        fixed: Collection[str] = (),
         recorded: bool = True,
     ):
         self.parts, self.graph, self.seeds, self.recorded = parts, graph, seeds, recorded
@@ -90,7 +92,7 @@ class Propagation:
         self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
-        self.tensors, self.canonical = parts.tensors, parts.canonical
+        self.tensors, self.canonical, self.fixed = parts.tensors, parts.canonical, fixed
 
     # one node ------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,9 @@ class Propagation:
         if name not in self.canonical or value.numel() == 1 or not value.is_floating_point() or value.numel() > LARGE:
             return unlabelled(value.shape)
         name = self.canonical[name]
+        if name in self.fixed:
+            self.keep_whole(name)
+            return unlabelled(value.shape)
         if self.seeds is not None:
             dims = [dim for (tensor, dim) in self.seeds if tensor == name]
             return along(self.seeds[name, dims[0]], dims[0], value.shape) if dims else unlabelled(value.shape)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from graphprune.checking import CHECKED, compare_outputs
 from graphprune.copying import on_meta
 from graphprune.cutting import cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph import ChannelGraph
@@ -22,7 +23,9 @@ from graphprune.parts import named_tensors, parts_of
 from graphprune.proving import verify
 
 
-def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1) -> nn.Module:
+def prune(
+    model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1, check: bool | None = None
+) -> nn.Module:
     """A smaller copy of the network, without the channels that are not kept. The input model is untouched.
 
     Before it is returned, the kept channels are carried through the small network and what every layer reads is compared
@@ -33,9 +36,11 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         graph: its `trace`.
         keep: group -> (C,) bool, True = kept.
         round_to: give back the strongest pruned channels (L1 norm) until every group keeps a multiple of this, or all.
+        check: run the pruned network beside its masked twin on the example, in float64, and raise if they differ. None: for
+            networks of up to a million parameters.
 
     Raises:
-        ValueError: `keep` does not fit the graph, or the model is not the one that was traced.
+        ValueError: `keep` does not fit the graph, the model is not the one that was traced, or the check fails.
 
     Warns:
         UserWarning: nothing is removed.
@@ -54,6 +59,10 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
     copied = on_meta if graph.weightless else copy.deepcopy
     if trouble := verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small)):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
+    parameters = list(model.parameters())
+    few = sum(p.numel() for p in parameters) <= CHECKED and not any(p.is_meta for p in parameters)
+    if few if check is None else check:
+        compare_outputs(small, masked(model, graph, graph.unflatten(kept)), graph)
     return small
 
 

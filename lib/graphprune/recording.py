@@ -251,7 +251,7 @@ class Recorder(TorchFunctionMode):
             out = func(*on_leaves(bare, args), **on_leaves(bare, kwargs))
             if not tensors(out):
                 return self._without_result(op, given, before, args, kwargs, out)
-            if any(out is tensor for tensor in given) and all(t._version == b for t, b in zip(given, before, strict=True)):
+            if isinstance(out, Tensor) and id(out) in self.paths:
                 return out  # `to` and the like had nothing to do
             made_of = [*given, *tensors(out)]
             if any(map(torch._C._functorch.is_functorch_wrapped_tensor, made_of)):
@@ -419,7 +419,7 @@ def reporting(recorder: Recorder, root: nn.Module) -> Iterator[None]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int and value > 1
+    return type(value) is int and value > 0
 
 
 def _are_numbers(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 import torch
@@ -83,9 +83,10 @@ def propagate(
     seeds: Mapping[tuple[str, int], Tensor] | None = None,
     atoms: int | None = None,
     before: Record | None = None,
+    fixed: Collection[str] = (),
 ) -> Propagation:
     """Carry labels along a recorded forward: see `Propagation`. before: a record to go on with."""
-    run = Propagation(parts, recording.graph, seeds, atoms, before)
+    run = Propagation(parts, recording.graph, seeds, atoms, before, fixed)
     with shapes_only():
         run.run()
     return run
