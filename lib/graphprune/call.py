@@ -154,7 +154,8 @@ def tensors(tree: Any) -> list[Tensor]:
 
 def number_key(raw: Any) -> NumberKey | None:
     """Which number of a module an argument is, as written; None if it is no such number, or computed of one."""
-    return raw.args if isinstance(raw, fx.Node) and raw.target is attribute else None
+    key: Any = raw.args if isinstance(raw, fx.Node) and raw.target is attribute else None
+    return key
 
 
 def of_attributes(raw: Any) -> bool:

@@ -61,13 +61,13 @@ def outputs_of(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> list[Ten
             )
         return tensor.to(like.device)
 
-    state = torch.random.default_generator.get_state()
-    torch.random.default_generator.manual_seed(0)
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(0)
     try:
         with evaluating(model), torch.no_grad():
             return [out.detach().to("cpu") for out in inputs.mapped(given).call(model)]
     finally:
-        torch.random.default_generator.set_state(state)
+        torch.default_generator.set_state(state)
 
 
 def close(wanted: Tensor, found: Tensor, tolerance: float) -> bool:

@@ -156,9 +156,9 @@ def mend(module: nn.Module) -> None:
         sized = weight if weight is not None else module.running_mean
         sizes = {"num_features": len(sized)} if sized is not None else {}
     elif isinstance(module, nn.Embedding):
-        sizes = {"embedding_dim": module.weight.shape[1]}
+        sizes = {"embedding_dim": int(module.weight.shape[1])}
     elif isinstance(module, nn.RNNBase):
-        sizes = {"input_size": module.weight_ih_l0.shape[1]}
+        sizes = {"input_size": int(vars(module)["_parameters"]["weight_ih_l0"].shape[1])}
     elif isinstance(module, nn.PReLU):
         sizes = {"num_parameters": module.weight.numel()}
     for name, size in sizes.items():

@@ -35,8 +35,11 @@ class Inputs:
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """The same arguments with other tensors."""
-        given = (self.args, dict(self.kwargs))
-        return Inputs(*on_leaves(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, given), self.outputs)
+
+        def changed(tree: Any) -> Any:
+            return on_leaves(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+        return Inputs(changed(self.args), changed(dict(self.kwargs)), self.outputs)
 
     def call(self, model: nn.Module) -> list[Tensor]:
         """Run a network, and give the tensors that count."""
@@ -55,14 +58,14 @@ def as_inputs(example_input: Any, keywords: Mapping[str, Any] | None = None, out
         TypeError: there is no tensor.
     """
     keywords = dict(keywords or {})
+    args: tuple[Any, ...] = tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
     if isinstance(example_input, Mapping):
         args, keywords = (), {**example_input, **keywords}
-    else:
-        args = tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
-        args = () if args == (None,) and keywords else args
+    elif example_input is None and keywords:
+        args = ()
     inputs = Inputs(args, keywords, outputs)
     if not inputs.tensors:
-        kinds = ", ".join([*(type(given).__name__ for given in args), *keywords])
+        kinds = ", ".join([*(type(item).__name__ for item in args), *keywords])
         raise TypeError(f"example_input must be a tensor, a tuple or a dictionary of the forward's arguments, got ({kinds})")
     return inputs
 

@@ -87,7 +87,8 @@ class Operation:
 def operation_of(func: Callable[..., Any]) -> Operation:
     """How a function of torch is written down: as Python's operator, as a method, or as itself."""
     name = getattr(func, "__name__", "")
-    kind, target, swapped = "call_function", func, False
+    kind, swapped = "call_function", False
+    target: Any = func
     if name.startswith("__") and name.endswith("__"):
         base = name.strip("_")
         plain = getattr(operator, name, None)
