@@ -56,10 +56,8 @@ __all__ = sorted([*_WINGS, *_MODULE_HOME, *_OBJECT_HOME])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WINGS:
+    if name in _WINGS or name in _MODULE_HOME:
         return import_module(f"graphprune.{name}")
-    if name in _MODULE_HOME:
-        return import_module(_MODULE_HOME[name])
     if name in _OBJECT_HOME:
         return getattr(import_module(_OBJECT_HOME[name]), name)
     raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
