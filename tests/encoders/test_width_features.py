@@ -10,7 +10,6 @@ from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.scorer import Scorer
 from graphprune.encoders.width_features import WIDTH, shares
 from graphprune.graph import channel_graph
-from graphprune.graph import groups as groups_module
 from graphprune.graph.channel_graph import Group, Node
 from graphprune.pruning.masks import first_scores, kept_masks
 
@@ -44,7 +43,7 @@ def test_the_fast_path_is_pyg_on_a_batch(name: str) -> None:
     from torch_geometric.data import Batch, Data
 
     net = models.seeded(name, 0, in_channels=1)
-    traced = groups_module.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = channel_graph.trace(net, torch.zeros(1, 1, 8, 8))
     indices = torch.randint(10, (6, len(traced.groups)), generator=torch.Generator().manual_seed(0))
     encoder, scores = GraphEncoder.seeded(0, WIDTH, hidden=16), first_scores(traced)
     x = shares(traced)(kept_masks(traced, indices, scores))

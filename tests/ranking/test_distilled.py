@@ -13,7 +13,6 @@ from torch import nn
 from graphprune import models
 from graphprune.encoders.width_features import shares
 from graphprune.graph import channel_graph as graph
-from graphprune.graph import groups
 from graphprune.pruning.masks import first_scores, kept_masks
 from graphprune.ranking.class_means import ClassMeans
 from graphprune.ranking.distilled import Distilled, Lessons, Taught
@@ -76,7 +75,7 @@ def test_labels_turn_a_score_from_its_teacher_towards_the_truth() -> None:
 def test_a_surrogate_trained_on_one_network_orders_the_next_ones() -> None:
     model, traced, _ = task()
     other = models.seeded("resnet14", 0, in_channels=1)
-    wider = groups.trace(other, torch.zeros(1, 1, 8, 8))
+    wider = graph.trace(other, torch.zeros(1, 1, 8, 8))
     indices = drawn(wider, 200)
     assert len(wider.groups) != len(traced.groups)
     score = ensemble(quick(LogWidths()).fit(traced, model), wider)

@@ -11,7 +11,7 @@ from scipy import stats
 from graphprune import contrast, importance, models
 from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.scorer import Scorer
-from graphprune.graph import groups as groups_module
+from graphprune.graph import channel_graph as graph
 from graphprune.pruning.channels import prune
 from graphprune.pruning.cost import cost
 from graphprune.pruning.masks import keep_from_rates, kept_masks
@@ -103,7 +103,7 @@ def test_log_widths_of_a_hand_sized_network() -> None:
             return self.fc((x + self.outer(self.inner(x).relu())).mean((2, 3)))
 
     net = Block()
-    traced = groups_module.trace(net, torch.zeros(1, 1, 4, 4))
+    traced = graph.trace(net, torch.zeros(1, 1, 4, 4))
     assert [group.layers for group in traced.groups] == [("stem", "outer"), ("inner",)]
     indices = torch.tensor([[0, 0], [5, 9], [9, 5]])
     layers, groups = LogWidths()(traced, net, indices), LogWidths("groups")(traced, net, indices)
@@ -160,6 +160,6 @@ def test_rates_that_do_not_fit_are_refused() -> None:
 
 def test_a_chain_of_layers_is_ranked_too() -> None:
     net = models.seeded("tiny_cnn", 0, in_channels=1)
-    traced = groups_module.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = graph.trace(net, torch.zeros(1, 1, 8, 8))
     rows = drawn(traced, 5)
     assert all(len(ranker(traced, net, rows)) == 5 for ranker in (RawCosine(), RetainedMass(), LogWidths(), RandomOrder()))
