@@ -537,7 +537,7 @@ def _update(game: Game, state: _State, reward: Reward, size: int) -> None:
     for kept, result in zip(masks, zip(found.accuracy.tolist(), (-found.loss).tolist(), strict=True), strict=True):
         if result > state.best:
             state.best, state.kept = result, kept.clone()
-    row = {"update": len(state.history) + 1, "evaluations": state.judged + size}
+    row: dict[str, float] = {"update": len(state.history) + 1, "evaluations": state.judged + size}
     row |= dict.fromkeys(("reward", "performance", "excess", "feasible", "entropy"), float("nan"))
     if rollout is not None:
         rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)
