@@ -33,8 +33,8 @@ from graphprune.graph.weightless import on_meta
 def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, **keywords: Any) -> ChannelGraph:
     """Trace a network into its channel graph.
 
-    The forward is run once, without weights where it runs without them, and written down; see `graphprune.graph.recording`. What
-    cannot be seen is frozen, with its reason in `graph.frozen`.
+    The forward is run once, without weights where it runs without them, and written down (see `graphprune.graph.recording`).
+    What cannot be seen is frozen, with its reason in `graph.frozen`.
 
     Source: nodes and edges as SACP section 3.2; coupled groups by label propagation.
 
