@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from graphprune.graph.channel_graph import ChannelGraph, trace
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.groups import trace
 from graphprune.pruning import channels
 from graphprune.pruning.cost import cost, paper_flops
 from graphprune.pruning.masks import kept_masks
