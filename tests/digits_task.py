@@ -2,8 +2,7 @@
 
 from functools import cache
 
-from graphprune import data, models, train
-from graphprune.graph import groups
+from graphprune import data, models, trace, train
 from graphprune.train import Recipe
 
 LIGHT = Recipe(epochs=0.3, lr=0.05, batch_size=64)
@@ -16,7 +15,7 @@ def task():
     digits = data.load("digits", device="cpu")
     model = models.seeded("resnet8", 0, in_channels=1)
     train.fit(model, digits, Recipe(epochs=2, lr=0.1, batch_size=64), seed=0, device="cpu")
-    return model, groups.trace(model, digits.example()), digits
+    return model, trace(model, digits.example()), digits
 
 
 def setting(folder, **changes):

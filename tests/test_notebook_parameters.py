@@ -4,15 +4,20 @@ Changes that do not depend on each other go into one run, all sizes as small as 
 one core, a third of it the imports.
 """
 
+import linecache
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+import torch
 
 import graphprune
+from graphprune import models, trace
 from graphprune.report.notebook import parameters, run
+from graphprune.runs import store
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -99,6 +104,39 @@ def test_notebook_runs_to_its_end_with_other_parameters(changes: str, project: P
 @pytest.mark.data("mnist")
 def test_notebook_04_compares_masks_with_a_second_task(project: Path) -> None:
     assert "one task, two agents" in finished(project, "04", SECOND_TASK)
+
+
+def stored_keys(monkeypatch: pytest.MonkeyPatch, edit: tuple[str, str] = ("", ""), **changed: float) -> dict[str, str]:
+    """What notebook 04 knows each arm's stored result by; `edit` replaces text of its cells, `changed` the agent's settings."""
+    sources = [cell.source for cell in nbformat.read(STEMS["04"], as_version=4).cells if cell.cell_type == "code"]
+    wanted = ("profile = ", "import inspect", "settings = Settings(", "class Agent", "class OneMask", "class Similar")
+    scope: dict[str, Any] = {"__name__": "notebook", "__builtins__": __builtins__}
+    known: dict[str, Any] = {}
+    for number, start in enumerate((*wanted, 'ARMS = {"agent"', "def played(")):
+        [source] = [source for source in sources if start in source]
+        if start == 'ARMS = {"agent"':
+            model = models.seeded("tiny_cnn", 0, in_channels=1)
+            scope["networks"] = {(name, 10): model for name in (scope["network"], scope["deeper"])}
+            scope["graphs"] = {scope[name]: trace(model, torch.zeros(1, 1, 8, 8)) for name in ("network", "deeper")}
+            scope["game"] = stored_keys  # any function that has a source
+        name, text = f"<04, cell {number}>", source.replace(*edit) if edit[0] else source
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        exec(compile(text, name, "exec"), scope)
+    monkeypatch.setattr(store, "stage", lambda _path, _compute, *, parameters, modules: known.update(parameters))
+    if changed:
+        scope["ARMS"]["agent"] = scope["Agent"](replace(scope["settings"], **changed))
+    return {arm: scope["played"](arm, 0.3, 10) or store.digest(known) for arm in scope["ARMS"]}
+
+
+def test_a_stored_result_of_notebook_04_is_known_by_what_made_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = stored_keys(monkeypatch)
+    assert len(set(whole.values())) == len(whole) == 12
+    assert stored_keys(monkeypatch) == whole
+    assert {arm for arm, key in stored_keys(monkeypatch, lr=0.5).items() if key != whole[arm]} == {"agent"}
+    changed = stored_keys(monkeypatch, ("rewards.Lagrangian()", "rewards.Lagrangian(multiplier=2.0)"))
+    assert {arm for arm in whole if changed[arm] != whole[arm]} == {"Lagrangian"}
+    assert not set(stored_keys(monkeypatch, ("np.maximum", "np.minimum")).values()) & set(whole.values())  # edited code
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 import graphprune
 from graphprune.graph.channel_select import ChannelSelect
+from graphprune.graph.rules import table
+from graphprune.graph.rules.operation import Call
+from graphprune.graph.rules.propagation import Propagation
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 
@@ -315,7 +318,7 @@ def test_data_dependent_control_flow_is_an_error_that_names_the_line() -> None:
         y = m.a(x)
         return m.head(y if y.sum() > 0 else -y)
 
-    with pytest.raises(ValueError, match=r"test_groups.py:\d+ .*y.sum\(\) > 0.*wrap"):
+    with pytest.raises(ValueError, match=r"test_groups.py:\d+ .*y.sum\(\) > 0.*out of the forward"):
         graphprune.trace(Net(forward, a=conv(3, 4), head=head(4)), IMAGE)
 
 
@@ -416,3 +419,50 @@ def test_tracing_leaves_the_model_alone() -> None:
     graphprune.trace(model, torch.zeros(1, 1, 8, 8))
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+NUMPY_STYLE = {
+    "cat": (lambda m, x: m.head(torch.cat([m.a(x), m.b(x)], axis=1)), 16, {"a": (8, ("a",)), "b": (8, ("b",))}),
+    "expand": (lambda m, x: m.head(m.a(x)[:, :, :1, :1].expand(size=(-1, -1, 4, 4))), 8, {"a": (8, ("a",))}),
+    "mean": (lambda m, x: m.head(m.a(x) * m.b(x).mean(axis=(2, 3), keepdims=True)), 8, {"a": (8, ("a", "b"))}),
+    "std": (lambda m, x: m.head(m.a(x) * torch.std(m.b(x), (2, 3), False, True)), 8, {"a": (8, ("a", "b"))}),
+    "norm": (lambda m, x: m.head(m.a(x) * m.b(x).norm(2, (2, 3), True)), 8, {"a": (8, ("a", "b"))}),
+    "softmax": (lambda m, x: m.head(m.a(x).softmax(axis=3)), 8, {"a": (8, ("a",))}),
+    "reshape": (lambda m, x: m.head(torch.reshape(m.a(x), shape=(2, -1, 8, 8))), 8, {"a": (8, ("a",))}),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_STYLE)
+def test_keywords_may_be_numpys(name: str) -> None:
+    forward, width, expected = NUMPY_STYLE[name]
+    assert groups(Net(forward, a=conv(3, 8), b=conv(3, 8), head=head(width))) == expected
+
+
+def test_a_sampled_softmax_normalises_over_the_dimension_it_is_given() -> None:
+    net = Net(lambda m, x: m.head(F.gumbel_softmax(m.a(x), 3, False, 1e-10, 1)), a=conv(3, 8), head=head(8))
+    assert "gumbel_softmax() at 'gumbel_softmax' normalises over it" in graphprune.trace(net, IMAGE).frozen["a"]
+
+
+def test_a_rule_that_fails_freezes_what_it_touches_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(run: Propagation, call: Call) -> Tensor:
+        run.produce("a.weight", 0, 4)
+        raise IndexError("no such dimension\nand a long story")
+
+    monkeypatch.setitem(table.BY_NAME, "relu", failing)
+    net = Net(lambda m, x: m.head(m.b(F.relu(m.a(x)))), a=conv(3, 4), b=conv(4, 6), head=head(6))
+    assert groups(net) == {"b": (6, ("b",))}
+    reason = "relu() at 'relu' is used in a form that is not known (IndexError: no such dimension)"
+    assert graphprune.trace(net, IMAGE.double()).frozen["a"] == reason
+
+
+def test_labels_that_a_failing_rule_made_are_frozen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(run: Propagation, call: Call) -> Tensor:
+        run.produce("b.weight", 0, 6)
+        raise IndexError
+
+    monkeypatch.setitem(
+        table.BY_MODULE, nn.Conv2d, lambda run, call: failing(run, call) if "b" in call.what else plain(run, call)
+    )
+    plain = table.convolution
+    net = Net(lambda m, x: m.head(m.c(m.b(m.a(x)))), a=conv(3, 4), b=conv(4, 6), c=conv(6, 3), head=head(3))
+    assert groups(net) == {"c": (3, ("c",))}

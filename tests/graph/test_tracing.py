@@ -1,82 +1,90 @@
-"""Tracing by torch.fx: what becomes a node, and that nothing else is touched."""
-
-import math
-from math import sqrt
+"""The first recording of a network: weightless where that will do, with its weights where values are needed."""
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-import graphprune
-from graphprune.graph.tracing import symbolic
+from graphprune.graph.inputs import Inputs, as_inputs
+from graphprune.graph.parts import parts_of
+from graphprune.graph.recording import Recording
+from graphprune.graph.tracing import InputRejected, first_recording, fitted, propagate, record_again
 from graphprune.graph.weightless import on_meta
 
+IMAGE = torch.ones(1, 1, 2, 2)
 
-class Reader(nn.Module):
-    """Reads parameters of its own and of others, lists them, and takes the root of a computed size."""
+
+def first(model: nn.Module, x: Tensor = IMAGE) -> tuple[Recording, Inputs, bool]:
+    return first_recording(model, on_meta(model).eval(), as_inputs(x))
+
+
+class Listing(nn.Module):
+    """Takes as many channels as its input says in numbers: not on the meta device."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.scale = nn.Parameter(torch.ones(4, 1, 1))
-        self.unused = nn.Parameter(torch.ones(2))
-        self.many = nn.ParameterList([torch.ones(1), torch.ones(1)])
+        self.a = nn.Conv2d(1, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x).to(next(self.parameters()).dtype)
-        x = nn.functional.conv2d(x, self.conv.weight.permute(1, 0, 2, 3)) / sqrt(x.shape[1]) / math.sqrt(x.shape[1])
-        return self.conv(x) * self.scale * self.scale * self.many[1]
+        return self.a(x)[:, : len(x.flatten().tolist())]
 
 
-def test_parameters_that_a_forward_reads_are_nodes_once() -> None:
-    graph = symbolic(on_meta(Reader()))
-    assert [node.target for node in graph.nodes if node.op == "get_attr"] == ["conv.weight", "scale", "many.1"]
-    assert [node.target for node in graph.nodes if node.op == "call_module"] == ["conv", "conv"]
-    assert [node.target for node in graph.nodes].count(sqrt) == 2
-
-
-def test_a_trace_computes_what_the_network_does() -> None:
-    torch.manual_seed(0)
-    model, x = Reader(), torch.randn(2, 3, 4, 4)
-    assert torch.equal(fx.GraphModule(model, symbolic(on_meta(model)))(x), model(x))
-
-
-class Choosing(nn.Module):
+class Deciding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
+        self.a = nn.Conv2d(1, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return x if x.sum() > 0 else -x
+        y = self.a(x)
+        return y if y.mean() > 0 else -y
 
 
-@pytest.mark.parametrize("model", [Reader(), Choosing()])
-def test_modules_are_as_before_whether_tracing_succeeds_or_not(model: nn.Module) -> None:
-    shell = on_meta(model)
-    before = [dict(vars(module)) for module in shell.modules()]
-    methods = [dict(vars(nn.Module.__call__)), dict(vars(nn.Module.__getattr__))]  # type: ignore[arg-type]
-    if isinstance(model, Choosing):
-        with pytest.raises(ValueError, match="cannot be traced"):
-            symbolic(shell)
-    else:
-        symbolic(shell)
-    assert [vars(module).keys() for module in shell.modules()] == [state.keys() for state in before]
-    assert [dict(vars(nn.Module.__call__)), dict(vars(nn.Module.__getattr__))] == methods  # type: ignore[arg-type]
+def test_a_plain_network_is_recorded_without_weights_and_its_input_without_values() -> None:
+    recording, inputs, weightless = first(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()))
+    assert weightless
+    assert [tensor.is_meta for tensor in inputs.tensors] == [True]
+    assert [node.op for node in recording.graph.nodes] == ["placeholder", "call_module", "call_module", "output"]
+    assert not recording.sized
 
 
-def test_while_it_is_traced_other_networks_compute() -> None:
-    other, x = nn.Linear(2, 2), torch.ones(1, 2)
+def test_whole_numbers_keep_their_values() -> None:
+    _, inputs, weightless = first(nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2)), torch.tensor([[4, 1]]))
+    assert weightless
+    assert inputs.tensors[0].tolist() == [[4, 1]]
 
-    class Asking(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 1)
 
-        def forward(self, y: Tensor) -> Tensor:
-            found.append(other(x))
-            return self.conv(y)
+def test_a_network_that_reads_values_is_recorded_with_its_own_weights() -> None:
+    recording, inputs, weightless = first(Listing())
+    assert not weightless
+    assert torch.equal(inputs.tensors[0], IMAGE)
+    again = record_again(Listing(), inputs, weightless)
+    assert [node.target for node in again.graph.nodes] == [node.target for node in recording.graph.nodes]
 
-    found: list[Tensor] = []
-    graphprune.trace(Asking(), torch.zeros(1, 3, 4, 4))
-    assert torch.equal(found[0], other(x))
+
+def test_a_branch_on_values_is_named_by_its_line() -> None:
+    with pytest.raises(ValueError, match=r"model cannot be traced: .*test_tracing\.py:\d+ \(return y if y\.mean\(\) > 0"):
+        first(Deciding())
+
+
+def test_an_input_that_does_not_fit_is_laid_to_the_input() -> None:
+    with pytest.raises(InputRejected, match=r"model rejects example_input of shape \(1, 3, 2, 2\): .*channels"):
+        first(nn.Conv2d(1, 2, 1), torch.ones(1, 3, 2, 2))
+
+
+def test_inputs_take_the_models_precision_but_for_whole_numbers() -> None:
+    found = fitted(as_inputs((IMAGE.requires_grad_(), torch.tensor([3]))), nn.Linear(2, 2).double())
+    assert [tensor.dtype for tensor in found.tensors] == [torch.float64, torch.int64]
+    assert not found.tensors[0].requires_grad
+
+
+def test_labels_go_along_a_recording() -> None:
+    model = on_meta(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1))).eval()
+    recording = record_again(model, as_inputs(IMAGE), weightless=True)
+    run = propagate(parts_of(model, recording.graph), recording)
+    assert {key: labels.tolist() for key, labels in run.record.sites.items()} == {
+        ("0.weight", 1): [-1],
+        ("0.weight", 0): [0, 1],
+        ("0.bias", 0): [0, 1],
+        ("1.weight", 1): [0, 1],
+        ("1.weight", 0): [2, 3, 4],
+        ("1.bias", 0): [2, 3, 4],
+    }

@@ -1,8 +1,8 @@
 """A network as a graph: its layers, its data flow, and the groups of channels that live or die together.
 
 The graph is the one of SACP (Liu et al., section 3.2): a node is a convolution, a batch normalisation, a pooling or a fully
-connected layer, an edge follows the data. The coupled groups come from `graphprune.graph.groups`. No line of
-any of these modules knows a model's name.
+connected layer, an edge follows the data. `graphprune.trace` makes it. No line of any of these modules knows
+a model's name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
+
+from graphprune.graph.inputs import Inputs
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -70,6 +72,19 @@ class Site:
 
 
 @dataclass(frozen=True, eq=False)
+class Count:
+    """A number that a module keeps and that counts channels, `num_heads` say: it is less in a pruned network.
+
+    Attributes:
+        key: the module's path, the attribute's name, and in a list of numbers the place (else None).
+        atoms: (n,) int64, the atom of each of the places counted; -1 = never pruned.
+    """
+
+    key: tuple[str, str, int | None]
+    atoms: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class ChannelGraph:
     """The traced network: layers, data flow, coupled groups. Made by `trace`.
 
@@ -80,9 +95,13 @@ class ChannelGraph:
         frozen: layer -> why its channels (all or some of them) cannot be pruned.
         sites: where the atoms lie in the model's tensors; what `prune` cuts.
         shell: the network itself on the meta device (no weights), for shapes.
-        skeleton: its trace in evaluation mode.
-        training: its trace in training mode, where that reaches more layers (auxiliary classifiers).
+        skeleton: its forward in evaluation mode, recorded.
+        training: its forward in training mode, where that reaches more layers (auxiliary classifiers).
         example: the shapes of the inputs it was traced with, on the meta device.
+        numbers: numbers that modules keep and that count channels; what `prune` sets.
+        sized: whether the forward reads sizes, so that each pruned network's forward is recorded for its proof.
+        inputs: the inputs it was traced with; floating point ones on the meta device, unless their values were needed.
+        weightless: whether the forward was recorded without weights and values.
     """
 
     nodes: tuple[Node, ...]
@@ -94,6 +113,10 @@ class ChannelGraph:
     skeleton: fx.Graph | None = field(default=None, repr=False)
     training: fx.Graph | None = field(default=None, repr=False)
     example: tuple[Tensor, ...] = field(default=(), repr=False)
+    numbers: tuple[Count, ...] = field(default=(), repr=False)
+    sized: bool = False
+    inputs: Inputs | None = field(default=None, repr=False)
+    weightless: bool = True
 
     @cached_property
     def num_atoms(self) -> int:

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.parts import Parts, named_modules, named_tensors
+from graphprune.graph.rules.operation import NumberKey
 from graphprune.graph.weightless import light, like, twin
 
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
+
+Numbers = Mapping[NumberKey, int]
+"""A number that a module keeps -> what it is in a pruned network."""
 
 BLOCK = 1 << 20
 """Elements of a large tensor cut at a time: they fit the cache."""
@@ -35,8 +39,14 @@ def kept_classes(graph: ChannelGraph, kept: Tensor) -> Tensor:
     return stays
 
 
-def cut(module: nn.Module, places: Places) -> nn.Module:
-    """A copy of a module with only these slices of its tensors, its modules' sizes mended."""
+def kept_numbers(graph: ChannelGraph, kept: Tensor) -> Numbers:
+    """What a mask over all atoms leaves of each number that a module keeps."""
+    stays = kept_classes(graph, kept)
+    return {count.key: int(stays[count.atoms].sum()) for count in graph.numbers}
+
+
+def cut(module: nn.Module, places: Places, numbers: Numbers | None = None) -> nn.Module:
+    """A copy of a module with only these slices of its tensors, its modules' sizes mended, and these numbers in its modules."""
     tensors = named_tensors(module)
     swap = smaller_tensors(tensors, places)
     owners = owners_of(tensors, swap)
@@ -44,7 +54,19 @@ def cut(module: nn.Module, places: Places) -> nn.Module:
     modules = named_modules(small)
     for path in owners:
         mend(modules[path])
+    for (path, name, place), value in (numbers or {}).items():
+        set_number(modules[path], name, place, value)
     return small
+
+
+def set_number(module: nn.Module, name: str, place: int | None, value: int) -> None:
+    """A number that a module keeps, or of a list of numbers the one at `place`."""
+    if place is not None:
+        before = list(getattr(module, name))
+        before[place] = value
+        setattr(module, name, type(getattr(module, name))(before))
+    elif getattr(module, name) != value:
+        setattr(module, name, value)
 
 
 def cut_parts(parts: Parts, places: Places) -> Parts:
@@ -133,6 +155,10 @@ def mend(module: nn.Module) -> None:
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         sized = weight if weight is not None else module.running_mean
         sizes = {"num_features": len(sized)} if sized is not None else {}
+    elif isinstance(module, nn.Embedding):
+        sizes = {"embedding_dim": int(module.weight.shape[1])}
+    elif isinstance(module, nn.RNNBase):
+        sizes = {"input_size": int(vars(module)["_parameters"]["weight_ih_l0"].shape[1])}
     elif isinstance(module, nn.PReLU):
         sizes = {"num_parameters": module.weight.numel()}
     for name, size in sizes.items():

@@ -10,66 +10,119 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.graph.channel_graph import ChannelGraph, Group, Node, Site
+from graphprune.graph.channel_graph import ChannelGraph, Count, Group, Node, Site
+from graphprune.graph.cutting import Numbers, Places, cut
+from graphprune.graph.inputs import Inputs, Outputs, as_inputs, weightless_inputs
 from graphprune.graph.parts import Parts, named_modules, parts_of
+from graphprune.graph.recording import Recording, Stopped
 from graphprune.graph.rules.labels import counted, varying
 from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.propagation import Record
-from graphprune.graph.tracing import as_inputs, propagate, symbolic
+from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
 from graphprune.graph.weightless import on_meta
 
-if TYPE_CHECKING:
-    pass
 
+def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, **keywords: Any) -> ChannelGraph:
+    """Trace a network into its channel graph.
 
-def channel_graph(model: nn.Module, example_input: Any) -> ChannelGraph:
-    """See `graphprune.trace`."""
+    The forward is run once, without weights where it runs without them, and written down (see `graphprune.graph.recording`).
+    What cannot be seen is frozen, with its reason in `graph.frozen`.
+
+    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation.
+
+    Args:
+        model: the network. It is not changed.
+        example_input: a tensor (B, C, H, W), a tuple of the forward's arguments, or a dictionary of its keywords. Shapes and
+            dtypes are what counts, so zeros serve (integers, tokens say, should be valid ones); the smallest input the network
+            accepts is the fastest.
+        outputs: which outputs count, where not all do: keys or positions of the result, `outputs=["logits"]`, or a function
+            of it. Channels that are an output which counts cannot go.
+        keywords: the forward's keywords, `trace(model, **batch)`.
+
+    Raises:
+        TypeError: `model` is no module, or there is no tensor among the inputs.
+        ValueError: the network rejects the input, or decides by the values of its tensors; the message names the line.
+
+    >>> import torch, graphprune
+    >>> net = graphprune.models.tiny_cnn()
+    >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
+    'conv1'
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    inputs = as_inputs(example_input)
     shell = on_meta(model)
-    skeleton = symbolic(shell)
-    parts = parts_of(shell, skeleton)
-    record = propagate(parts, skeleton, inputs)
-    training = training_heads(parts, skeleton, inputs, record)
-    parts = parts_of(shell, skeleton, training) if training else parts
+    shell.eval()
+    first, inputs, weightless = first_recording(model, shell, as_inputs(example_input, keywords, outputs))
+    parts = parts_of(shell, first.graph)
+    fresh = Fresh(model, shell, inputs, weightless)
+    run = propagate(parts, first)
+    if fixed := tangled(run.record):
+        run = propagate(parts, first, fixed=fixed)
+    training = training_heads(parts, first.graph, run.record, fresh)
+    parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
-    for _ in range(100):
-        graph = assemble(record, shell, skeleton, training, inputs)
-        trouble = probe(graph, parts)
+    skeletons = [first.graph, *([training.graph] if training else [])]
+    for _ in range(TRIES):
+        graph = assemble(run.record, fresh, first, training)
+        trouble = probe(graph, parts, fresh.cut)
         if trouble is None:
             return graph
         node, reason = trouble
         reach[node] += 1
-        for name in upstream([skeleton, training], node, reach[node]):
-            for labels in tensors(record.entering.get(name)):
-                record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
-    raise ValueError("no set of groups was found that can be pruned safely: please report this network")
+        for name in upstream(skeletons, node, reach[node]):
+            for labels in tensors(run.record.entering.get(name)):
+                run.record.ledger.freeze(labels, f"a smaller size breaks '{node}': {reason}")
+    run.record.ledger.freeze(torch.arange(run.record.ledger.count), f"no group could be proven: '{node}': {reason}")
+    return assemble(run.record, fresh, first, training)
 
 
-def upstream(skeletons: Iterable[fx.Graph | None], name: str, steps: int) -> set[str]:
+TRIES = 60
+"""Times that groups are offered to the proof, less of them each time, before all is frozen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """Where throwaway copies of a network come from, to be recorded.
+
+    Attributes:
+        model, shell: the network, and its weightless copy.
+        inputs, weightless: as of a `ChannelGraph`.
+    """
+
+    model: nn.Module
+    shell: nn.Module
+    inputs: Inputs
+    weightless: bool
+
+    def cut(self, places: Places, numbers: Numbers) -> nn.Module:
+        """A pruned copy."""
+        return cut(self.shell if self.weightless else self.model, places, numbers)
+
+
+def upstream(skeletons: Iterable[fx.Graph], name: str, steps: int) -> set[str]:
     """A node and what it reads, this many steps up: what may have caused the trouble that showed there."""
     found: set[str] = set()
     for skeleton in skeletons:
-        nodes = {node for node in skeleton.nodes if node.name == name} if skeleton else set()
+        nodes = {node for node in skeleton.nodes if node.name == name}
         for _ in range(steps):
             found.update(node.name for node in nodes)
             nodes = {source for node in nodes for source in node.all_input_nodes}
     return found
 
 
-def training_heads(parts: Parts, skeleton: fx.Graph, inputs: tuple[Tensor, ...], record: Record) -> fx.Graph | None:
-    """Layers that only training mode reaches (auxiliary classifiers): traced in that mode, and added to the record.
+def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fresh) -> Recording | None:
+    """Layers that only training mode reaches (auxiliary classifiers): recorded in that mode, and added to the record.
 
     Returns:
-        The network traced in training mode, or None if it reaches no other parameters.
+        The forward in training mode, or None if it reaches no other parameters.
 
     Warns:
         UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
@@ -78,15 +131,16 @@ def training_heads(parts: Parts, skeleton: fx.Graph, inputs: tuple[Tensor, ...],
     if not idle:
         return None
     try:
-        training = symbolic(parts.root, training=True)
-        parts = parts_of(parts.root, training)
-        if idle <= unread(parts, training):
+        training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, training=True)
+        parts = parts_of(parts.root, training.graph)
+        if idle <= unread(parts, training.graph):
             return None
-        extra = propagate(parts, training, inputs, record.continued())
+        extra = propagate(parts, training, before=record.continued()).record
     except Exception as error:
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
-        message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {error}"
-        warnings.warn(message, stacklevel=4)
+        why = error.__cause__ if isinstance(error, Stopped) else error
+        message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {why}"
+        warnings.warn(message, stacklevel=3)
         return None
     place = {layer.name: index for index, layer in enumerate(record.layers)}
     new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
@@ -113,13 +167,7 @@ def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
 # groups -----------------------------------------------------------------------------------------------------------
 
 
-def assemble(
-    record: Record,
-    shell: nn.Module,
-    skeleton: fx.Graph,
-    training: fx.Graph | None,
-    inputs: tuple[Tensor, ...],
-) -> ChannelGraph:
+def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording | None) -> ChannelGraph:
     """Resolve ties and freezes into atoms and groups, and number everything."""
     sites = {**record.sites, **element_sites(record)}
     classes = np.append(record.ledger.classes(), -1)  # -1, nothing to prune, stays -1
@@ -144,6 +192,7 @@ def assemble(
     order = np.concatenate([*members, np.flatnonzero(why >= 0)])
     number = np.full(count + 1, -1)
     number[order] = np.arange(len(order))
+    whole = number.copy()
     final = {key: torch.from_numpy(number[found]) for key, found in columns.items()}
     frozen = {}
     number[order[sum(map(len, members)) :]] = -1  # from here on the atoms alone
@@ -164,11 +213,21 @@ def assemble(
         groups=name_groups(nodes, produced, members),
         frozen=frozen,
         sites=tuple(Site(tensor, dim, final[column]) for (tensor, dim), column in alike.items()),
-        shell=shell,
-        skeleton=skeleton,
-        training=training,
-        example=inputs,
+        shell=fresh.shell,
+        skeleton=first.graph,
+        training=training.graph if training else None,
+        example=tuple(weightless_inputs(fresh.inputs).tensors),
+        numbers=tuple(Count(key, torch.from_numpy(whole[classes[labels.numpy()]])) for key, labels in record.numbers.items()),
+        sized=first.sized or (training is not None and training.sized),
+        inputs=fresh.inputs,
+        weightless=fresh.weightless,
     )
+
+
+def tangled(record: Record) -> set[str]:
+    """Parameters and buffers used as operands whose elements do not differ along one dimension: rotary frequencies, say."""
+    classes = record.ledger.classes() if record.elements else np.zeros(0, np.int64)
+    return {name for name, labels in record.elements.items() if len(varying(torch.from_numpy(classes[labels.numpy()]))) != 1}
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
@@ -185,7 +244,9 @@ def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
         found = torch.from_numpy(classes[labels.numpy()])
         dims = varying(found)
         shared = any(tensor == name for tensor, _ in record.sites)
-        if len(dims) == 1 and not shared:
+        if name in record.opaque:
+            record.ledger.freeze(labels, f"the parameter '{name}' is also read by an operation that is not known")
+        elif len(dims) == 1 and not shared:
             sites[name, dims[0]] = labels.movedim(dims[0], 0).reshape(labels.shape[dims[0]], -1)[:, 0]
         else:
             record.ledger.freeze(labels, f"the parameter '{name}' ties it in more than one dimension")
@@ -240,27 +301,3 @@ def name_groups(nodes: Iterable[Node], produced: Iterable[np.ndarray], members: 
         taken.add(name)
         groups.append(Group(name, len(group), tuple(producers), sum(producers.values())))
     return tuple(groups)
-
-
-def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
-    """Trace a network into its channel graph.
-
-    Source: nodes and edges as SACP section 3.2; coupled groups by label propagation (see `graphprune.graph.groups`).
-
-    Args:
-        model: any network `torch.fx` can trace. It is not changed.
-        example_input: a tensor (B, C, H, W), or a tuple of the forward's tensors. Only shapes and dtypes are used, so zeros
-            serve; the smallest input the network accepts is the fastest.
-
-    Raises:
-        TypeError: `model` is no module, or `example_input` no tensor.
-        ValueError: the network rejects the input, or cannot be traced; the message names the line and the remedy.
-
-    >>> import torch, graphprune
-    >>> net = graphprune.models.tiny_cnn()
-    >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
-    'conv1'
-    """
-    from graphprune.graph.groups import channel_graph
-
-    return channel_graph(model, example_input)

@@ -103,6 +103,25 @@ def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
     return made
 
 
+def throwaway(module: nn.Module) -> nn.Module:
+    """A copy to run a forward on: the modules and the containers in their attributes are its own, tensors are shared."""
+    swap: dict[int, Any] = {}
+    made = light(module, swap)
+    for copied in named_modules(made).values():
+        for name, value in vars(copied).items():
+            if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
+                copied.__dict__[name] = exchanged(value, swap)
+    return made
+
+
+def exchanged(value: Any, swap: dict[int, Any]) -> Any:
+    """A container of its own, with what takes the place of its items."""
+    kind: Any = type(value)
+    if kind in (dict, OrderedDict):
+        return kind((key, exchanged(item, swap)) for key, item in value.items())
+    return kind(exchanged(item, swap) for item in value) if kind in (list, tuple, set) else swap.get(id(value), value)
+
+
 @functools.cache
 def plain(kind: type[nn.Module]) -> bool:
     """Whether a class of modules leaves it to nn.Module how it is copied."""

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.cutting import Places, cut, kept_classes, kept_places
+from graphprune.graph.checking import CHECKED, compare_outputs
+from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors, parts_of
 from graphprune.graph.verification import verify
+from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, check_scores
 
 
-def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1) -> nn.Module:
+def prune(
+    model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1, check: bool | None = None
+) -> nn.Module:
     """A smaller copy of the network, without the channels that are not kept. The input model is untouched.
 
     Before it is returned, the kept channels are carried through the small network and what every layer reads is compared
@@ -34,9 +38,12 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         keep: group -> (C,) bool, True = kept.
         round_to: every group keeps a multiple of this, or all its channels, and the network no more multiply-adds than
             `keep` leaves: see `round_keep`, which also takes a budget and other scores than the L1 norm.
+        check: run the pruned network beside its masked twin on the example, in float64, and raise if they differ. None: for
+            networks of up to a million parameters.
 
     Raises:
-        ValueError: `keep` does not fit the graph, the model is not the one that was traced, or `round_to` cannot be had.
+        ValueError: `keep` does not fit the graph, the model is not the one that was traced, `round_to` cannot be had, or
+            the check fails.
 
     Warns:
         UserWarning: nothing is removed.
@@ -57,10 +64,16 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], rou
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places = kept_places(graph, kept)
-    small = cut(model, places)
-    if trouble := verify(parts_of(small, graph.skeleton, graph.training), graph, places):
+    small = cut(model, places, kept_numbers(graph, kept))
+    copied = on_meta if graph.weightless else copy.deepcopy
+    if trouble := verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small)):
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
+    setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **kept_numbers(graph, kept)})
+    parameters = list(model.parameters())
+    few = sum(p.numel() for p in parameters) <= CHECKED and not any(p.is_meta for p in parameters)
+    if few if check is None else check:
+        compare_outputs(small, masked(model, graph, graph.unflatten(kept)), graph)
     return small
 
 
@@ -218,6 +231,8 @@ def check_same(model: nn.Module, graph: ChannelGraph) -> None:
 
 RECORD = "_graphprune_kept"
 """The attribute of a pruned network that says what is left of its class: (tensor, dim) -> slices before, those kept."""
+NUMBERS = "_graphprune_numbers"
+"""The attribute of a pruned network that says which numbers its modules keep, such as counts of heads, were changed."""
 
 Record = Mapping[tuple[str, int], tuple[int, Tensor]]
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.cutting import cut
+from graphprune.graph.inputs import Inputs, as_inputs, naming_bad_input, weightless_inputs
 from graphprune.graph.parts import parts_of
-from graphprune.graph.tracing import as_inputs, as_tuple, naming_bad_input, propagate
+from graphprune.graph.tracing import propagate, record_again
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
 from graphprune.runs.runtime import evaluating
@@ -53,37 +55,39 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
     >>> cost(graphprune.models.build("resnet20a"), torch.zeros(1, 3, 32, 32)).params
     269722
     """
-    check_input(model, example_input)
-    inputs = as_inputs(example_input)
+    inputs = check_input(model, example_input)
     params = sum(int(parameter.numel()) for parameter in model.parameters())
-    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs[0])), params)
+    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs.tensors[0])), params)
 
 
-def check_input(model: nn.Module, example_input: Any) -> tuple[Tensor, ...]:
-    """The example input as a tuple of tensors.
+def check_input(model: nn.Module, example_input: Any) -> Inputs:
+    """The example input as the arguments of the forward.
 
     Raises:
         TypeError, ValueError: as `cost`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    inputs = as_tuple(example_input)
-    if inputs[0].ndim == 0 or len(inputs[0]) == 0:
-        shape = tuple(inputs[0].shape)
+    inputs = as_inputs(example_input)
+    first = inputs.tensors[0]
+    if first.ndim == 0 or len(first) == 0:
+        shape = tuple(first.shape)
         raise ValueError(f"example_input must hold a batch of one input or more, (B, ...), got shape {shape}")
     return inputs
 
 
-def _flops(meta: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+def _flops(meta: nn.Module, inputs: Inputs) -> int:
     """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with naming_bad_input(inputs), FlopCounterMode(display=False) as counter, torch.no_grad(), evaluating(meta):
-            meta(*inputs)
+        given = weightless_inputs(inputs)
+        counting = FlopCounterMode(display=False)
+        with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(meta), torch.device("meta"):
+            meta(*given.args, **given.kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    return counter.get_total_flops()
+    return counting.get_total_flops()
 
 
 def paper_flops(model: nn.Module, example_input: Any) -> int:
@@ -96,8 +100,7 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
     >>> paper_flops(graphprune.models.build("resnet56"), torch.zeros(1, 3, 32, 32))
     127931008
     """
-    check_input(model, example_input)
-    inputs = as_inputs(example_input)
+    inputs = check_input(model, example_input)
     meta, extra = on_meta(model), 0
 
     def count(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
@@ -108,7 +111,7 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
         if isinstance(module, nn.modules.conv._ConvNd | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             module.register_forward_hook(count)
     flops = _flops(meta, inputs)
-    return (flops // 2 + extra) // len(inputs[0])
+    return (flops // 2 + extra) // len(inputs.tensors[0])
 
 
 def prunable_share(graph: ChannelGraph) -> float:
@@ -168,15 +171,17 @@ class CostModel:
         if graph.skeleton is None:
             raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
         assert graph.shell is not None
-        check_input(graph.shell, example_input)
+        inputs = check_input(graph.shell, example_input)
         self.graph = graph
-        inputs = as_inputs(example_input)
-        record = propagate(parts_of(graph.shell, graph.skeleton), graph.skeleton, inputs)
-        flops = _flops(fx.GraphModule(graph.shell, graph.skeleton), inputs)
-        self.full = Cost(flops // (2 * len(inputs[0])), self._all_parameters())
+        if not graph.weightless:
+            raise ValueError("graph was traced with the network's weights, for its forward needs values: use graphprune.cost")
+        batch, recording = len(inputs.tensors[0]), record_again(cut(graph.shell, {}), inputs, weightless=True)
+        seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
+        record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
+        self.full = Cost(_flops(cut(graph.shell, {}), inputs) // (2 * batch), self._all_parameters())
         if max(self.full.macs, self.full.params) >= 2**53:
             raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
-        self.forms = self._quadratic(record.products, len(inputs[0]))
+        self.forms = self._quadratic(record.products, batch) + self._linear(record.contractions, batch)
         whole = np.array([*(group.channels for group in graph.groups), 1])
         self.forms[:, -1, -1] += (self.full.macs, self.full.params) - whole @ self.forms @ whole  # what no group touches
 
@@ -208,6 +213,18 @@ class CostModel:
             macs = round(products.get(name, 0.0)) * unit // batch
             forms += np.array([macs, unit])[:, None, None] * np.outer(first, second)
         return np.triu(forms) + np.triu(forms.transpose(0, 2, 1), 1)
+
+    def _linear(self, contractions: list[tuple[Tensor, float]], batch: int) -> np.ndarray:
+        """M and P of products of computed tensors, attention's: linear in the kept counts of what tells their places apart."""
+        share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
+        owner = np.repeat(np.arange(len(share)), share)
+        total = np.zeros(len(share) + 1)
+        for labels, macs in contractions:
+            atoms = labels.numpy()
+            np.add.at(total, owner[atoms[(atoms >= 0) & (atoms < self.graph.num_atoms)]], macs / batch)
+        forms = np.zeros((2, len(total), len(total)), dtype=np.int64)
+        forms[0, :-1, -1] = np.round(total[:-1] / share) if len(share) else 0
+        return forms
 
     def of_counts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Cost by kept channels. counts: (B, groups) int64, each at most its group's -> macs (B,), params (B,), int64."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.cutting import cut, kept_places
+from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
-from graphprune.pruning.channels import RECORD, Record, compose_records
+from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
 from graphprune.runs import safe_files
 
 FORMAT, FORMAT_1 = "graphprune-2", "graphprune-1"
@@ -34,7 +34,8 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
     Raises:
         ValueError: `model` has not the shapes that `keep` gives. OSError: the file cannot be written.
     """
-    places, tensors = kept_places(graph, graph.flatten(keep)), named_tensors(model)
+    kept = graph.flatten(keep)
+    places, tensors = kept_places(graph, kept), named_tensors(model)
     for (name, dim), index in places.items():
         tensor = tensors.get(name)
         if tensor is None or (dim < tensor.ndim and tensor.shape[dim] != len(index)):
@@ -42,12 +43,13 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
                 f"model does not fit keep: {name} should have {len(index)} slices along dimension {dim}; "
                 "save the network that prune(model, graph, keep) returned, with the same keep (after round_to: round_keep's)"
             )
-    numbers: dict[tuple[int, ...], int] = {}  # many tensors keep the same slices: each list is written once
+    lists: dict[tuple[int, ...], int] = {}  # many tensors keep the same slices: each list is written once
     cuts = []
     for (name, dim), (size, index) in (getattr(model, RECORD, {}) or compose_records({}, graph, places)).items():
-        cuts.append([name, dim, size, numbers.setdefault(tuple(index.tolist()), len(numbers))])
-    path = Path(path)
-    safe_files.replace(path, safe_files.packed(model.state_dict(), {"format": FORMAT, "kept": list(numbers), "cuts": cuts}))
+        cuts.append([name, dim, size, lists.setdefault(tuple(index.tolist()), len(lists))])
+    path, numbers = Path(path), getattr(model, NUMBERS, {}) or kept_numbers(graph, kept)
+    about = {"format": FORMAT, "kept": list(lists), "cuts": cuts, "numbers": [[*key, value] for key, value in numbers.items()]}
+    safe_files.replace(path, safe_files.packed(model.state_dict(), about))
     return path
 
 
@@ -94,10 +96,12 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         raise ValueError(f"path: {path} has the format {about['format']!r}, this one reads {FORMAT!r}: update graphprune")
     record = _record_of(about) if about["format"] == FORMAT else _record_of_format_1(about, model, path)
     _check_sizes(model, record, path)
-    small = cut(model, {place: index for place, (_, index) in record.items()})
+    numbers = {(module, name, place): value for module, name, place, value in about.get("numbers", ())}
+    small = cut(model, {place: index for place, (_, index) in record.items()}, numbers)
     _check_state(small, state, path)
     small.load_state_dict(state)
     setattr(small, RECORD, record)
+    setattr(small, NUMBERS, numbers)
     return small
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from graphprune.graph.tracing import naming_bad_input
+from graphprune.graph.inputs import Inputs, naming_bad_input
 from graphprune.pruning.cost import check_input
 from graphprune.runs.runtime import evaluating
 
@@ -48,6 +48,7 @@ def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: in
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     inputs = check_input(model, example_input)
+    first = inputs.tensors[0]
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -59,16 +60,16 @@ def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: in
     finally:
         torch.set_num_threads(before)
     low, median, high = np.quantile(times, [0.1, 0.5, 0.9]) * 1e3
-    return Latency(float(median), float(low), float(high), threads or before, len(inputs[0]), str(inputs[0].device))
+    return Latency(float(median), float(low), float(high), threads or before, len(first), str(first.device))
 
 
-def _once(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+def _once(model: nn.Module, inputs: Inputs) -> float:
     """Seconds of one forward pass."""
-    on_gpu = inputs[0].is_cuda
+    on_gpu = inputs.tensors[0].is_cuda
     if on_gpu:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    model(*inputs)
+    model(*inputs.args, **inputs.kwargs)
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -6,24 +6,21 @@ the model's code, cuts into equal parts, fixed positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphprune.graph.rules.labels import compact, first_along, same, varies, varying
-from graphprune.graph.rules.operation import Call, as_dims, freeze_along, tensors, unknown
+from graphprune.graph.rules.labels import compact, first_along, same, unlabelled, varies, varying
+from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, number_key, of_attributes, others, tensors, unknown
 from graphprune.graph.rules.output_shapes import broadcast
-
-if TYPE_CHECKING:
-    from graphprune.graph.rules.propagation import Propagation
-
 
 # elementwise ----------------------------------------------------------------------------------------------------------
 
 
-def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
+def combine(run: Run, a: Tensor, b: Tensor, what: str) -> Tensor:
     """Labels of an elementwise operation on two operands: what is aligned is tied.
 
     A dimension along which one operand's labels vary and the other one has a size but no varying labels is a constant of
@@ -47,7 +44,7 @@ def combine(run: Propagation, a: Tensor, b: Tensor, what: str) -> Tensor:
     return torch.where(small_lead >= 0, small_lead, small_rest).expand(full_a.shape)
 
 
-def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
+def hold_size(run: Run, labels: Tensor, other: Tensor, dim: int, reason: str) -> Tensor:
     """Labels that meet a tensor which has a size along `dim`, but no labels that vary."""
     if other.shape[dim] == 1:
         return labels
@@ -55,7 +52,7 @@ def hold_size(run: Propagation, labels: Tensor, other: Tensor, dim: int, reason:
     return first.expand(labels.shape) if varying(first) else labels
 
 
-def elementwise(run: Propagation, call: Call) -> Tensor:
+def elementwise(run: Run, call: Call) -> Tensor:
     """Any operation that treats each element alone: one operand passes, several are combined."""
     labels, *rest = call.operands
     for other in rest:
@@ -66,7 +63,7 @@ def elementwise(run: Propagation, call: Call) -> Tensor:
 # data movement --------------------------------------------------------------------------------------------------------
 
 
-def execute(run: Propagation, call: Call) -> Any:
+def execute(run: Run, call: Call) -> Any:
     """Run the operation itself on the labels."""
     try:
         if isinstance(call.op, str):
@@ -76,7 +73,7 @@ def execute(run: Propagation, call: Call) -> Any:
         return unknown(run, call)
 
 
-def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
+def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> None:
     """A dimension whose size is written in the model's code must keep that size.
 
     If other dimensions tell the labels apart, tie along it: whole rows go and the size stays. Else freeze.
@@ -91,43 +88,62 @@ def hold_literal(run: Propagation, labels: Tensor, dim: int, what: str) -> None:
         run.ledger.freeze(labels, reason)
 
 
-def reshape(run: Propagation, call: Call) -> Tensor:
+def reshape(run: Run, call: Call) -> Tensor:
     """view, reshape: dimensions given as literal numbers hold their size."""
-    raw = call.node.args[1:]
-    sizes = list(raw[0]) if len(raw) == 1 and isinstance(raw[0], list | tuple) else list(raw)
-    if not sizes:
-        sizes = list(call.raw(1, "shape") or call.raw(1, "size") or [])
+    sizes = call.sizes()
     labels = call.x.reshape(call.out.shape)
-    for dim, size in enumerate(sizes):
-        if isinstance(size, int) and size != -1 and len(sizes) == labels.ndim:
-            hold_literal(run, labels, dim, call.what)
+    if len(sizes) == labels.ndim:
+        hold_sizes(run, call, labels, list(enumerate(sizes)))
     return labels
 
 
-def unflatten(run: Propagation, call: Call) -> Tensor:
+def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, Any]]) -> None:
+    """Literal sizes hold. Of numbers that modules keep, the first whose dimension varies follows: whole heads go.
+
+    Args:
+        sizes: dimensions, and their sizes as written.
+    """
+    free = any(size == -1 and varies(labels, dim) for dim, size in sizes)
+    for dim, size in sizes:
+        key = number_key(size)
+        if isinstance(size, int) and size != -1:
+            hold_literal(run, labels, dim, call.what)
+        elif key is None:
+            continue
+        elif not varies(labels, dim):
+            run.number(key, torch.full((labels.shape[dim],), -1))
+        elif free:
+            hold_literal(run, labels, dim, call.what)
+        else:
+            free = True
+            rows = run.ledger.collapse(labels, others(labels, dim), f"{call.what} counts it by '{key[0]}.{key[1]}'")
+            run.number(key, rows.reshape(-1))
+
+
+def unflatten(run: Run, call: Call) -> Tensor:
     labels = call.x.reshape(call.out.shape)
     if call.is_module:
         dim, sizes = call.op.dim % call.x.ndim, list(call.op.unflattened_size)
     else:
         dim, sizes = call.get(1, "dim") % call.x.ndim, list(call.raw(2, "sizes"))
-    for step, size in enumerate(sizes):
-        if isinstance(size, int) and size != -1:
-            hold_literal(run, labels, dim + step, call.what)
+    hold_sizes(run, call, labels, list(enumerate(sizes, dim)))
     return labels
 
 
-def expand(run: Propagation, call: Call) -> Any:
-    for dim, size in enumerate(call.out.shape[-call.x.ndim :]):
-        if varies(call.x, dim) and size == call.x.shape[dim]:
-            raw: Any = call.node.args[1:]
-            sizes = raw[0] if len(raw) == 1 and isinstance(raw[0], list | tuple) else raw
-            given = sizes[len(sizes) - call.x.ndim + dim]
-            if isinstance(given, int) and given != -1:
-                run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
+def expand(run: Run, call: Call) -> Any:
+    sizes = call.sizes()[-call.x.ndim :] if call.x.ndim else []
+    for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
+        key = number_key(sizes[dim])
+        if key and varies(call.x, dim):
+            rows = run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} counts it")
+            run.number(key, rows.reshape(-1))
+        literal = isinstance(sizes[dim], int) and sizes[dim] != -1
+        if literal and varies(call.x, dim) and size == call.x.shape[dim]:
+            run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
     return call.x.expand(call.out.shape)
 
 
-def tie_parts(run: Propagation, x: Tensor, dim: int, parts: int, what: str) -> None:
+def tie_parts(run: Run, x: Tensor, dim: int, parts: int, what: str) -> None:
     """Equal parts of a dimension must stay equal: tie them by position."""
     if not varies(x, dim):
         return
@@ -139,27 +155,37 @@ def tie_parts(run: Propagation, x: Tensor, dim: int, parts: int, what: str) -> N
     run.ledger.tie(cut[:1], cut, f"{what} cuts it into equal parts")
 
 
-def chunk(run: Propagation, call: Call) -> Any:
+def chunk(run: Run, call: Call) -> Any:
     dim = call.get(2, "dim", 0) % call.x.ndim
     tie_parts(run, call.x, dim, call.get(1, "chunks"), call.what)
     return execute(run, call)
 
 
-def split(run: Propagation, call: Call) -> Any:
+def split(run: Run, call: Call) -> Any:
     dim = call.get(2, "dim", 0) % call.x.ndim
     name = "split_size" if "split_size" in call.kwargs else "split_size_or_sections"
     raw = call.raw(1, name)
-    literal = any(isinstance(size, int) for size in (raw if isinstance(raw, list | tuple) else [raw]))
+    sizes = raw if isinstance(raw, list | tuple) else [raw]
+    keys = [number_key(size) for size in sizes]
+    literal = any(isinstance(size, int) for size in sizes)
     widths = {part.shape[dim] for part in call.out}
-    if varies(call.x, dim) and (literal or len(widths) > 1):
+    parts = execute(run, call)
+    if not varies(call.x, dim):
+        return parts
+    if any(keys):
+        for part, key in zip(parts, keys, strict=False):  # one key: the first part's
+            rows = run.ledger.collapse(part, others(part, dim), f"{call.what} cuts it by a number that a module keeps")
+            if key:
+                run.number(key, rows.reshape(-1))
+    if not all(keys) and (literal or len(widths) > 1):
         run.ledger.freeze(call.x, f"{call.what} fixes a size in the model's code")
-    else:
+    elif len(sizes) == 1 or not any(keys):
         tie_parts(run, call.x, dim, len(call.out), call.what)
-    return execute(run, call)
+    return parts
 
 
-def unbind(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
+def unbind(run: Run, call: Call) -> Any:
+    hold_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
     return execute(run, call)
 
 
@@ -172,7 +198,7 @@ def takes_everything(item: Any, size: int) -> bool:
     return whole and (item.stop is None or (isinstance(item.stop, int) and item.stop >= size))
 
 
-def getitem(run: Propagation, call: Call) -> Any:
+def getitem(run: Run, call: Call) -> Any:
     """Indexing a tensor freezes labels that vary along an indexed dimension; taking an item of a tuple is free."""
     container, index = call.args
     if not isinstance(container, Tensor):
@@ -187,22 +213,36 @@ def getitem(run: Propagation, call: Call) -> Any:
             dim += container.ndim - sum(i is not None and i is not Ellipsis for i in items)
         elif item is not None:
             if not takes_everything(item, container.shape[dim]) and varies(container, dim):
-                run.ledger.freeze(container, f"{call.what} picks fixed places of it")
+                pick(run, call, item, dim)
             dim += 1
     return container[index]
 
 
-def select(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, [call.get(1, "dim") % call.x.ndim], "picks fixed places of it")
+def pick(run: Run, call: Call, item: Any, dim: int) -> None:
+    """Places of a dimension are picked: by numbers that modules keep, which follow, or by position, which must stay."""
+    container = call.args[0]
+    rows = run.ledger.collapse  # what other dimensions tell apart goes as whole rows
+    bounds = [item.start, item.stop] if isinstance(item, slice) and item.step is None else []
+    if not bounds or not all(bound in (None, 0) or of_attributes(bound) for bound in bounds):
+        rows(container, [dim], f"{call.what} picks fixed places of it")
+        return
+    for bound in bounds:
+        if key := number_key(bound):
+            before = container.narrow(dim, 0, bound.meta["value"])
+            run.number(key, rows(before, others(before, dim), f"{call.what} picks places of it").reshape(-1))
+
+
+def select(run: Run, call: Call) -> Any:
+    hold_along(run, call, [call.get(1, "dim") % call.x.ndim], "picks fixed places of it")
     return execute(run, call)
 
 
-def roll(run: Propagation, call: Call) -> Any:
-    freeze_along(run, call, as_dims(call.get(2, "dims"), call.x.ndim), "shifts it by a fixed number")
+def roll(run: Run, call: Call) -> Any:
+    hold_along(run, call, as_dims(call.get(2, "dims"), call.x.ndim), "shifts it by a fixed number")
     return execute(run, call)
 
 
-def concatenate(run: Propagation, call: Call) -> Tensor:
+def concatenate(run: Run, call: Call) -> Tensor:
     """Labels follow one another; in the other dimensions the operands must go on having the same sizes."""
     parts = call.get(0, "tensors")
     dim = call.get(1, "dim", 0) % call.out.ndim
@@ -217,14 +257,14 @@ def concatenate(run: Propagation, call: Call) -> Tensor:
     return torch.cat([first_along(part, free) for part in parts], dim).expand(call.out.shape)
 
 
-def stack(run: Propagation, call: Call) -> Any:
+def stack(run: Run, call: Call) -> Any:
     parts = call.get(0, "tensors")
     for part in parts[1:]:
         run.ledger.tie(parts[0], part, f"{call.what} stacks it with a tensor of fixed size")
     return execute(run, call)
 
 
-def pad(run: Propagation, call: Call) -> Tensor:
+def pad(run: Run, call: Call) -> Tensor:
     """Padding within a map belongs to its channel; padding that adds channels adds unlabelled ones."""
     amounts = list(call.op.padding if call.is_module else call.get(1, "pad"))
     labels = call.x
@@ -242,24 +282,34 @@ def pad(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def collection(run: Propagation, call: Call) -> Any:
+def collection(run: Run, call: Call) -> Any:
     """A named tuple is built of what it is given."""
     return call.op(*call.args, **call.kwargs)
 
 
-def channel_shuffle(run: Propagation, call: Call) -> Any:
+def channel_shuffle(run: Run, call: Call) -> Any:
     groups = call.op.groups if call.is_module else call.get(1, "groups")
     tie_parts(run, call.x, 1, groups, call.what)
     sizes = call.x.shape
     return call.x.reshape(sizes[0], groups, -1, *sizes[2:]).transpose(1, 2).reshape(sizes)
 
 
-def glu(run: Propagation, call: Call) -> Tensor:
+def glu(run: Run, call: Call) -> Tensor:
     """a * sigmoid(b), a and b the two halves."""
     dim = (call.op.dim if call.is_module else call.get(1, "dim", -1)) % call.x.ndim
     tie_parts(run, call.x, dim, 2, call.what)
     return call.x.chunk(2, dim)[0]
 
 
-def flatten(run: Propagation, call: Call) -> Tensor:
+def first_operand(run: Run, call: Call) -> Tensor:
+    """A conversion: of a second tensor only the kind is read."""
+    return call.x
+
+
+def created(run: Run, call: Call) -> Any:
+    """New values: of a tensor only the kind is read. That their shape follows what is pruned, the proof must show."""
+    return unlabelled(call.out.shape)
+
+
+def flatten(run: Run, call: Call) -> Tensor:
     return call.x.reshape(call.out.shape)

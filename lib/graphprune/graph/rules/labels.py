@@ -144,6 +144,12 @@ class Ledger:
         if self.atoms is None:
             self._hold(compact(labels).numpy().reshape(-1), reason)
 
+    def refuse(self, labels: Tensor, reason: str) -> None:
+        """As `freeze`; and if they are classes already, none of them may be a prunable one."""
+        if self.atoms is not None and bool(((labels >= 0) & (labels < self.atoms)).any()):
+            raise Disagreement(reason)
+        self.freeze(labels, reason)
+
     def _hold(self, labels: np.ndarray, reason: str) -> None:
         if len(found := labels[labels >= 0]):
             self.reasons.append((found, reason))

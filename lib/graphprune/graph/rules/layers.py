@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.node import map_aggregate
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.graph.rules.labels import along, compact, first_along, laid_along, varies, varying
-from graphprune.graph.rules.operation import Call, as_dims, freeze_along, others, unknown
-
-if TYPE_CHECKING:
-    from graphprune.graph.rules.propagation import Propagation
-
+from graphprune.graph.rules.data_movement import combine
+from graphprune.graph.rules.labels import along, compact, first_along, laid_along, unlabelled, varies, varying
+from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, others, unknown
 
 # producers and consumers ----------------------------------------------------------------------------------------------
 
 
-def lengthwise(run: Propagation, call: Call, dim: int, why: str) -> Tensor:
+def lengthwise(run: Run, call: Call, dim: int, why: str) -> Tensor:
     """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
     x = call.x
     if laid_along(x) in ([], [dim % x.ndim]):
@@ -34,7 +32,7 @@ def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
     return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
 
 
-def convolution(run: Propagation, call: Call) -> Any:
+def convolution(run: Run, call: Call) -> Any:
     """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
@@ -49,12 +47,12 @@ def convolution(run: Propagation, call: Call) -> Any:
     if bias:
         run.site(bias, 0, outputs)
     per_position = size[0] if transposed else outputs.numel()
-    run.record.products[run.canonical[weight]] += (call.x if transposed else call.out).numel() / per_position
+    run.applied(weight, (call.x if transposed else call.out).numel() / per_position)
     run.layer(weight.removesuffix(".weight"), "conv", outputs)
     return along(outputs, 1, call.out.shape)
 
 
-def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
+def _conv_labels(run: Run, weight: str, size: torch.Size, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
     """Output labels of a convolution, its weight's sites noted.
 
     Shapes: weight (out, in / groups, ...); transposed (in, out / groups, ...).
@@ -79,7 +77,7 @@ def _conv_labels(run: Propagation, weight: str, size: torch.Size, inputs: Tensor
     return outputs
 
 
-def linear(run: Propagation, call: Call) -> Any:
+def linear(run: Run, call: Call) -> Any:
     """Reads the last dimension, produces its own features there."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
@@ -89,12 +87,12 @@ def linear(run: Propagation, call: Call) -> Any:
     outputs = run.produce(weight, 0, call.out.shape[-1])
     if bias:
         run.site(bias, 0, outputs)
-    run.record.products[run.canonical[weight]] += call.out.numel() / call.out.shape[-1]
+    run.applied(weight, call.out.numel() / call.out.shape[-1])
     run.layer(weight.removesuffix(".weight"), "fc", outputs)
     return along(outputs, -1, call.out.shape)
 
 
-def channel_select(run: Propagation, call: Call) -> Tensor:
+def channel_select(run: Run, call: Call) -> Tensor:
     """A fixed gather of channels reads and produces like a convolution; its index is cut and renumbered."""
     index = f"{call.node.target}.index"
     run.site(index, 1, lengthwise(run, call, 1, "reads it across space"))
@@ -104,7 +102,7 @@ def channel_select(run: Propagation, call: Call) -> Tensor:
 # normalisation --------------------------------------------------------------------------------------------------------
 
 
-def channelwise(run: Propagation, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
+def channelwise(run: Run, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
     """An operation with a number of its own for every channel (dimension 1)."""
     channels = lengthwise(run, call, 1, "treats its places alike")
     for name in names:
@@ -125,13 +123,13 @@ def _own(call: Call, *names: str) -> list[str | None]:
     return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
 
 
-def computed(run: Propagation, call: Call) -> bool:
+def computed(run: Run, call: Call) -> bool:
     """Whether a function gets anything but parameters beside its main operand: the labels of those would be lost."""
     rest = [node for node in call.node.all_input_nodes if node is not call.raw(0, "input")]
     return any(node.op != "get_attr" and isinstance(run.labels[node], Tensor) for node in rest)
 
 
-def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
+def statistics_norm(run: Run, call: Call, kind: str) -> Tensor:
     names = ("running_mean", "running_var", "weight", "bias")
     if call.is_module:
         return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), kind)
@@ -140,15 +138,15 @@ def statistics_norm(run: Propagation, call: Call, kind: str) -> Tensor:
     return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], kind)
 
 
-def batch_norm(run: Propagation, call: Call) -> Tensor:
+def batch_norm(run: Run, call: Call) -> Tensor:
     return statistics_norm(run, call, "bn")
 
 
-def instance_norm(run: Propagation, call: Call) -> Tensor:
+def instance_norm(run: Run, call: Call) -> Tensor:
     return statistics_norm(run, call, "norm")
 
 
-def group_norm(run: Propagation, call: Call) -> Tensor:
+def group_norm(run: Run, call: Call) -> Tensor:
     """Its statistics run over a norm group, so a norm group's channels live or die together."""
     if computed(run, call):
         return unknown(run, call)
@@ -165,7 +163,7 @@ def group_norm(run: Propagation, call: Call) -> Tensor:
     return labels
 
 
-def layer_norm(run: Propagation, call: Call) -> Tensor:
+def layer_norm(run: Run, call: Call) -> Tensor:
     """Its statistics run over the last dimensions: removing a channel there would change the others."""
     if computed(run, call):
         return unknown(run, call)
@@ -177,12 +175,12 @@ def layer_norm(run: Propagation, call: Call) -> Tensor:
     return call.x
 
 
-def local_response_norm(run: Propagation, call: Call) -> Tensor:
-    freeze_along(run, call, [1], "normalises across channels")
+def local_response_norm(run: Run, call: Call) -> Tensor:
+    hold_along(run, call, [1], "normalises across channels")
     return call.x
 
 
-def prelu(run: Propagation, call: Call) -> Any:
+def prelu(run: Run, call: Call) -> Any:
     """One slope for all channels, or one a channel."""
     if call.is_module:
         return call.x if call.op.num_parameters == 1 else channelwise(run, call, _own(call, "weight"), "")
@@ -190,11 +188,10 @@ def prelu(run: Propagation, call: Call) -> Any:
     return channelwise(run, call, [name], "") if name and call.get(1, "weight").numel() > 1 else unknown(run, call)
 
 
-def softmax(run: Propagation, call: Call) -> Tensor:
+def softmax(run: Run, call: Call) -> Tensor:
     """Normalises along a dimension: what lies there goes as a whole, or not at all."""
-    dim = call.op.dim if call.is_module else call.get(1, "dim")
-    if str(getattr(call.op, "__name__", "")) == "normalize":
-        dim = call.get(2, "dim", 1)
+    position, default = {"normalize": (2, 1), "gumbel_softmax": (4, -1)}.get(call.name, (1, None))
+    dim = call.op.dim if call.is_module else call.get(position, "dim", default)
     if not isinstance(dim, int | tuple):
         return unknown(run, call)
     return run.ledger.collapse(call.x, as_dims(dim, call.x.ndim), f"{call.what} normalises over it").expand(call.x.shape)
@@ -203,7 +200,7 @@ def softmax(run: Propagation, call: Call) -> Tensor:
 # pooling, reduction ---------------------------------------------------------------------------------------------------
 
 
-def spatial(run: Propagation, call: Call) -> Any:
+def spatial(run: Run, call: Call) -> Any:
     """Works within each channel's own map, whatever its new size."""
     if call.x.ndim < 3 or not isinstance(call.out, Tensor):
         return unknown(run, call)
@@ -211,7 +208,7 @@ def spatial(run: Propagation, call: Call) -> Any:
     return run.ledger.collapse(call.x, dims, f"{call.what} mixes places").expand(call.out.shape)
 
 
-def pooling(run: Propagation, call: Call) -> Any:
+def pooling(run: Run, call: Call) -> Any:
     labels = spatial(run, call)
     if isinstance(labels, Tensor):
         channels = compact(labels)[:1].flatten(2)[0, :, 0]
@@ -219,17 +216,94 @@ def pooling(run: Propagation, call: Call) -> Any:
     return labels
 
 
-def reduction(run: Propagation, call: Call) -> Any:
+def reduction(run: Run, call: Call) -> Any:
     """A sum, mean, maximum ... over dimensions."""
     if not isinstance(call.out, Tensor):
         return unknown(run, call)
     x = call.x
-    dims = as_dims(call.get(1, "dim"), x.ndim)
-    keepdim = bool(call.get(2, "keepdim", False))
+    along_dim, keeps = {"norm": (2, 3), "std": (1, 3), "var": (1, 3)}.get(call.name, (1, 2))
+    dim = call.get(along_dim, "dim")
+    dims = as_dims(None if isinstance(dim, bool) else dim, x.ndim)  # std(x, True) is an unbiased one over everything
+    keepdim = bool(call.get(keeps, "keepdim", False))
     labels = run.ledger.collapse(x, dims, f"{call.what} reduces over it")
     if any(varies(x, dim) for dim in dims) and not varying(labels):
         labels = torch.full_like(labels, -1)
     labels = labels.expand([1 if dim in dims else size for dim, size in enumerate(x.shape)])
-    if x.ndim == 4 and set(dims) == {2, 3} and str(getattr(call.op, "__name__", call.op)) in {"mean", "amax"}:
+    if x.ndim == 4 and set(dims) == {2, 3} and call.name in {"mean", "amax"}:
         run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])
+
+
+# products of computed tensors ------------------------------------------------------------------------------------------
+
+
+def matmul(run: Run, call: Call) -> Any:
+    """(..., n, d) x (..., d, m): d is contracted; the dimensions in front, heads say, go on."""
+    if len(call.operands) != 2 or min(labels.ndim for labels in call.operands) < 2:
+        return unknown(run, call)
+    a, b = call.operands
+    depth = a.shape[-1]
+    a = run.ledger.collapse(a, [a.ndim - 1], f"{call.what} contracts it")
+    b = run.ledger.collapse(b, [b.ndim - 2], f"{call.what} contracts it")
+    rows, columns = ({dim - labels.ndim for dim in varying(labels)} for labels in (a, b))
+    if rows and columns and not rows & columns:
+        return unknown(run, call)
+    labels = combine(run, a, b, call.what).expand(call.out.shape)
+    _count_products(run, labels, call.out.numel() * depth)
+    return labels
+
+
+def attention(run: Run, call: Call) -> Any:
+    """softmax(q k^T) v: heads go as a whole, and with grouped queries a key's head with all its queries'."""
+    q, k, v, mask = (call.get(i, name) for i, name in enumerate(("query", "key", "value", "attn_mask")))
+    a = run.ledger.collapse(q, [q.ndim - 2, q.ndim - 1], f"{call.what} contracts it")
+    b = run.ledger.collapse(k, [k.ndim - 2, k.ndim - 1], f"{call.what} contracts it")
+    if q.ndim > 2 and b.shape[-3] not in (1, a.shape[-3]):
+        repeat = a.shape[-3] // b.shape[-3]
+        b, v = b.repeat_interleave(repeat, -3), v.repeat_interleave(repeat, -3)
+    a = combine(run, a, b, call.what)
+    if isinstance(mask, Tensor):
+        combine(run, a.expand(*q.shape[:-1], k.shape[-2]), mask, call.what)
+    c = run.ledger.collapse(v, [v.ndim - 2, v.ndim - 1], f"{call.what} contracts it")
+    labels = combine(run, c, a, call.what).expand(call.out.shape)
+    _count_products(run, labels, q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
+    return labels
+
+
+def _count_products(run: Run, labels: Tensor, macs: int) -> None:
+    """Multiply-adds by the dimension that tells labels apart."""
+    dims = varying(labels)
+    if len(dims) == 1:
+        size = labels.shape[dims[0]]
+        run.multiplied(first_along(labels, others(labels, dims[0])).reshape(-1), macs / size)
+
+
+def embedding(run: Run, call: Call) -> Any:
+    """Rows picked from a table: its columns are channels."""
+    weight = f"{call.node.target}.weight" if call.is_module else call.tensor_name(1, "weight")
+    if weight is None or (call.op.max_norm if call.is_module else call.get(3, "max_norm")) is not None:
+        return unknown(run, call)
+    return along(run.produce(weight, 1, call.out.shape[-1]), -1, call.out.shape)
+
+
+def addmm(run: Run, call: Call) -> Any:
+    """b + x W of a weight that lies (in, out)."""
+    bias, weight = call.tensor_name(0, "input"), call.tensor_name(2, "mat2")
+    if bias is None or weight is None or set(call.kwargs) & {"alpha", "beta", "out"} or call.get(0, "input").ndim != 1:
+        return unknown(run, call)
+    run.site(weight, 0, run.ledger.collapse(call.get(1, "mat1"), [0], f"{call.what} reads it").reshape(-1))
+    outputs = run.produce(weight, 1, call.out.shape[1])
+    run.site(bias, 0, outputs)
+    run.applied(weight, call.out.numel() / call.out.shape[-1])
+    run.layer(weight.removesuffix(".weight"), "fc", outputs)
+    return along(outputs, 1, call.out.shape)
+
+
+def recurrent(run: Run, call: Call) -> Any:
+    """An LSTM, GRU or RNN reads its input's last dimension; its own state stays."""
+    if any(bool((labels >= 0).any()) for labels in call.operands[1:]):
+        return unknown(run, call)
+    inputs = lengthwise(run, call, -1, "reads it at every step")
+    for suffix in ("", "_reverse") if call.op.bidirectional else ("",):
+        run.site(f"{call.node.target}.weight_ih_l0{suffix}", 1, inputs)
+    return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from graphprune.graph.rules.labels import unlabelled, varies
+from graphprune.graph.parts import named_tensors
+from graphprune.graph.rules.labels import Ledger, unlabelled, varies
+from graphprune.graph.sizes import attribute
 
-if TYPE_CHECKING:
-    from graphprune.graph.rules.propagation import Propagation
+NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims", "input": "x"}
+"""torch's name of a keyword -> NumPy's, which many of its functions take too."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,11 @@ class Call:
         return isinstance(self.op, nn.Module)
 
     @property
+    def name(self) -> str:
+        """The function's or method's name; "" for a module."""
+        return "" if self.is_module else str(getattr(self.op, "__name__", self.op))
+
+    @property
     def what(self) -> str:
         """The operation as a reader of the model would name it."""
         if self.is_module:
@@ -46,11 +53,11 @@ class Call:
     @property
     def x(self) -> Tensor:
         """The labels of the main operand."""
-        return self.args[0] if self.args else self.kwargs["input"]
+        return self.args[0] if self.args else self.get(0, "input")
 
     def get(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument by position or keyword."""
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+        """An argument by position or keyword, torch's or NumPy's."""
+        return given(self.args, self.kwargs, position, name, default)
 
     @property
     def operands(self) -> list[Tensor]:
@@ -63,7 +70,12 @@ class Call:
 
     def raw(self, position: int, name: str, default: Any = None) -> Any:
         """An argument as written in the traced code: an `fx.Node` where it was computed, a literal where it was not."""
-        return self.node.args[position] if len(self.node.args) > position else self.node.kwargs.get(name, default)
+        return given(self.node.args, self.node.kwargs, position, name, default)
+
+    def sizes(self) -> list[Any]:
+        """The sizes that a view or an expansion is given, as written: `raw` for each."""
+        sizes = self.node.args[1:] or [self.raw(1, "size", self.raw(1, "shape", ()))]
+        return list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else list(sizes)
 
     def tensor_name(self, position: int, name: str) -> str | None:
         """The path of the parameter or buffer passed as an argument, if it is passed as it is."""
@@ -71,7 +83,57 @@ class Call:
         return str(raw.target) if isinstance(raw, fx.Node) and raw.op == "get_attr" else None
 
 
-Rule = Callable[["Propagation", Call], Any]
+NumberKey = tuple[str, str, int | None]
+"""A number that a module keeps: the module's path, the attribute's name, and in a list of numbers the place."""
+
+
+class Run(Protocol):
+    """What a rule may ask of the run: the ledger of ties and freezes, and where labels lie in the network's tensors.
+
+    Attributes:
+        ledger: `tie`, `freeze`, `collapse`.
+        tensors: path -> parameter or buffer, for its shape.
+        canonical: path -> the first path of the same tensor.
+        labels: of each node so far.
+        seeds: in the proof, the kept classes by (tensor, dim); else None.
+    """
+
+    ledger: Ledger
+    tensors: Mapping[str, Tensor]
+    canonical: Mapping[str, str]
+    labels: dict[fx.Node, Any]
+    seeds: Mapping[tuple[str, int], Tensor] | None
+
+    def site(self, tensor: str, dim: int, labels: Tensor) -> None:
+        """These labels, (size,), lie along this dimension of this parameter or buffer."""
+
+    def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
+        """The labels, (channels,), of the outputs that lie along this dimension of a weight."""
+
+    def number(self, key: NumberKey, labels: Tensor) -> None:
+        """A number that a module keeps counts the places of these labels."""
+
+    def layer(self, name: str, kind: str, labels: Tensor) -> None:
+        """The current node is a layer of the graph, with these output channels."""
+
+    def applied(self, weight: str, positions: float) -> None:
+        """A weight is multiplied in at so many places."""
+
+    def multiplied(self, labels: Tensor, macs: float) -> None:
+        """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
+
+    def keep_whole(self, tensor: str) -> None:
+        """Nothing of this parameter or buffer may go."""
+
+
+Rule = Callable[[Run, Call], Any]
+
+
+def given(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name: str, default: Any) -> Any:
+    """An argument by position, torch's keyword or NumPy's."""
+    if len(args) > position:
+        return args[position]
+    return kwargs[name] if name in kwargs else kwargs.get(NUMPY_NAMES.get(name, name), default)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -90,6 +152,19 @@ def tensors(tree: Any) -> list[Tensor]:
     return found
 
 
+def number_key(raw: Any) -> NumberKey | None:
+    """Which number of a module an argument is, as written; None if it is no such number, or computed of one."""
+    key: Any = raw.args if isinstance(raw, fx.Node) and raw.target is attribute else None
+    return key
+
+
+def of_attributes(raw: Any) -> bool:
+    """Whether an argument, as written, is a number that a module keeps, or computed of such numbers alone."""
+    if not isinstance(raw, fx.Node) or raw.op == "call_method":
+        return False
+    return raw.target is attribute or (raw.meta.get("rule", 0) is None and all(map(of_attributes, raw.all_input_nodes)))
+
+
 def others(labels: Tensor, *dims: int) -> list[int]:
     """All dimensions but these."""
     kept = {dim % labels.ndim for dim in dims}
@@ -103,14 +178,21 @@ def as_dims(dims: Any, ndim: int) -> list[int]:
     return [dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)]
 
 
-def unknown(run: Propagation, call: Call) -> Any:
+def unknown(run: Run, call: Call, why: str = "is not a known operation") -> Any:
     """Freeze everything that enters: the unknown is safe."""
+    if call.is_module:
+        for name in named_tensors(call.op):
+            run.keep_whole(f"{call.node.target}.{name}")
+    for source in call.node.all_input_nodes:
+        if source.op == "get_attr":
+            run.keep_whole(str(source.target))
     for labels in call.operands:
-        run.ledger.freeze(labels, f"{call.what} is not a known operation")
+        run.ledger.refuse(labels, f"{call.what} {why}")
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
 
 
-def freeze_along(run: Propagation, call: Call, dims: Any, why: str) -> None:
-    """Freeze the labels if they vary along one of these dimensions."""
-    if any(varies(call.x, dim) for dim in dims):
-        run.ledger.freeze(call.x, f"{call.what} {why}")
+def hold_along(run: Run, call: Call, dims: Any, why: str) -> None:
+    """Places along these dimensions must stay: what other dimensions tell apart goes as whole rows, or not at all."""
+    for dim in dims:
+        if varies(call.x, dim):
+            run.ledger.collapse(call.x, [dim], f"{call.what} {why}")

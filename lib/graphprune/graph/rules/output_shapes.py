@@ -124,9 +124,9 @@ def pooling(call: Call) -> Shape:
 
 
 def reduction(call: Call) -> Shape:
-    if len(call.args) > 3 or not set(call.kwargs) <= {"input", "dim", "keepdim"}:
+    if len(call.args) > 3 or not set(call.kwargs) <= {"input", "dim", "axis", "keepdim", "keepdims"}:
         return None
-    if str(getattr(call.op, "__name__", call.op)) not in {"mean", "sum", "amax", "amin"}:
+    if call.name not in {"mean", "sum", "amax", "amin"}:
         return None
     dims = as_dims(call.get(1, "dim"), call.x.ndim)
     keep = bool(call.get(2, "keepdim", False))
@@ -135,7 +135,7 @@ def reduction(call: Call) -> Shape:
 
 def concatenate(call: Call) -> Shape:
     parts, dim = call.get(0, "tensors"), call.get(1, "dim", 0)
-    if "axis" in call.kwargs or not all(isinstance(part, Tensor) for part in parts):
+    if not all(isinstance(part, Tensor) for part in parts):
         return None
     dim %= max(parts[0].ndim, 1)
     rest = {(*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts}

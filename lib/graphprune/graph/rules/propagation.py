@@ -1,16 +1,16 @@
 """Channel labels carried through a traced network, one operation at a time.
 
-The network runs once on the meta device (shapes only), and beside every tensor runs its label tensor. Producers (convolution,
-linear, their functional forms) start fresh labels; operations that only move data are executed on the labels themselves and
-need no rule; elementwise operations tie the labels they align; reductions make labels constant over what they reduce; whatever
-is not known freezes what it touches. Where a formula gives a result's shape, nothing is executed. On the way the layers and
-the data flow between them are written down.
+Beside every tensor of a recorded forward runs its label tensor. Producers (convolution, linear, their functional forms) start
+fresh labels; operations that only move data are executed on the labels themselves and need no rule; elementwise operations tie
+the labels they align; reductions make labels constant over what they reduce; whatever is not known freezes what it touches. On
+the way the layers and the data flow between them are written down.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +21,9 @@ from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.graph.parts import Parts
 from graphprune.graph.rules.data_movement import elementwise
-from graphprune.graph.rules.labels import Ledger, along, tidy, unlabelled
-from graphprune.graph.rules.operation import Call, tensors, unknown
-from graphprune.graph.rules.table import reads_weight, rule_of
+from graphprune.graph.rules.labels import Disagreement, Ledger, along, tidy, unlabelled
+from graphprune.graph.rules.operation import Call, NumberKey, tensors, unknown
+from graphprune.graph.rules.table import reads_weight
 from graphprune.graph.weightless import light_shell, without_data
 
 LARGE = 1 << 16
@@ -51,24 +51,28 @@ class Record:
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
     opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
+    numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
+    contractions: list[tuple[Tensor, float]] = field(default_factory=list)  # multiply-adds at each place of these labels
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
         """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
-        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque)
+        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque, numbers=self.numbers)
 
 
 class Propagation:
-    """Runs a traced network on meta tensors with labels beside them, and fills a `Record`.
+    """Carries labels along a recorded forward, and fills a `Record`.
 
     Args:
         parts: the network; of its weights only the shapes are used.
-        graph: its trace, every call with its rule and its shape's formula (`graphprune.graph.tracing.symbolic`).
+        graph: its recording (`graphprune.graph.recording.record`), or that of a larger network that read no size.
         seeds: (tensor, dim) -> labels to give a producer instead of fresh ones: a pruned network's classes. Then only they
             are compared, and no layers are written down.
         atoms: with seeds, the number of prunable classes.
         record: one to go on with; else a new one.
+        fixed: parameters and buffers that are constants as operands: what they are combined with keeps their sizes.
+        recorded: whether the shapes are those of the recording; else they follow by formula or execution.
     """
 
     def __init__(
@@ -78,31 +82,37 @@ class Propagation:
         seeds: Mapping[tuple[str, int], Tensor] | None = None,
         atoms: int | None = None,
         record: Record | None = None,
+        fixed: Collection[str] = (),
+        recorded: bool = True,
     ):
-        self.parts, self.graph, self.seeds = parts, graph, seeds
+        self.parts, self.graph, self.seeds, self.recorded = parts, graph, seeds, recorded
         self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
-        self.tensors, self.canonical = parts.tensors, parts.canonical
+        self.tensors, self.canonical, self.fixed = parts.tensors, parts.canonical, fixed
 
     # one node ------------------------------------------------------------------------------------------------------
 
-    def run(self, *inputs: Tensor) -> Record:
-        """Every node in turn. inputs: the forward's, on the meta device."""
-        given = iter(inputs)
+    def run(self) -> Record:
+        """Every node in turn."""
         for node in self.graph.nodes:
             self.current = node
             if node.op == "placeholder":
-                self._note(node, self._input(node, given))
+                self._note(node, node.meta["value"])
             elif node.op == "get_attr":
-                value = weightless(self.parts.at(str(node.target)))
+                value = weightless(self.tensors.get(str(node.target), node.meta["value"]))
                 self._note(node, value, self._attribute_labels(node, value))
             elif node.op == "output":
+                for source in node.all_input_nodes:
+                    self.keep_whole(str(source.target) if source.op == "get_attr" else "")
                 for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
-                    self.ledger.freeze(leaf, "its channels are the network's output")
+                    self.ledger.refuse(leaf, "its channels are the network's output")
+            elif node.meta["rule"] is None:  # a number
+                self.record.entering[node.name] = self._filled(node, self.labels)
+                self._note(node, node.meta["value"], node.meta["value"])
             else:
                 self._call(node)
             if self.seeds is None and node not in self.sources:
@@ -113,17 +123,8 @@ class Propagation:
         self.values[node] = value
         self.labels[node] = unlabelled_like(value) if labels is None else labels
 
-    def _input(self, node: fx.Node, given: Iterator[Tensor]) -> Any:
-        if str(node.target).startswith("*"):
-            return list(given)
-        for value in given:
-            return value
-        if not node.args:
-            raise TypeError(f"forward's argument '{node.target}' is missing")
-        return node.args[0]
-
     def _call(self, node: fx.Node) -> None:
-        """An operation: its result on the meta device, and its labels by its rule."""
+        """An operation: its result, and its labels by its rule."""
         if source := node.meta["passes_on"]:
             value, labels = self.values[source], self.labels[source]
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -135,16 +136,31 @@ class Propagation:
         call.out = self._result(call)
         if self.seeds is None:
             self.record.entering[node.name] = (args, kwargs)
-        if not isinstance(call.out, Tensor) and not tensors(call.out) and not str(node.target).endswith("setitem"):
-            return self._note(node, call.out, call.out)
-        labels = node.meta["rule"](self, call)
-        if not alike(labels, call.out):
-            labels = unknown(self, call)
+        labels = self._apply_rule(call)
         if isinstance(labels, Tensor):
             labels = tidy(labels)
         else:
             labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
         self._note(node, call.out, labels)
+
+    def _apply_rule(self, call: Call) -> Any:
+        """The result's labels.
+
+        Where the rule fails, or gives labels of another shape, what it touched is frozen instead, and the proof goes by that.
+        """
+        known, why = self.ledger.count, "is used in a form that is not known"
+        try:
+            labels = call.node.meta["rule"](self, call)
+            if alike(labels, call.out):
+                return labels
+        except Exception as error:
+            if self.seeds is not None or isinstance(error, Disagreement):
+                raise
+            why = f"{why} ({type(error).__name__}: {first_line(error)})"
+        if self.seeds is None:
+            call.node.meta["rule"] = functools.partial(unknown, why=why)
+        self.ledger.freeze(torch.arange(known, self.ledger.count), f"{call.what} {why}")
+        return unknown(self, call, why)
 
     def _filled(self, node: fx.Node, found: Mapping[fx.Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A node's arguments, with what was found in place of nodes."""
@@ -154,8 +170,10 @@ class Propagation:
         return map_arg(args, found.__getitem__), map_arg(kwargs, found.__getitem__) if kwargs else {}
 
     def _result(self, call: Call) -> Any:
-        """By the formula of its shape if there is one, else executed."""
+        """As recorded; else by the formula of its shape if there is one, else executed."""
         node, formula = call.node, call.node.meta["formula"]
+        if self.recorded or node.meta["rule"] is unknown:  # all that enters the unknown is whole
+            return node.meta["value"]
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
             shape = formula(call)
@@ -173,9 +191,8 @@ class Propagation:
 
     def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
         """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
-        opaque = [user for user in node.users if rule_of(user.target) is unknown]
-        self.record.opaque.update([self.canonical.get(str(node.target), "")] if opaque else [])
-        if any(user not in opaque and not reads_weight(user, node) for user in node.users):
+        users = [user for user in node.users if user.meta.get("rule")]  # not those that read its size
+        if any(user.meta["rule"] is not unknown and not reads_weight(user, node) for user in users):
             return self._attribute(str(node.target), value)
         return unlabelled_like(value)
 
@@ -186,6 +203,9 @@ class Propagation:
         if name not in self.canonical or value.numel() == 1 or not value.is_floating_point() or value.numel() > LARGE:
             return unlabelled(value.shape)
         name = self.canonical[name]
+        if name in self.fixed:
+            self.keep_whole(name)
+            return unlabelled(value.shape)
         if self.seeds is not None:
             dims = [dim for (tensor, dim) in self.seeds if tensor == name]
             return along(self.seeds[name, dims[0]], dims[0], value.shape) if dims else unlabelled(value.shape)
@@ -199,11 +219,34 @@ class Propagation:
         """These labels lie along this dimension of this parameter or buffer."""
         key, size = (self.canonical[tensor], dim), self.tensors[tensor].shape
         if dim < len(size) and labels.numel() != size[dim]:
-            raise ValueError(f"{tensor} has {size[dim]} slices along dimension {dim}, what it is applied to {labels.numel()}")
+            raise Disagreement(f"{tensor} has {size[dim]} slices along dimension {dim}, its operand {labels.numel()} channels")
         if key in self.record.sites:
             self.ledger.tie(self.record.sites[key], labels, f"{tensor} is shared")
         else:
             self.record.sites[key] = labels
+
+    def number(self, key: NumberKey, labels: Tensor) -> None:
+        """A number that a module keeps counts the places of these labels, (n,): in a pruned network those that stay."""
+        if self.seeds is not None:
+            return
+        before = self.record.numbers.setdefault(key, labels)
+        if before.shape == labels.shape:
+            self.ledger.tie(before, labels, f"the number '{key[0]}.{key[1]}' counts it")
+        else:
+            for found in (before, labels):
+                self.ledger.freeze(found, f"the number '{key[0]}.{key[1]}' counts it, and something else")
+
+    def applied(self, weight: str, positions: float) -> None:
+        """A weight is multiplied in at so many places."""
+        self.record.products[self.canonical[weight]] += positions
+
+    def multiplied(self, labels: Tensor, macs: float) -> None:
+        """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
+        self.record.contractions.append((labels, macs))
+
+    def keep_whole(self, tensor: str) -> None:
+        """Nothing of this parameter or buffer may go."""
+        self.record.opaque.add(self.canonical.get(tensor, ""))
 
     def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
         """The labels of a producer's output channels: fresh, or the seeds, or those of its earlier use."""
@@ -257,6 +300,11 @@ class Propagation:
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def weightless(value: Any) -> Any:

@@ -21,9 +21,11 @@ from graphprune.graph.rules.data_movement import (
     chunk,
     collection,
     concatenate,
+    created,
     elementwise,
     execute,
     expand,
+    first_operand,
     flatten,
     getitem,
     glu,
@@ -37,16 +39,21 @@ from graphprune.graph.rules.data_movement import (
     unflatten,
 )
 from graphprune.graph.rules.layers import (
+    addmm,
+    attention,
     batch_norm,
     channel_select,
     convolution,
+    embedding,
     group_norm,
     instance_norm,
     layer_norm,
     linear,
     local_response_norm,
+    matmul,
     pooling,
     prelu,
+    recurrent,
     reduction,
     softmax,
     spatial,
@@ -73,7 +80,7 @@ ARITHMETIC = _names(
 BY_NAME: dict[str, Rule] = {
     **ARITHMETIC,
     **_names(
-        "floordiv clone contiguous where float half double bfloat16 to type type_as empty_like rand_like randn_like "
+        "floordiv clone contiguous where empty_like rand_like randn_like "
         "full_like gt lt ge le eq ne masked_fill logical_not logical_and logical_or mod fmod remainder",
         elementwise,
     ),
@@ -85,6 +92,12 @@ BY_NAME: dict[str, Rule] = {
     **_names("local_response_norm", local_response_norm),
     **_names("linear", linear),
     **_names("prelu", prelu),
+    **_names("matmul bmm", matmul),
+    **_names("scaled_dot_product_attention", attention),
+    **_names("embedding", embedding),
+    **_names("addmm", addmm),
+    **_names("type_as to type float half double bfloat16", first_operand),
+    **_names("new_zeros new_ones new_empty new_full new_tensor", created),
     **_names("softmax log_softmax softmin normalize gumbel_softmax", softmax),
     **_names("interpolate upsample upsample_nearest upsample_bilinear", spatial),
     **_names(
@@ -132,6 +145,8 @@ BY_MODULE: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), convolution),
     nn.Linear: linear,
+    nn.Embedding: embedding,
+    **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), recurrent),
     ChannelSelect: channel_select,
     _BatchNorm: batch_norm,
     _InstanceNorm: instance_norm,
@@ -191,9 +206,9 @@ def formula_of(op: Any, rule: Rule) -> Formula | None:
     return FORMULAS.get(rule)
 
 
-WEIGHT_READERS = (convolution, linear, batch_norm, instance_norm, group_norm, layer_norm, prelu)
+WEIGHT_READERS = (convolution, linear, embedding, addmm, batch_norm, instance_norm, group_norm, layer_norm, prelu)
 
 
 def reads_weight(user: fx.Node, attribute: fx.Node) -> bool:
     """Whether a node reads a parameter as its weight, not as an operand."""
-    return user.op == "call_function" and rule_of(user.target) in WEIGHT_READERS and user.args[:1] != (attribute,)
+    return user.op == "call_function" and user.meta["rule"] in WEIGHT_READERS and user.args[:1] != (attribute,)
