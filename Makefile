@@ -9,7 +9,7 @@ CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 JOBS ?= $(shell [ $(CPUS) -lt 8 ] && echo $(CPUS) || echo 8)
 TABLES ?= digits digits_resnet8 cifar10
 # What a notebook's results may depend on: every module but those that run, compare and publish notebooks.
-SOURCES := $(filter-out %/report.py %/publishing.py %/__main__.py,$(sort $(shell find lib/graphprune -name '*.py')))
+SOURCES := $(filter-out %/report/notebook.py %/report/publish.py %/__main__.py,$(sort $(shell find lib/graphprune -name '*.py')))
 PYTEST = GRAPHPRUNE_QUIET=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=10
 
 # A profile other than laptop runs the notebooks it names; laptop is every notebook at its own default parameters.

@@ -16,7 +16,8 @@ def cluster(folder: Path) -> Iterator[None]:
     from distributed import Client
 
     meeting = ["--scheduler-file", str(folder / "scheduler.json")]
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    here = Path(__file__).resolve().parent
+    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": paths, "DASK_DISTRIBUTED__WORKER__DAEMON": "true"}
     log = (folder / "dask.log").open("w")
 

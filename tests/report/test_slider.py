@@ -180,7 +180,7 @@ class Client(NotebookClient):
 
 
 def test_a_notebook_stores_a_picture_alone_and_a_person_gets_sliders_too():
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     sources = [IMPORT.format(tests=tests), SHOW, SHOW, BY_A_PERSON]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     Client(notebook, kernel_name="python3").execute()

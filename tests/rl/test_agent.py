@@ -429,7 +429,7 @@ KILLED = """
 
 def test_a_killed_training_goes_on_as_if_it_had_not_been(rules, whole, tmp_path):
     path = tmp_path / "agent"
-    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), path=str(path)))
+    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parents[1]), path=str(path)))
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

@@ -94,7 +94,7 @@ KILLED = """
 def test_killed_within_a_training_it_goes_on_with_it(
     whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "GRAPHPRUNE_QUIET": "1"})
     while not list(tmp_path.glob("full/*.training")):
         assert process.poll() is None

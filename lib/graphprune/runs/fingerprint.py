@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def sources(modules: Sequence[str]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def sources(modules: Sequence[str]) -> dict[str, str]:
     todo = [name.removeprefix("graphprune.") for name in ([modules] if isinstance(modules, str) else modules)]
     unknown = [name for name in todo if _file(name) is None]
     if unknown:
-        known = ", ".join(sorted(file.stem for file in PACKAGE.glob("*.py")))
+        known = ", ".join(sorted(".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in PACKAGE.rglob("*.py")))
         raise ValueError(f"modules: {unknown[0]!r} is no module of graphprune; there are: {known}")
     seen: dict[str, str] = {}
     while todo:

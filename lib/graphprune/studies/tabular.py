@@ -47,7 +47,7 @@ TRUTHS = ("accuracy_val", "loss_val", "accuracy_test", "loss_test", "seconds")
 
 def folder() -> Path:
     """Where the committed tables are: beside the library's sources, wherever they are used from."""
-    return Path(__file__).resolve().parents[2] / "reports" / "tabular"
+    return Path(__file__).resolve().parents[3] / "reports" / "tabular"
 
 
 def names() -> list[str]:
