@@ -1,8 +1,10 @@
 """Networks of every kind of code: pruned to what their masked twins compute, or frozen, never wrong without a word."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import graphprune
 from graphprune.graph.inputs import chosen
+from graphprune.graph.rules import table
 from graphprune.pruning import channels
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.double)
@@ -313,3 +316,14 @@ def test_a_siamese_network_shares_its_layers() -> None:
             return self.head((one - two).abs())
 
     assert difference(Siamese(), IMAGE, IMAGE * 2) == (pytest.approx(0, abs=1e-10), {"a": 8})
+
+
+def test_the_guide_to_rules_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BY_MODULE", dict(table.BY_MODULE))
+    text = (Path(__file__).parent.parent / "docs" / "layer_rules.md").read_text()
+    scope: dict[str, Any] = {}
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(snippet, scope)
+    assert scope["mix"] in table.BY_MODULE.values()
+    with pytest.raises(TypeError, match="op must be a class of modules or the name of a function, got 3"):
+        table.register(3, scope["mix"])  # type: ignore[arg-type]

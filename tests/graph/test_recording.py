@@ -45,7 +45,7 @@ def test_sizes_and_numbers_that_modules_keep_know_their_origin() -> None:
     nodes = {node.name: node for node in recorded(Reader(), IMAGE).graph.nodes}
     assert nodes["mul"].args[1].target is operator.pow  # type: ignore[union-attr]
     assert nodes["pow_1"].meta["value"] == 0.5
-    assert nodes["pow_1"].args[0].args == (nodes["conv"], 1)  # type: ignore[union-attr]
+    assert nodes["pow_1"].args[0].args == (nodes["to"], 1)  # type: ignore[union-attr]
     assert nodes["view"].args[2].target is attribute  # type: ignore[union-attr]
     assert nodes["view"].args[2].args == ("", "width", None)  # type: ignore[union-attr]
 

@@ -131,7 +131,7 @@ def test_wrong_inputs_of_a_measure_are_named(measure: Callable[..., object]) -> 
     model = graphprune.models.tiny_cnn()
     with pytest.raises(ValueError, match=r"model rejects example_input of shape \(1, 3, 8, 8\): .*channel.*; give a tensor"):
         measure(model, torch.zeros(1, 3, 8, 8))
-    with pytest.raises(TypeError, match=r"example_input must be a tensor or a tuple .*, got \(list, str\)"):
+    with pytest.raises(TypeError, match=r"example_input must be a tensor, a tuple or a dictionary .*, got \(list, str\)"):
         measure(model, ([1, 2], "x"))
     for empty in (torch.tensor(1.0), torch.zeros(0, 1, 8, 8)):
         with pytest.raises(ValueError, match=r"example_input must hold a batch of one input or more, \(B, \.\.\.\)"):

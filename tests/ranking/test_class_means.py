@@ -6,8 +6,7 @@ from digits_task import task
 from sklearn.neighbors import NearestCentroid
 from torch import nn
 
-from graphprune import importance, train
-from graphprune.graph import channel_graph
+from graphprune import importance, trace, train
 from graphprune.pruning.channels import prune
 from graphprune.pruning.masks import keep_from_rates
 from graphprune.ranking.class_means import ClassMeans, classifier, features, nearest
@@ -50,6 +49,6 @@ def test_features_times_the_classifier_are_the_logits() -> None:
 
 def test_a_network_without_linear_layer_is_refused() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    traced = channel_graph.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = trace(net, torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="has no linear layer"):
         classifier(traced, net)

@@ -10,8 +10,7 @@ from digits_task import task
 from torch import nn
 from torch.nn import functional as F
 
-from graphprune import importance, train
-from graphprune.graph import channel_graph as graph
+from graphprune import importance, trace, train
 from graphprune.pruning.channels import prune
 from graphprune.pruning.masks import keep_from_rates
 from graphprune.ranking.proxies import Naswot, Recalibrated, SynFlow, codes, flow, linearised, log_det
@@ -134,6 +133,6 @@ def test_scores_are_the_same_bits_again_whatever_the_other_rows_and_the_model_is
 
 def test_a_network_without_relu_has_no_codes() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(4 * 36, 10))
-    traced = graph.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = trace(net, torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match="has no ReLU"):
         Naswot(task()[2], images=4)(traced, net, torch.zeros(1, 1, dtype=torch.int64))

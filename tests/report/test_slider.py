@@ -154,7 +154,7 @@ def test_nobody_is_there_outside_a_notebook():
 
 
 IMPORT = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path[:0] = {tests!r}
 from test_slider import TABLE
 from graphprune.report import slider
 """
@@ -180,7 +180,7 @@ class Client(NotebookClient):
 
 
 def test_a_notebook_stores_a_picture_alone_and_a_person_gets_sliders_too():
-    tests = str(Path(__file__).parents[1])
+    tests = [str(folder) for folder in Path(__file__).parents[:2]]
     sources = [IMPORT.format(tests=tests), SHOW, SHOW, BY_A_PERSON]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     Client(notebook, kernel_name="python3").execute()

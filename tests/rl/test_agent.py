@@ -413,7 +413,7 @@ def whole(rules):
 
 KILLED = """
     import os, signal, sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from dataclasses import replace
     from test_agent import SMALL, build, train, watched
     class Deadly:
@@ -429,7 +429,7 @@ KILLED = """
 
 def test_a_killed_training_goes_on_as_if_it_had_not_been(rules, whole, tmp_path):
     path = tmp_path / "agent"
-    code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parents[1]), path=str(path)))
+    code = textwrap.dedent(KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], path=str(path)))
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

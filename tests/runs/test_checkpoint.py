@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import contrast, data, models, train
+from graphprune import contrast, data, models, trace, train
 from graphprune.encoders import encoder
-from graphprune.graph import channel_graph
 from graphprune.runs import checkpoint, store
 from graphprune.runs.checkpoint import Checkpoint, Clock, Paused
 
@@ -56,7 +55,7 @@ def test_stopped_after_every_step_a_training_ends_in_the_same_bits(
 
 def test_contrastive_training_stopped_after_every_epoch_ends_in_the_same_bits(tmp_path: Path) -> None:
     net = models.tiny_cnn()
-    traced = channel_graph.trace(net, torch.zeros(1, 1, 8, 8))
+    traced = trace(net, torch.zeros(1, 1, 8, 8))
     indices = torch.randint(10, (64, len(traced.groups)), generator=torch.Generator().manual_seed(0))
     options: dict[str, Any] = {"indices": indices, "epochs": 3, "seed": 1}
 

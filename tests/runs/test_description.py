@@ -32,7 +32,7 @@ def test_what_is_the_library_s_stands_by_its_name() -> None:
     assert described(LogWidths("layers")) == ["LogWidths", {"per": "layers"}]
     assert described(contrast.loss_printed) == "graphprune.encoders.contrast.loss_printed"
     assert described({"rules": [importance.l1, torch.nn.functional.relu], "n": 2}) == {
-        "rules": ["graphprune.importance.l1", "torch.nn.functional.relu"],
+        "rules": ["graphprune.pruning.importance.l1", "torch.nn.functional.relu"],
         "n": 2,
     }
 
@@ -119,7 +119,7 @@ def test_fields_and_attributes_count(files: Files) -> None:
 
 
 def test_what_a_file_imports_of_the_library_counts_as_a_module(files: Files) -> None:
-    assert modules(files.write().Mine()) == ("proxies", "rankers")
+    assert modules(files.write().Mine()) == ("ranking.proxies", "ranking.rankers")
 
 
 def test_functions_of_one_name_differ_by_what_they_close_over(files: Files) -> None:

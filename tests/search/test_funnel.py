@@ -254,7 +254,7 @@ def test_another_seed_draws_and_trains_differently(done):
 KILLED = """
     import json, os, signal, sys, time
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from digits_task import task
     from test_funnel import search, files
     folder, waits = Path({folder!r}), {waits!r}
@@ -278,7 +278,7 @@ KILLED = """
 def test_a_search_killed_at_three_moments_ends_as_if_it_had_not_been(done, tmp_path):
     _, result = done
     waits = [("top*.parquet", 1), ("light/*.json", 2), ("full/*.safetensors", 1)]
-    code = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path), waits=waits)
+    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), waits=waits)
     env = os.environ | {"OMP_NUM_THREADS": "1"}  # a forked child must not wait for its parent's threads
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr
@@ -292,7 +292,7 @@ def test_a_search_killed_at_three_moments_ends_as_if_it_had_not_been(done, tmp_p
 ANYWHERE = """
     import json, os, random, shutil, signal, sys, time
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from digits_task import task
     from test_funnel import search, files
     folder = Path({folder!r})
@@ -320,7 +320,9 @@ ANYWHERE = """
 
 def test_killed_at_random_moments_a_search_goes_on_where_it_was(tmp_path):
     kills = int(os.environ.get("GRAPHPRUNE_KILLS", "3"))
-    code = ANYWHERE.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path), kills=kills, seed=0)
+    code = ANYWHERE.format(
+        tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), kills=kills, seed=0
+    )
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr

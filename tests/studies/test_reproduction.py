@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from graphprune import data, search, train
+from graphprune import data, train
 from graphprune.pruning import window
 from graphprune.ranking import learners, regression
+from graphprune.search import algorithm1
 from graphprune.search.funnel import ordered
 from graphprune.studies import paper
 from graphprune.studies.reproduction import (  # fmt: skip
@@ -129,7 +130,7 @@ def test_a_ranker_is_prepared_once_for_any_number_of_blocks(
     whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SACP-1 trained its predictor, and SACP built its scorer, for every block of candidates."""
-    predictor, scorer, made = regression.predictor, search.Scorer, []
+    predictor, scorer, made = regression.predictor, algorithm1.Scorer, []
 
     def counted(*arguments: object, **options: object) -> object:
         made.append("predictor")
@@ -142,7 +143,7 @@ def test_a_ranker_is_prepared_once_for_any_number_of_blocks(
 
     monkeypatch.setattr(window, "BLOCK", 50)
     monkeypatch.setattr(learners.regression, "predictor", counted)
-    monkeypatch.setattr(search, "Scorer", Counted)
+    monkeypatch.setattr(algorithm1, "Scorer", Counted)
     one = replace(experiment(whole[0]), seed=1)
     one.sacp(ANY)
     regressed(one)
@@ -181,7 +182,7 @@ import sys
 sys.modules.update(dict.fromkeys({absent}))  # to import one fails, as if it were not installed
 from graphprune import data
 from graphprune.__main__ import main
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from noise import noise
 data.load = lambda name: noise(200, 1, 8)
 sys.exit(sum(main(command) for command in {commands}))
@@ -191,7 +192,7 @@ ABSENT = ["IPython", "ipykernel", "jupyter_core", "nbclient", "nbformat", "paper
 
 def test_it_needs_no_jupyter(tmp_path: Path) -> None:
     commands = [[COMMAND[0], table, *COMMAND[2:], str(tmp_path)] for table in TABLES]
-    script = BARE.format(absent=ABSENT, tests=str(Path(__file__).parents[1]), commands=commands)
+    script = BARE.format(absent=ABSENT, tests=[str(folder) for folder in Path(__file__).parents[:2]], commands=commands)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("; complete") == len(TABLES)

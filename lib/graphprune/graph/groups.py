@@ -30,6 +30,7 @@ from graphprune.graph.verification import probe
 from graphprune.graph.weightless import on_meta
 
 
+@torch.inference_mode(False)  # what is recorded must tell when it is written into
 def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, **keywords: Any) -> ChannelGraph:
     """Trace a network into its channel graph.
 

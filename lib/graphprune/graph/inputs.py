@@ -79,7 +79,8 @@ def naming_bad_input(inputs: Inputs) -> Iterator[None]:
     except Exception as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
         raise ValueError(
-            f"model rejects example_input of shape {shapes}: {error}; give a tensor, or the tensors, that its forward accepts"
+            f"model rejects example_input of shape {shapes}: {error.__cause__ or error}; "
+            "give a tensor, or the tensors, that its forward accepts"
         ) from error
 
 

@@ -66,7 +66,9 @@ def prune(
     places = kept_places(graph, kept)
     small = cut(model, places, kept_numbers(graph, kept))
     copied = on_meta if graph.weightless else copy.deepcopy
-    if trouble := verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small)):
+    with torch.inference_mode(False):  # what is recorded must tell when it is written into
+        trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
+    if trouble:
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
     setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **kept_numbers(graph, kept)})

@@ -47,9 +47,10 @@ class Distilled(Ranker):
         lessons: what the teacher said before; it is asked if None.
 
     >>> import torch, graphprune
+    >>> from graphprune.ranking.class_means import ClassMeans
     >>> model = graphprune.models.tiny_cnn()
     >>> graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
-    >>> teacher = graphprune.class_means.ClassMeans(graphprune.data.load("digits"))
+    >>> teacher = ClassMeans(graphprune.data.load("digits"))
     >>> score = Distilled(teacher, n=8, members=1, epochs=1).prepare(graph, model)
     >>> score(torch.zeros(1, len(graph.groups), dtype=torch.int64)).shape
     torch.Size([1])

@@ -173,6 +173,7 @@ class Game:
         Raises:
             ValueError: another shape or dtype, or a group without a channel.
 
+        >>> import graphprune
         >>> model = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
         >>> digits = graphprune.data.load("digits")
         >>> rules = game(model, graphprune.trace(model, digits.example()), digits, 0.5)

@@ -53,7 +53,7 @@ def modules(value: Any) -> tuple[str, ...]:
 
     >>> from graphprune.ranking.rankers import LogWidths
     >>> modules(LogWidths("groups"))
-    ('rankers',)
+    ('ranking.rankers',)
     """
     description = _Description()
     description.of(value)

@@ -24,8 +24,8 @@ def sources(modules: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: a name is no module of graphprune.
 
-    >>> sorted(sources(["artifacts"]))
-    ['artifacts', 'files', 'provenance', 'runtime']
+    >>> sorted(sources(["runs.store"]))
+    ['runs.fingerprint', 'runs.runtime', 'runs.safe_files', 'runs.store']
     """
     todo = [name.removeprefix("graphprune.") for name in ([modules] if isinstance(modules, str) else modules)]
     unknown = [name for name in todo if _file(name) is None]

@@ -14,7 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphprune.graph.rules.labels import compact, first_along, same, unlabelled, varies, varying
-from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, number_key, of_attributes, others, tensors, unknown
+from graphprune.graph.rules.operation import (
+    Call,
+    Run,
+    as_dims,
+    hold_along,
+    number_key,
+    of_attributes,
+    others,
+    size_of,
+    tensors,
+    unknown,
+)
 from graphprune.graph.rules.output_shapes import broadcast
 
 # elementwise ----------------------------------------------------------------------------------------------------------
@@ -103,7 +114,9 @@ def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, 
     Args:
         sizes: dimensions, and their sizes as written.
     """
-    free = any(size == -1 and varies(labels, dim) for dim, size in sizes)
+    operand = call.raw(0, "input")
+    follows = [dim for dim, size in sizes if (isinstance(size, int) and size == -1) or size_of(size, operand)]
+    free = any(varies(labels, dim) for dim in follows)
     for dim, size in sizes:
         key = number_key(size)
         if isinstance(size, int) and size != -1:
@@ -167,7 +180,7 @@ def split(run: Run, call: Call) -> Any:
     raw = call.raw(1, name)
     sizes = raw if isinstance(raw, list | tuple) else [raw]
     keys = [number_key(size) for size in sizes]
-    literal = any(isinstance(size, int) for size in sizes)
+    literal = any(isinstance(size, int) or (of_attributes(size) and not number_key(size)) for size in sizes)
     widths = {part.shape[dim] for part in call.out}
     parts = execute(run, call)
     if not varies(call.x, dim):

@@ -165,6 +165,15 @@ def of_attributes(raw: Any) -> bool:
     return raw.target is attribute or (raw.meta.get("rule", 0) is None and all(map(of_attributes, raw.all_input_nodes)))
 
 
+def size_of(raw: Any, tensor: Any) -> bool:
+    """Whether an argument, as written, is a size of this tensor, or computed of one."""
+    if not isinstance(raw, fx.Node) or raw.meta.get("rule", 0) is not None:
+        return False
+    if raw.target == "size":
+        return raw.args[0] is tensor
+    return any(size_of(source, tensor) for source in raw.all_input_nodes)
+
+
 def others(labels: Tensor, *dims: int) -> list[int]:
     """All dimensions but these."""
     kept = {dim % labels.ndim for dim in dims}

@@ -163,6 +163,22 @@ BY_MODULE: dict[type[nn.Module], Rule] = {
 }
 
 
+def register(op: type[nn.Module] | str, rule: Rule) -> None:
+    """Say what a layer of your own does to channel labels; see docs/layer_rules.md.
+
+    Args:
+        op: a module's class (and its subclasses that leave the forward as it is), or the name of a function or method of
+            torch. An older rule gives way.
+        rule: (run, call) -> labels of the result, of the result's shape. `graphprune.call.Run` and `Call` say what they offer.
+    """
+    if isinstance(op, str):
+        BY_NAME[op] = rule
+    elif isinstance(op, type) and issubclass(op, nn.Module):
+        BY_MODULE[op] = rule
+    else:
+        raise TypeError(f"op must be a class of modules or the name of a function, got {op!r}")
+
+
 def module_base(module: nn.Module) -> type[nn.Module] | None:
     """The torch class whose forward a module uses unchanged; None where it has a forward of its own."""
     for base in type(module).__mro__:
