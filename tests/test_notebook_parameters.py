@@ -52,6 +52,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"task_epochs": 0.1, "task_lr": 0.02, "claims": False},
     },
     "05": {"k_main": 5, "m_main": 20, "band_count": 10, "seed": 1, **QUICK},
+    "06": {
+        **{"seeds": [0, 1], "sparsities": [0.5, 0.9], "judged": 0.9, "readings_at": 0.9, "batch_size": 64, "augment": True},
+        **{"plans": {"mlp": {"base": [1.0, 0.1], "tune": [0.2, 0.05], "scratch": [0.2, 0.1]}}, "spectra": False},
+        **{"ways": ["magnitude, ER", "SNIP", "paths, global (ours)"], "channels_kept": 0.6},
+    },
     "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
 }
 SECOND_TASK = CHANGES["04"] | {"network": "resnet8", "deeper": "resnet8", "second_task": "mnist", "task_epochs": 0.005}

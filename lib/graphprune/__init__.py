@@ -11,8 +11,9 @@ Start here: `trace` a network, score its channels (`importance`), decide which t
 >>> graphprune.cost(small, torch.zeros(1, 3, 32, 32)).params < graphprune.cost(model, torch.zeros(1, 3, 32, 32)).params
 True
 
-Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `search`, `exact`, `ranking`, `studies`,
-`report` and `runs`. What most users need stands here under its own name, wherever its home is, and is loaded on first use.
+Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `search`, `exact`,
+`ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home is, and is
+loaded on first use.
 """
 
 import sys
@@ -25,7 +26,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_WINGS = ("encoders", "exact", "graph", "pruning", "ranking", "report", "rl", "runs", "search", "studies", "training")
+_WINGS = (
+    "encoders",
+    "exact",
+    "graph",
+    "pruning",
+    "ranking",
+    "report",
+    "rl",
+    "runs",
+    "search",
+    "spectral",
+    "studies",
+    "training",
+)
 
 # Home -> the public names that live there: modules of a wing, and objects of a module.
 _MODULES = {

@@ -1,0 +1,46 @@
+"""How many weights each layer keeps."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphprune import data
+from graphprune.pruning.weight_budgets import pools, top
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", device="cpu")
+
+
+def zeros(*shapes):
+    return {name: torch.zeros(shape) for name, shape in zip("abcdef", shapes, strict=False)}
+
+
+def test_budgets_by_hand():
+    layers = zeros((4, 4), (2, 4), (8, 10))
+    assert pools(layers, 0.5, "global") == [(("a", "b", "c"), 52)]
+    assert [kept for _, kept in pools(layers, 0.5, "layer")] == [8, 4, 40]
+    assert [kept for _, kept in pools(layers, 0.9, "er")] == [2, 2, 6]  # 10 weights for 8 : 6 : 18 nodes: 2.5, 1.875, 5.625
+    assert [kept for _, kept in pools(layers, 0.25, "er")] == [16, 8, 54]  # the small layers are full
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=6), st.floats(0, 0.999), st.data())
+@settings(deadline=None)
+def test_budgets_add_up_and_fit(shapes, sparsity, pick):
+    layers, total = zeros(*shapes), sum(a * b for a, b in shapes)
+    budget = pick.draw(st.sampled_from(["layer", "er", "global"]))
+    if (kept := round((1 - sparsity) * total)) < 1:
+        with pytest.raises(ValueError, match="keeps none of"):
+            pools(layers, sparsity, budget)
+        return
+    found = pools(layers, sparsity, budget)
+    assert sum(count for _, count in found) == kept
+    assert all(0 <= count <= sum(layers[name].numel() for name in names) for names, count in found)
+
+
+def test_top_by_hand_and_ties_go_to_the_earlier():
+    scores = {"a": torch.tensor([[1.0, 9.0]]), "b": torch.tensor([[2.0, 2.0]])}
+    assert {name: kept.tolist() for name, kept in top(scores, 0.5).items()} == {"a": [[False, True]], "b": [[True, False]]}
+    assert top(scores, 0.5, "layer")["b"].tolist() == [[True, False]]

@@ -1,0 +1,46 @@
+"""Scores of whole paths."""
+
+import pytest
+import torch
+from torch import nn
+
+from graphprune import data, models
+from graphprune.spectral.paths import strongest
+
+RULES = ["resistance", "degree", "adjacency", "paths"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def net():
+    return models.seeded("tiny_cnn", 0, in_channels=1)
+
+
+def linear(*rows):
+    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
+    layer.weight.data = torch.tensor(rows)
+    return layer
+
+
+def test_paths_keeps_whole_paths():
+    """As the power grows, a weight's score is its strongest path's product; the top scores leave no dead end."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    a, b, c = (layer.weight.detach().abs().double() for layer in (net[0], net[2], net[4]))
+    best_in, best_out = a.amax(1), c.amax(0)
+    products = best_out[:, None] * b * best_in  # of the strongest path through each weight of the middle layer
+
+    class Shape:
+        def example(self):
+            return torch.zeros(1, 6)
+
+    strengths = {"0.weight": a, "2.weight": b, "4.weight": c}
+    found = strongest(net, Shape(), strengths, power=40.0)["2.weight"]
+    torch.testing.assert_close(found / found.max(), products / products.max(), rtol=0.08, atol=0)
+    one = strongest(net, Shape(), strengths, power=1.0)["2.weight"]
+    whole = c.sum(0)[:, None] * b * a.sum(1)
+    torch.testing.assert_close(one / one.max(), whole / whole.max())
