@@ -66,6 +66,9 @@ _OBJECTS = {
 _MODULE_HOME = {name: f"graphprune.{wing}.{name}" for wing, names in _MODULES.items() for name in names}
 _OBJECT_HOME = {name: f"graphprune.{module}" for module, names in _OBJECTS.items() for name in names}
 
+HOMES = _MODULE_HOME | _OBJECT_HOME
+"""Public name -> the full name of the module that it is, or that it stands in."""
+
 __all__ = sorted([*_WINGS, *_MODULE_HOME, *_OBJECT_HOME])
 
 

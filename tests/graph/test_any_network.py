@@ -320,7 +320,7 @@ def test_a_siamese_network_shares_its_layers() -> None:
 
 def test_the_guide_to_rules_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "BY_MODULE", dict(table.BY_MODULE))
-    text = (Path(__file__).parent.parent / "docs" / "layer_rules.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "layer_rules.md").read_text()
     scope: dict[str, Any] = {}
     for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(snippet, scope)

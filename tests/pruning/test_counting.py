@@ -11,7 +11,7 @@ from graphprune import models
 from graphprune.graph.groups import trace
 from graphprune.pruning import counting
 from graphprune.pruning.cost import CostModel
-from graphprune.pruning.counting import Tally, TooWide
+from graphprune.pruning.counting import CountTable, TooWide
 from graphprune.pruning.rates import RateSpace, kept_table
 
 
@@ -41,7 +41,7 @@ def problems(draw):
 @given(problem=problems())
 def test_counts_equal_brute_force_as_integers(problem):
     arguments, allowed = problem
-    found = Tally(*arguments)
+    found = CountTable(*arguments)
     assert found.exact
     assert found.count == len(allowed)
 
@@ -50,10 +50,10 @@ def test_counts_equal_brute_force_as_integers(problem):
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_coarse_bins_hold_every_configuration_allowed(problem, seed):
     arguments, allowed = problem
-    states = sum(arguments[1].shape[1] ** len(frontier) for frontier in Tally(*arguments).frontiers)
+    states = sum(arguments[1].shape[1] ** len(frontier) for frontier in CountTable(*arguments).frontiers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "LEAST", 4)
-        found = Tally(*arguments, cells=16 * states)
+        found = CountTable(*arguments, cells=16 * states)
     assert found.count >= len(allowed)
     if found.count:
         drawn = {tuple(row) for row in found.sample(3000, generator(seed)).tolist()}
@@ -64,7 +64,7 @@ def test_coarse_bins_hold_every_configuration_allowed(problem, seed):
 def test_draws_are_uniform_by_chi_square():
     form = np.array([[0, 3, 0, 0], [0, 0, 2, 1], [0, 0, 1, 0], [0, 0, 0, 5]])
     kept = np.array([[5, 3, 2, 1]] * 3)
-    found = Tally(form, kept, (20, 60), np.array([[0, 1, 2, 3]] * 3), 3)
+    found = CountTable(form, kept, (20, 60), np.array([[0, 1, 2, 3]] * 3), 3)
     assert found.exact
     rows, counts = found.sample(200 * int(found.count), generator()).unique(dim=0, return_counts=True)
     assert len(rows) == found.count > 10
@@ -76,7 +76,7 @@ def real(name: str, tau: float, macs: tuple[float, float]):
     model, space = CostModel(graph, torch.zeros(1, 3, 32, 32)), RateSpace(graph)
     units, need = space.budget(tau)
     bounds = (int(macs[0] * model.full.macs), int(macs[1] * model.full.macs) + 1)
-    return model, space, Tally(model.forms[0], kept_table(graph).numpy(), bounds, np.array(units), need)
+    return model, space, CountTable(model.forms[0], kept_table(graph).numpy(), bounds, np.array(units), need)
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_groups_coupled_all_with_all_are_refused_before_any_work():
     dense = np.triu(np.ones((31, 31), dtype=np.int64))
     kept, units = np.array([[9, 5, 1]] * 30), np.array([[0, 1, 2]] * 30)
     with pytest.raises(TooWide, match="up to 29 groups are coupled with later ones at once"):
-        Tally(dense, kept, (0, 100), units, 5)
+        CountTable(dense, kept, (0, 100), units, 5)

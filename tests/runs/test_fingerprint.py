@@ -121,3 +121,9 @@ def test_a_file_from_elsewhere_names_the_modules_it_imports():
     text = "import graphprune\nimport graphprune.ranking.rankers as r\nfrom . import mine\n"
     text += "from graphprune.pruning.rates import RateSpace"
     assert sorted(fingerprint.graphprune_imports(ast.parse(text))) == ["", "pruning.rates", "ranking.rankers"]
+
+
+def test_a_public_name_counts_as_the_module_at_its_home() -> None:
+    text = "import graphprune.train\nfrom graphprune import importance, prune\nfrom graphprune.data import load"
+    homes = ["pruning.channels", "pruning.importance", "training.data", "training.train"]
+    assert sorted(fingerprint.graphprune_imports(ast.parse(text))) == homes

@@ -128,3 +128,9 @@ def test_packed_tensors_are_a_sealed_file_of_safetensors(tmp_path: Path) -> None
     (tmp_path / "x.safetensors").write_bytes(content)
     for found in (unpacked(content), load_file(tmp_path / "x.safetensors")):
         assert all(torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items())
+
+
+def test_a_folder_that_is_a_file_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="cannot write"):
+        safe_files.replace(tmp_path / "file" / "x.json", b"")

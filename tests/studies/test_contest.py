@@ -47,8 +47,13 @@ def made(tmp_path_factory):
     tops = {
         name: contest._named(survey, name, ranker) for name, ranker in {"random": RandomOrder(), "best": LogWidths()}.items()
     }
-    chosen = contest.joined(survey, drawn, tops)
-    return survey, rankers, tops, contest.assemble(survey, chosen, tops, contest.said(survey, tabular.rates(chosen), rankers))
+    chosen = contest.join_candidates(survey, drawn, tops)
+    return (
+        survey,
+        rankers,
+        tops,
+        contest.assemble(survey, chosen, tops, contest.score_all(survey, tabular.rates(chosen), rankers)),
+    )
 
 
 def test_scores_are_the_rankers_own(made) -> None:
@@ -60,7 +65,7 @@ def test_scores_are_the_rankers_own(made) -> None:
 
 def test_what_rankers_took(made) -> None:
     survey, rankers, _, table = made
-    found = contest.took(survey, len(table) // 2, rankers)
+    found = contest.measure_seconds(survey, len(table) // 2, rankers)
     assert found["ranker"].tolist() == ["similarity", "random", "log_widths"]
     assert (found[["prepare", "per_1000"]] >= 0).all(axis=None)
 
@@ -89,10 +94,10 @@ def test_a_ranker_that_dies_is_left_out_and_takes_nobody_with_it(made, monkeypat
 
     monkeypatch.setattr(jobs, "run", run)
     with pytest.warns(UserWarning, match="1 of 2 rankers said nothing and are left out: deadly: killed"):
-        found = contest.said(survey, indices, {"deadly": Deadly(), "first": by_first})
+        found = contest.score_all(survey, indices, {"deadly": Deadly(), "first": by_first})
     assert list(found) == ["first"]
     assert found["first"].tolist() == [0.0, 0.0]
-    assert contest.took(survey, 2, found)["ranker"].tolist() == ["first"]
+    assert contest.measure_seconds(survey, 2, found)["ranker"].tolist() == ["first"]
     assert ran == [["deadly", "first"]]
 
 
@@ -143,8 +148,8 @@ def test_a_second_making_trains_nothing(made, monkeypatch) -> None:
     survey, rankers, tops, table = made
     monkeypatch.setattr(trial, "_fit", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(Untrained, "prepare", lambda *_: pytest.fail("asked again"))
-    chosen = contest.joined(survey, contest.uniform(survey), tops)
-    again = contest.assemble(survey, chosen, tops, contest.said(survey, tabular.rates(chosen), rankers))
+    chosen = contest.join_candidates(survey, contest.uniform(survey), tops)
+    again = contest.assemble(survey, chosen, tops, contest.score_all(survey, tabular.rates(chosen), rankers))
     pd.testing.assert_frame_equal(again, table)
 
 
@@ -178,7 +183,7 @@ def test_census_names_are_their_keys() -> None:
 def test_a_census_without_candidates(made) -> None:
     survey, rankers, _, _ = made
     drawn = contest.uniform(survey)
-    assert contest.joined(survey, drawn, {}).equals(drawn)
-    table = contest.assemble(survey, drawn, {}, contest.said(survey, tabular.rates(drawn), rankers))
+    assert contest.join_candidates(survey, drawn, {}).equals(drawn)
+    table = contest.assemble(survey, drawn, {}, contest.score_all(survey, tabular.rates(drawn), rankers))
     assert set(table["stratum"]) == {"U"}
     assert "none here" in contest.card(survey, table)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import Augment, TensorSplit
-from graphprune.training.training_state import CHECK_EVERY, Course, Tally
+from graphprune.training.training_state import CHECK_EVERY, EpochSums, TrainingState
 
 RECIPE = Recipe(epochs=2, lr=0.1, batch_size=2, augment=False)
 
@@ -19,13 +19,13 @@ def split() -> TensorSplit:
     return TensorSplit((0.0,), (1.0,), Augment(0, False), torch.device("cpu"), torch.arange(6), images)
 
 
-def course(seed: int = 0) -> Course:
+def course(seed: int = 0) -> TrainingState:
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 6))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return Course(model, optimizer, split(), RECIPE, torch.Generator().manual_seed(seed), seed)
+    return TrainingState(model, optimizer, split(), RECIPE, torch.Generator().manual_seed(seed), seed)
 
 
-def classes(one: Course, steps: int) -> list[list[int]]:
+def classes(one: TrainingState, steps: int) -> list[list[int]]:
     """The labels of the next batches, gone through as a training does."""
     found = []
     batches = one.batches()
@@ -86,7 +86,7 @@ def row(loss: float, hits: int = 1, n: int = 2) -> tuple[Tensor, Tensor, int]:
 
 
 def test_a_mean_loss_is_over_images_and_an_epoch_starts_at_nothing() -> None:
-    tally = Tally(seed=0)
+    tally = EpochSums(seed=0)
     tally.add(*row(1.0, hits=3, n=4))
     tally.add(*row(4.0, hits=0, n=2))
     assert tally.close() == {"loss": 2.0, "accuracy_train": 0.5}
@@ -95,7 +95,7 @@ def test_a_mean_loss_is_over_images_and_an_epoch_starts_at_nothing() -> None:
 
 
 def test_a_tally_that_was_stored_goes_on() -> None:
-    tally, again = Tally(seed=0), Tally(seed=0)
+    tally, again = EpochSums(seed=0), EpochSums(seed=0)
     tally.add(*row(9.0))
     tally.close()
     tally.add(*row(1.0, hits=0))
@@ -103,12 +103,12 @@ def test_a_tally_that_was_stored_goes_on() -> None:
     for one in (tally, again):
         one.add(*row(3.0, hits=2))
     assert tally.close() == again.close() == {"loss": 2.0, "accuracy_train": 0.5}
-    again.restore(Tally(seed=0).state(), torch.device("cpu"))
+    again.restore(EpochSums(seed=0).state(), torch.device("cpu"))
     assert (again.seen, again.rows) == (0, [])
 
 
 def test_a_diverged_loss_is_named_by_its_step_since_the_training_began() -> None:
-    tally = Tally(seed=3)
+    tally = EpochSums(seed=3)
     tally.add(*row(1.0))
     tally.close()
     tally.add(*row(2.0))
@@ -118,7 +118,7 @@ def test_a_diverged_loss_is_named_by_its_step_since_the_training_began() -> None
 
 
 def test_losses_are_looked_at_before_an_epoch_ends() -> None:
-    tally = Tally(seed=0)
+    tally = EpochSums(seed=0)
     for number in range(CHECK_EVERY - 1):
         tally.add(*row(math.nan if number == 4 else 1.0))
     with pytest.raises(FloatingPointError, match="the loss is nan at step 5 "):

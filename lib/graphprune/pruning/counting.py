@@ -50,7 +50,7 @@ class Step:
     units: np.ndarray
 
 
-class Tally:
+class CountTable:
     """The configurations with low <= MACs <= high and at least `need` units, and few others.
 
     Args:
@@ -69,7 +69,8 @@ class Tally:
         TooWide: so many groups are coupled with one another that the counts would not fit.
 
     >>> import numpy as np
-    >>> tally = Tally(np.array([[0, 3, 0], [0, 0, 0], [0, 0, 0]]), np.array([[2, 1], [2, 1]]), (3, 6), np.zeros((2, 2), int), 0)
+    >>> forms, kept = np.array([[0, 3, 0], [0, 0, 0], [0, 0, 0]]), np.array([[2, 1], [2, 1]])
+    >>> tally = CountTable(forms, kept, (3, 6), np.zeros((2, 2), int), 0)
     >>> tally.count, tally.exact  # MACs 3 k_0 k_1: 12, 6, 6 and 3
     (3.0, True)
     """

@@ -18,7 +18,7 @@ from torch import LongTensor, Tensor
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.best import Best
 from graphprune.pruning.cost import CostModel
-from graphprune.pruning.counting import Tally, TooWide
+from graphprune.pruning.counting import CountTable, TooWide
 from graphprune.pruning.rates import RATES, Rate, RateSpace, kept_table
 from graphprune.runs import runtime
 
@@ -103,12 +103,12 @@ class Window:
         return (shares >= low) & (shares <= high)
 
     @cached_property
-    def tally(self) -> Tally | None:
+    def tally(self) -> CountTable | None:
         """The configurations allowed, counted; None where the network's groups are coupled too widely for that."""
         low, high = (share * self.costs.full.macs for share in self.macs)
         units, need = self.space.budget(self.min_ratio)
         try:
-            return Tally(self.costs.forms[0], self.table.numpy(), (floor(low), ceil(high)), np.array(units), need)
+            return CountTable(self.costs.forms[0], self.table.numpy(), (floor(low), ceil(high)), np.array(units), need)
         except TooWide:
             return None
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import graphprune
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -84,8 +86,13 @@ def graphprune_imports(tree: ast.AST, importer: str | None = None) -> Iterator[s
 
 
 def _module_part(name: str) -> str:
-    """The longest leading part of "graphprune.module.attribute" that is a module; "" for the package itself."""
+    """The longest leading part of "graphprune.module.attribute" that is a module; "" for the package itself.
+
+    A public name, such as `graphprune.train` or `graphprune.prune`, stands for the module that is its home.
+    """
     parts = name.split(".")[1:]
+    if parts and parts[0] in graphprune.HOMES:
+        parts = [*graphprune.HOMES[parts[0]].split(".")[1:], *parts[1:]]
     while parts and _file(".".join(parts)) is None:
         parts.pop()
     return ".".join(parts)

@@ -66,7 +66,7 @@ CENSUSES = {
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
-def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker | RankFunction]) -> dict[str, Tensor]:
+def score_all(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker | RankFunction]) -> dict[str, Tensor]:
     """The scores of every ranker, (configurations,) each; a ranker's are stored when it has spoken.
 
     Beside them, "NAME.seconds", is stored how long it took: (prepare, score).
@@ -76,21 +76,21 @@ def said(survey: Survey, indices: Tensor, rankers: Mapping[str, Ranker | RankFun
             process. The next call tries them again.
     """
     shared = Shared((survey, indices))
-    spoken = jobs.run(_speak, shared, list(rankers.items()), -1, f"{survey.census.name}, rankers")
+    spoken = jobs.run(_score_in_job, shared, list(rankers.items()), -1, f"{survey.census.name}, rankers")
     died = {name: found.reason for name, found in zip(rankers, spoken, strict=True) if isinstance(found, Died)}
     if died:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in died.items())
         warnings.warn(f"{len(died)} of {len(rankers)} rankers said nothing and are left out: {reasons}", stacklevel=2)
     left = {name: ranker for name, ranker in rankers.items() if name not in died}
-    return {name: _spoken(survey, indices, name, ranker)["scores"] for name, ranker in left.items()}
+    return {name: _scores_of(survey, indices, name, ranker)["scores"] for name, ranker in left.items()}
 
 
-def _speak(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker | RankFunction]) -> None:
+def _score_in_job(shared: Shared[tuple[Survey, Tensor]], what: tuple[str, Ranker | RankFunction]) -> None:
     survey, indices = shared.value
-    _spoken(survey, indices, *what)
+    _scores_of(survey, indices, *what)
 
 
-def _spoken(survey: Survey, indices: Tensor, name: str, ranker: Ranker | RankFunction) -> dict[str, Tensor]:
+def _scores_of(survey: Survey, indices: Tensor, name: str, ranker: Ranker | RankFunction) -> dict[str, Tensor]:
     def speak() -> dict[str, Tensor]:
         started = time.perf_counter()
         score = prepare(ranker, survey.graph, survey.model)
@@ -121,7 +121,7 @@ def _stage(
     return store.stage(path, alone, parameters=known, modules=(*modules(ranker), *others))
 
 
-def took(survey: Survey, configurations: int, rankers: Iterable[str]) -> pd.DataFrame:
+def measure_seconds(survey: Survey, configurations: int, rankers: Iterable[str]) -> pd.DataFrame:
     """How long rankers took on one thread, the mean over seeds: seconds to `prepare`, and `per_1000` configurations."""
     files = {name: survey.folder / "scores" / f"{name}.safetensors" for name in rankers}
     rows = [(re.sub(r"_\d$", "", name), *store.load(file)["seconds"].tolist()) for name, file in files.items()]
@@ -140,22 +140,22 @@ def build(name: str) -> Path:
     """
     if name not in CENSUSES:
         raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(CENSUSES)}")
-    survey, drawn, known = _surveyed(CENSUSES[name])
-    default = _asked(survey)
+    survey, drawn, known = _survey_of(CENSUSES[name])
+    default = _taught_ranker(survey)
     ours, tops = own(default, *known, min(survey.census.encoders, DRAWS)), {}
     if survey.census.top:
         tops = {who: _named(survey, who, ranker) for who, ranker in candidates(default, *known).items()}
-        tops |= _climbed(survey, default)
-    chosen = joined(survey, drawn, tops)
+        tops |= _search_scores(survey, default)
+    chosen = join_candidates(survey, drawn, tops)
     rankers = {**readings(survey.census.encoders), **ablations(survey.census.encoders), **baselines(survey), **ours}
     rankers |= learners(*known, survey.census.encoders)
     if survey.census.source:
-        source, _, labels = _surveyed(CENSUSES[survey.census.source])
-        rankers |= carried(source, own(_asked(source), *labels, DRAWS))
-    scores = said(survey, rates(chosen), rankers)
+        source, _, labels = _survey_of(CENSUSES[survey.census.source])
+        rankers |= carried(source, own(_taught_ranker(source), *labels, DRAWS))
+    scores = score_all(survey, rates(chosen), rankers)
     table = assemble(survey, chosen, tops, scores)
     path = folder() / f"{name}.parquet"
-    cost = took(survey, len(chosen), scores).to_csv(index=False)
+    cost = measure_seconds(survey, len(chosen), scores).to_csv(index=False)
     store.replace(path.with_name(f"{name}_seconds.csv"), cost.encode())
     save(table, path, store.provenance({"census": survey.census, "base": survey.base}, ("search.trial", "studies.census")))
     store.replace(path.with_suffix(".md"), card(survey, table).encode())
@@ -164,7 +164,7 @@ def build(name: str) -> Path:
     return path
 
 
-def _surveyed(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tensor]]:
+def _survey_of(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tensor]]:
     """A census at work, its stratum U, and the labels rankers may learn from: those of U's design part, first seed."""
     survey = Survey(census, runtime.run_dir("tabular") / census.name)
     drawn = uniform(survey)
@@ -173,7 +173,7 @@ def _surveyed(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tenso
     return survey, drawn, (rates(drawn[known]), torch.tensor(light.loc[known, "accuracy_val"].to_numpy()))
 
 
-def _asked(survey: Survey) -> Distilled:
+def _taught_ranker(survey: Survey) -> Distilled:
     """The suite's own ranker without labels, its teacher asked once and for all."""
     ranker = Distilled(ClassMeans(survey.looked), survey.census.lessons)
 
@@ -191,12 +191,12 @@ def _asked(survey: Survey) -> Distilled:
     return replace(ranker, lessons=Lessons(**lessons))
 
 
-def _climbed(survey: Survey, default: Ranker) -> dict[str, Tensor]:
+def _search_scores(survey: Survey, default: Ranker) -> dict[str, Tensor]:
     """What searches for higher scores find, by "SEARCH_RANKER"; and the bees, who search for accuracy."""
     found: dict[str, Tensor] = {}
     for who, ranker in {"similarity": Similarity(), "default": default}.items():
         compute = partial(climbers, survey, ranker)
-        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("studies.entrants",), **_place(survey))
+        rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("studies.entrants",), **_candidate_settings(survey))
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
     colony = bees(survey)
     visited = _stage(survey, "tops/bees", lambda: {"indices": colony.foraged(survey.graph, survey.model)[0]}, colony, ())
@@ -207,16 +207,16 @@ def _named(survey: Survey, name: str, ranker: Ranker | RankFunction) -> Tensor:
     def named() -> dict[str, Tensor]:
         return {"indices": best(survey, prepare(ranker, survey.graph, survey.model))}
 
-    return _stage(survey, f"tops/{name}", named, ranker, ("studies.census",), **_place(survey))["indices"]
+    return _stage(survey, f"tops/{name}", named, ranker, ("studies.census",), **_candidate_settings(survey))["indices"]
 
 
-def _place(survey: Survey) -> dict[str, Any]:
+def _candidate_settings(survey: Survey) -> dict[str, Any]:
     """What the candidates depend on besides a ranker."""
     census = survey.census
     return {"window": census.window, "top": census.top, "draws": census.draws, "seed": census.seed}
 
 
-def joined(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:
+def join_candidates(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tensor]) -> pd.DataFrame:
     """Stratum U and, below it, what was named and is not in it: no network twice."""
     window = survey.anywhere
     seen = {tuple(row) for row in window.counts(rates(drawn)).tolist()}
@@ -253,15 +253,15 @@ def assemble(survey: Survey, chosen: pd.DataFrame, tops: Mapping[str, Tensor], s
     blocks = []
     for seed in census.seeds:
         light = measured(survey, indices, census.light, seed)
-        full = _some(survey, indices, _fully(survey, about, seed), census.full, seed, "full_")
-        anew = _some(survey, indices, _anew(survey, about, seed), census.anew, seed, "anew_", inherit=False)
+        full = _some(survey, indices, _fully_trained(survey, about, seed), census.full, seed, "full_")
+        anew = _some(survey, indices, _trained_from_new_weights(survey, about, seed), census.anew, seed, "anew_", inherit=False)
         blocks.append(pd.concat([about.assign(seed=seed), light, full, anew], axis=1))
     table = pd.concat(blocks, ignore_index=True)
     last = [column for column in table.columns if column.startswith(("rank_", "score_"))]
     return table[[column for column in table.columns if column not in last] + last]
 
 
-def _fully(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
+def _fully_trained(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
     """Which are trained fully: a random part of U, and under the first seed what rankers (not searches) named."""
     some = torch.randperm(int((about["stratum"] == "U").sum()), generator=survey.generator("fully"))[: survey.census.fully]
     mask = np.isin(np.arange(len(about)), some.numpy())
@@ -270,7 +270,7 @@ def _fully(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
     return mask
 
 
-def _anew(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
+def _trained_from_new_weights(survey: Survey, about: pd.DataFrame, seed: int) -> np.ndarray:
     """Which are trained from new weights: the first of the random order, under the first seed."""
     first = seed == survey.census.seeds[0] and "rank_random" in about
     return (about["rank_random"] <= survey.census.restarts).to_numpy() if first else np.zeros(len(about), bool)

@@ -20,7 +20,7 @@ Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train images uint8 (N, C, H, W
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """What is known of a data set before it is read: its folder, its torchvision class, its pixel statistics."""
 
     folder: str
@@ -33,11 +33,11 @@ class Layout:
 
 # CIFAR is normalised by ImageNet's statistics because the public weights are.
 LAYOUTS = {
-    "digits": Layout("", "", (0.2873,), (0.3539,), Augment(1, False), 300),
-    "mnist": Layout("MNIST", "MNIST", (0.1307,), (0.3081,), Augment(2, False), 5_000),
-    "fashion_mnist": Layout("FashionMNIST", "FashionMNIST", (0.2860,), (0.3530,), Augment(2, False), 5_000),
-    "cifar10": Layout("cifar-10-batches-py", "CIFAR10", IMAGENET_MEAN, IMAGENET_STD, Augment(4, True), 5_000),
-    "cifar100": Layout("cifar-100-python", "CIFAR100", IMAGENET_MEAN, IMAGENET_STD, Augment(4, True), 5_000),
+    "digits": FileLayout("", "", (0.2873,), (0.3539,), Augment(1, False), 300),
+    "mnist": FileLayout("MNIST", "MNIST", (0.1307,), (0.3081,), Augment(2, False), 5_000),
+    "fashion_mnist": FileLayout("FashionMNIST", "FashionMNIST", (0.2860,), (0.3530,), Augment(2, False), 5_000),
+    "cifar10": FileLayout("cifar-10-batches-py", "CIFAR10", IMAGENET_MEAN, IMAGENET_STD, Augment(4, True), 5_000),
+    "cifar100": FileLayout("cifar-100-python", "CIFAR100", IMAGENET_MEAN, IMAGENET_STD, Augment(4, True), 5_000),
 }
 IDX_MD5 = {  # torchvision checks the archives only, not the files unpacked from them
     "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -162,7 +162,7 @@ def _digits() -> Arrays:
     return images[rest], labels[rest], images[test], labels[test]
 
 
-def _torchvision(layout: Layout, folders: list[Path]) -> Arrays:
+def _torchvision(layout: FileLayout, folders: list[Path]) -> Arrays:
     import torchvision
 
     root = next((folder for folder in folders if (folder / layout.folder).is_dir()), None)
@@ -178,7 +178,7 @@ def _torchvision(layout: Layout, folders: list[Path]) -> Arrays:
     return *_tensors(loader(root, train=True)), *_tensors(loader(root, train=False))
 
 
-def _checksums(loader: Any, layout: Layout) -> dict[str, str]:
+def _checksums(loader: Any, layout: FileLayout) -> dict[str, str]:
     if layout.folder.startswith("cifar"):
         files = [*loader.train_list, *loader.test_list, (loader.meta["filename"], loader.meta["md5"])]
         return {f"{layout.folder}/{file}": md5 for file, md5 in files}
@@ -195,7 +195,7 @@ def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else ""
 
 
-def _fetch(layout: Layout, root: Path) -> str:
+def _fetch(layout: FileLayout, root: Path) -> str:
     code = f"import torchvision; torchvision.datasets.{layout.loader}({str(root)!r}, download=True)"
     return f'fetch it with: python -c "{code}"'
 

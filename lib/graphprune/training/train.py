@@ -16,7 +16,7 @@ from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import Split
-from graphprune.training.training_state import Course, diverged
+from graphprune.training.training_state import TrainingState, diverged
 
 __all__ = ["Evaluation", "Recipe", "distillation", "evaluate", "finetune", "fit", "reestimate_bn"]
 
@@ -76,7 +76,7 @@ def fit(
         check_fits(teacher.to(place).eval(), data.train, place)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
-    course = Course(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
+    course = TrainingState(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
     dropout = runtime.seed_generator(seed, "dropout").initial_seed()  # the caller's random state is as before afterwards
     with runtime.seeded(dropout, place), _channels_last(model, place), _channels_last(teacher, place):
         if checkpoint is not None and (stored := checkpoint.load()) is not None:

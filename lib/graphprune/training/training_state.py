@@ -16,7 +16,7 @@ from graphprune.training.splits import Split
 CHECK_EVERY = 50  # steps between looks at the losses: a look makes a GPU wait
 
 
-class Course:
+class TrainingState:
     """The batches of one training from its present step on, what was measured so far, and all of it as one state.
 
     Args:
@@ -37,7 +37,7 @@ class Course:
     ) -> None:
         self.model, self.optimizer, self.split, self.recipe, self.generator = model, optimizer, split, recipe, generator
         self.steps, self.per_epoch = recipe.steps(len(split)), recipe.steps_per_epoch(len(split))
-        self.step, self.history, self.tally = 0, list[dict[str, float]](), Tally(seed)
+        self.step, self.history, self.tally = 0, list[dict[str, float]](), EpochSums(seed)
         self._order = generator.get_state()  # before the order of this epoch's images was drawn
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -90,7 +90,7 @@ class Course:
         self.tally.restore(state["tally"], self.device)
 
 
-class Tally:
+class EpochSums:
     """Loss and hits since the epoch began; looks at the losses now and then and stops a run that has diverged."""
 
     def __init__(self, seed: int):
