@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.tracing import InputRejected
 from graphprune.pruning.cost import prunable_share
 from graphprune.runs import runtime
 
@@ -100,9 +101,7 @@ def smallest_trace(model: nn.Module) -> tuple[ChannelGraph, int, float]:
                 warnings.filterwarnings("error", message="layers that evaluation does not reach")
                 graph = graphprune.trace(model, torch.zeros(1, 3, size, size))
             return graph, size, time.process_time() - start
-        except (ValueError, UserWarning) as error:
-            if "rejects" not in str(error) and "evaluation does not reach" not in str(error):
-                raise
+        except (InputRejected, UserWarning) as error:  # of warnings, only the one above is an error
             last = error
     raise last
 

@@ -31,6 +31,7 @@ import torch_pruning as tp
 from torch import nn
 
 import graphprune
+from graphprune.graph.tracing import InputRejected
 from graphprune.runs import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,9 +107,8 @@ def smallest(base: nn.Module) -> int:
         try:
             graphprune.trace(base, torch.zeros(1, 3, size, size))
             return size
-        except ValueError as error:
-            if "rejects" not in str(error):
-                raise
+        except InputRejected:
+            continue
     raise ValueError(f"the network takes none of the input sizes {SIZES}")
 
 

@@ -40,6 +40,12 @@ SHAPE_READS = {"stride", "storage_offset", "__len__", "element_size", "nbytes"}
 """Functions whose result depends on a tensor's shape alone."""
 
 
+MENDED = (
+    *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_groups", "num_channels"),
+    *("num_parameters", "embedding_dim", "input_size"),
+)
+"""Sizes that torch's layers keep and that pruning changes (`cutting.mend`)."""
+
 MAY_RETURN_OPERANDS = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
     *("stochastic_depth", "drop_path", "detach", "requires_grad"),
@@ -178,7 +184,8 @@ class Recorder(TorchFunctionMode):
 
     def _write(self, kind: str, target: Any, args: Any, kwargs: Any, out: Any, op: Operation | None = None) -> fx.Node:
         """A node of a call, its arguments as fx has them, and of what it gives."""
-        made = self.graph.create_node(kind, target, args, kwargs)
+        made = self.graph.create_node(kind, target, None, None)
+        made.args, made.kwargs = args, kwargs  # create_node would search them for symbolic numbers
         rule, formula = (op.rule, op.formula) if op else (rule_of(target), None)
         sources = made.all_input_nodes
         only = rule is elementwise and formula is not None and len(sources) == 1
@@ -193,7 +200,8 @@ class Recorder(TorchFunctionMode):
             self.alive.append(out)
             return
         node.meta["value"] = on_leaves(lambda leaf: without_data(leaf) if isinstance(leaf, Tensor) else bare(leaf), out)
-        for key, item in out.items() if isinstance(out, dict) else enumerate(out) if isinstance(out, tuple | list) else ():
+        parts: Any = enumerate(out) if isinstance(out, tuple | list) else out.items() if isinstance(out, dict) else ()
+        for key, item in parts:
             if isinstance(item, tuple | list | dict) or (isinstance(item, Tensor) and id(item) not in self.paths):
                 self._write("call_function", operator.getitem, (node, key), {}, item)
 
@@ -264,6 +272,8 @@ class Recorder(TorchFunctionMode):
         return out
 
     def _note(self, op: Operation, args: Any, kwargs: Any, out: Any) -> fx.Node:
+        if len(args) == 1 and isinstance(args[0], Tensor) and not kwargs:
+            return self._write(op.kind, op.target, (self.node_of(args[0]),), {}, out, op)
         fixed = on_leaves(self.argument, args), on_leaves(self.argument, kwargs) if kwargs else {}
         return self._write(op.kind, op.target, *fixed, out, op)
 
@@ -397,7 +407,10 @@ def reporting(recorder: Recorder, root: nn.Module) -> Iterator[None]:
     patched: list[dict[str, Any]] = []
     for path, module in modules.values():
         state, leaf = vars(module), is_leaf(module)
-        numbers = {name: value for name, value in state.items() if _is_number(value) or (not leaf and _are_numbers(value))}
+        if leaf:
+            numbers = {name: state[name] for name in MENDED if _is_number(state.get(name))}
+        else:
+            numbers = {name: value for name, value in state.items() if _is_number(value) or _are_numbers(value)}
         before.append((state, numbers))
         for name, value in numbers.items():
             if isinstance(value, int):

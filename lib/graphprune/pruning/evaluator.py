@@ -207,7 +207,7 @@ def pruned(model: nn.Module, graph: ChannelGraph, mask: Tensor) -> nn.Module:
     """`prune`, which may also be asked to remove nothing."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="prune removes nothing")
-        return prune(model, graph, graph.unflatten(mask))
+        return prune(model, graph, graph.unflatten(mask), check=False)
 
 
 # many at once ---------------------------------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ def choose(funnel: Funnel, full: pd.DataFrame, light: pd.DataFrame | None = None
     chosen = ordered(full, funnel.criterion).index[0]
     weights = Path(full.loc[chosen, "weights"])
     keep = funnel.graph.unflatten(torch.tensor(full.loc[chosen, "kept"]))
-    model = prune(funnel.model, funnel.graph, keep)
+    model = prune(funnel.model, funnel.graph, keep, check=False)  # as its trial did
     model.load_state_dict(weights_of(store.load(weights)))
     tested = store.stage(
         weights.with_name(f"{weights.stem}-test.json"),
