@@ -15,10 +15,6 @@ def digits():
     return data.load("digits", device="cpu")
 
 
-def zeros(*shapes):
-    return {name: torch.zeros(shape) for name, shape in zip("abcdef", shapes, strict=False)}
-
-
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["random", "magnitude", "snip", "grasp", "synflow"])
 def test_realised_sparsity_is_exact(digits, name, sparsity):

@@ -5,13 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune import data
 from graphprune.pruning.weight_budgets import pools, top
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 def zeros(*shapes):

@@ -6,18 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import data, models
+from graphprune import models
 from graphprune.pruning import weight_masks
 from graphprune.pruning.weight_paths import flow
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
-
-
-def zeros(*shapes):
-    return {name: torch.zeros(shape) for name, shape in zip("abcdef", shapes, strict=False)}
 
 
 def test_flow_adds_up_all_paths():

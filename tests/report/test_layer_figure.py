@@ -1,28 +1,13 @@
 """The picture of one layer, thinned by two rules."""
 
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 import torch
 
 from graphprune.report import layer_figure
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_spectral_pruning.ipynb"
 BRIDGE = torch.tensor([[2.0, -1.0, 0.0], [1.0, 2.0, 0.0], [0.0, -0.5, 4.0], [0.0, 0.0, 3.0]])
-
-
-def cells(kind: str) -> list[str]:
-    return [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == kind]
-
-
-def scope() -> dict[str, Any]:
-    """The exercise's check, as the notebook defines it."""
-    found: dict[str, Any] = {"torch": torch}
-    exec(next(text for text in cells("code") if text.startswith("def chances_of")), found)
-    exec(next(text for text in cells("code") if text.startswith("def check")), found)
-    return found
 
 
 def test_magnitude_drops_the_bridge_and_resistance_an_edge_of_the_ring():

@@ -4,25 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import data, models, spectral
-
-RULES = ["resistance", "degree", "adjacency", "paths"]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def net():
-    return models.seeded("tiny_cnn", 0, in_channels=1)
-
-
-def linear(*rows):
-    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
-    layer.weight.data = torch.tensor(rows)
-    return layer
+from graphprune import spectral
 
 
 def test_channels_reading_adds_up_slices_as_parallel_edges():

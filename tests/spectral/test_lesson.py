@@ -9,7 +9,6 @@ import pytest
 import torch
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_spectral_pruning.ipynb"
-BRIDGE = torch.tensor([[2.0, -1.0, 0.0], [1.0, 2.0, 0.0], [0.0, -0.5, 4.0], [0.0, 0.0, 3.0]])
 
 
 def cells(kind: str) -> list[str]:

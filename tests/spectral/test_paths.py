@@ -4,26 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import data, models
+from graphprune import models
 from graphprune.spectral.paths import strongest
-
-RULES = ["resistance", "degree", "adjacency", "paths"]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def net():
     return models.seeded("tiny_cnn", 0, in_channels=1)
-
-
-def linear(*rows):
-    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
-    layer.weight.data = torch.tensor(rows)
-    return layer
 
 
 def test_paths_keeps_whole_paths():

@@ -1,22 +1,11 @@
 """The scores of edges that the rules differ by."""
 
-import pytest
 import torch
 from torch import nn
 
-from graphprune import data, models, spectral
+from graphprune import spectral
 
 RULES = ["resistance", "degree", "adjacency", "paths"]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def net():
-    return models.seeded("tiny_cnn", 0, in_channels=1)
 
 
 def linear(*rows):
