@@ -1,16 +1,9 @@
 """Scores of whole paths."""
 
-import pytest
 import torch
 from torch import nn
 
-from graphprune import models
 from graphprune.spectral.paths import strongest
-
-
-@pytest.fixture(scope="module")
-def net():
-    return models.seeded("tiny_cnn", 0, in_channels=1)
 
 
 def test_paths_keeps_whole_paths():
