@@ -116,8 +116,8 @@ def test_looks_of_a_killed_build_are_not_repeated(made, monkeypatch) -> None:
 
     monkeypatch.setattr(ClassMeans, "prepare", prepare)
     with pytest.raises(KeyboardInterrupt):
-        contest._asked(small)
-    lessons = contest._asked(small).lessons
+        contest._taught_ranker(small)
+    lessons = contest._taught_ranker(small).lessons
     assert looked == [50, 50, 20, 20]
     assert torch.equal(lessons.taught, -lessons.indices.sum(1).double())
 

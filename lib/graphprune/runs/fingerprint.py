@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-import graphprune
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -91,8 +90,9 @@ def _module_part(name: str) -> str:
     A public name, such as `graphprune.train` or `graphprune.prune`, stands for the module that is its home.
     """
     parts = name.split(".")[1:]
-    if parts and parts[0] in graphprune.HOMES:
-        parts = [*graphprune.HOMES[parts[0]].split(".")[1:], *parts[1:]]
+    homes: dict[str, str] = sys.modules["graphprune"].HOMES  # not imported: the package is no part of what is hashed
+    if parts and parts[0] in homes:
+        parts = [*homes[parts[0]].split(".")[1:], *parts[1:]]
     while parts and _file(".".join(parts)) is None:
         parts.pop()
     return ".".join(parts)

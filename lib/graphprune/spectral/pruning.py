@@ -49,8 +49,9 @@ def prune_weights(
         ValueError: an argument is out of its range, or the network has a layer that is not supported.
 
     >>> import graphprune
+    >>> from graphprune.pruning import weight_masks
     >>> net = graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
-    >>> graphprune.weight_masks.count(prune_weights(net, None, 0.9)).kept  # of 318 weights
+    >>> weight_masks.count(prune_weights(net, None, 0.9)).kept  # of 318 weights
     32
     """
     if pick not in PICKS:
