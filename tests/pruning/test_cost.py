@@ -146,3 +146,16 @@ def test_an_input_that_the_cost_model_cannot_use_is_named() -> None:
         CostModel(graph, torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="example_input must hold a batch"):
         CostModel(graph, torch.zeros(0, 1, 8, 8))
+
+
+def test_a_network_can_be_traced_counted_and_pruned_in_inference_mode() -> None:
+    example = torch.zeros(1, 1, 8, 8)
+    model = graphprune.models.tiny_cnn()
+    outside = graphprune.CostModel(graphprune.trace(model, example), example)
+    with torch.inference_mode():
+        graph = graphprune.trace(model, example)
+        inside = graphprune.CostModel(graph, example)
+        keep = graphprune.keep_from_rates(graph, [5, 5], graphprune.importance.l1(model, graph))
+        small = graphprune.prune(model, graph, keep)
+    assert inside.full == outside.full
+    assert graphprune.cost(small, example).macs == inside.of_rates(torch.tensor([[5, 5]]))[0].item()

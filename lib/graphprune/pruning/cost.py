@@ -167,6 +167,7 @@ class CostModel:
     True
     """
 
+    @torch.inference_mode(False)  # what is recorded must tell when it is written into
     def __init__(self, graph: ChannelGraph, example_input: Any):
         if graph.skeleton is None:
             raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
