@@ -77,11 +77,13 @@ def naming_bad_input(inputs: Inputs) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
-        raise ValueError(
-            f"model rejects example_input of shape {shapes}: {error.__cause__ or error}; "
-            "give a tensor, or the tensors, that its forward accepts"
-        ) from error
+        raise ValueError(rejection(inputs, error.__cause__ or error)) from error
+
+
+def rejection(inputs: Inputs, reason: BaseException | None) -> str:
+    """What a user is told of an input that a network does not take."""
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
+    return f"model rejects example_input of shape {shapes}: {reason}; give a tensor, or the tensors, that its forward accepts"
 
 
 def weightless_inputs(inputs: Inputs) -> Inputs:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from graphprune.graph.inputs import Inputs, weightless_inputs
+from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
 from graphprune.graph.recording import Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
 from graphprune.graph.rules.propagation import Propagation, Record
@@ -50,10 +50,7 @@ def first_recording(model: nn.Module, shell: nn.Module, inputs: Inputs) -> tuple
             if isinstance(stopped.__cause__, ValuesDecide):
                 cannot_be_traced(stopped.__cause__)
             first = stopped.__cause__
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
-    raise InputRejected(
-        f"model rejects example_input of shape {shapes}: {first}; give a tensor, or the tensors, that its forward accepts"
-    ) from first
+    raise InputRejected(rejection(inputs, first)) from first
 
 
 def record_again(network: nn.Module, inputs: Inputs, weightless: bool, training: bool = False) -> Recording:

@@ -63,15 +63,15 @@ def prune(
     if bool(kept.all()):
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
-    places = kept_places(graph, kept)
-    small = cut(model, places, kept_numbers(graph, kept))
+    places, numbers = kept_places(graph, kept), kept_numbers(graph, kept)
+    small = cut(model, places, numbers)
     copied = on_meta if graph.weightless else copy.deepcopy
     with torch.inference_mode(False):  # what is recorded must tell when it is written into
         trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
     if trouble:
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
     setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
-    setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **kept_numbers(graph, kept)})
+    setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **numbers})
     parameters = list(model.parameters())
     few = sum(p.numel() for p in parameters) <= CHECKED and not any(p.is_meta for p in parameters)
     if few if check is None else check:

@@ -18,17 +18,12 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import gcd, lcm
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import LongTensor, Tensor
 
 from graphprune.graph.channel_graph import ChannelGraph
-
-if TYPE_CHECKING:
-    pass
-
 
 RATES = tuple(i / 10 for i in range(10))
 """The paper's pruning rates (eq. 3): 0, 0.1, ..., 0.9."""

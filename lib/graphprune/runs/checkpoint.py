@@ -6,7 +6,6 @@ all that is no tensor as JSON in its metadata, and a hash of both. Pickled code 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graphprune.runs import store
+from graphprune.runs import safe_files
 
 EVERY = 60.0  # seconds between states stored in case the process is killed
 
@@ -109,13 +108,10 @@ def write(path: Path, value: Any) -> None:
     Raises:
         TypeError: something else is in it. OSError: the folder cannot be written.
     """
-    from safetensors.torch import save  # here, so that what stores no tensors needs no safetensors
-
     tensors: dict[str, Tensor] = {}
-    content = json.dumps(_plain(value, tensors))
-    metadata = {"content": content, "sha256": store.digest([content, tensors])}
+    about = _plain(value, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    store.replace(path, save(tensors, metadata))
+    safe_files.replace(path, safe_files.packed(tensors, about))
 
 
 def read(path: Path) -> Any | None:
@@ -124,19 +120,15 @@ def read(path: Path) -> Any | None:
     Warns:
         UserWarning: it is there, but not as it was stored: it has to be made again.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         return None
+    content = path.read_bytes()
     try:
-        with safe_open(path, "pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata["sha256"] == store.digest([metadata["content"], tensors]):
-            return _nested(json.loads(metadata["content"]), tensors)
-    except (SafetensorError, OSError, KeyError, ValueError):
-        pass
-    warnings.warn(f"{path} is corrupted, so it is made again", stacklevel=2)
-    return None
+        safe_files.check(content, path)
+    except safe_files.CorruptedError:
+        warnings.warn(f"{path} is corrupted, so it is made again", stacklevel=2)
+        return None
+    return _nested(safe_files.header(content), safe_files.unpacked(content))
 
 
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
