@@ -111,7 +111,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         raise ValueError(f"--publish: reports/paper holds rows of --recipe paper and desk alone, not of {options.recipe!r}")
     limits = (options.minutes, options.folder, options.data, options.n_jobs)
     outcome = reproduction.reproduce(options.table, options.net, options.recipe, *limits)
-    print(reproduction.markdown(outcome), end="")
+    print(reproduction.format_outcome(outcome), end="")
     if options.publish:
         print("\n".join(f"wrote {path}" for path in reproduction.publish(outcome, options.table, options.net)))
 
@@ -129,8 +129,8 @@ def _desk(options: argparse.Namespace) -> None:
     if options.publish:
         files = desk_table.publish(outcome)
         beside = {network: paper.PUBLISHED.get(network.removesuffix("a"), {}) for network in desk.NETWORKS}
-        figure = published.draw_accuracy_against_cut(desk.committed(), desk.ARMS, beside)
-        figures.save(figure, picture := desk.place() / "table3_desk.png")
+        figure = published.draw_accuracy_against_cut(desk.load_committed(), desk.ARMS, beside)
+        figures.save(figure, picture := desk.results_folder() / "table3_desk.png")
         print("\n".join(f"wrote {path}" for path in [*files, picture]))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from graphprune import models
 from graphprune.encoders.ranker import Ranker, prepare
 from graphprune.ranking import rankers
-from graphprune.studies.entrants import Redrawn, unconnected
+from graphprune.studies.entrants import Redrawn, drop_edges
 
 ROWS = torch.tensor([[0, 9], [3, 4]])
 
@@ -40,7 +40,7 @@ class Storing(Ranker):
 @pytest.mark.parametrize("ranker", [by_first, Plain(), lambda graph, model, indices: -indices[:, 0].double()])
 def test_functions_and_plain_objects_rank(ranker, tiny) -> None:
     assert prepare(ranker, tiny, nn.Identity())(ROWS).tolist() == [0.0, -3.0]
-    assert prepare(Redrawn(ranker, unconnected), tiny, nn.Identity())(ROWS).tolist() == [0.0, -3.0]
+    assert prepare(Redrawn(ranker, drop_edges), tiny, nn.Identity())(ROWS).tolist() == [0.0, -3.0]
 
 
 def test_a_function_is_given_the_network_and_its_graph(tiny) -> None:

@@ -98,7 +98,7 @@ def test_the_highest_cosines_are_those_of_a_full_list(seed, groups, rates, limit
     terms = random_terms(seed, groups, rates, limits, shift)
     rows, z = everything(terms)
     expected = np.sort(cosines(terms, z))[::-1][:k]
-    found, scores, bounds = exact.highest(terms, k, math.inf)
+    found, scores, bounds = exact.find_highest(terms, k, math.inf)
     np.testing.assert_allclose(scores, expected, atol=2e-9)
     np.testing.assert_allclose(bounds, expected, atol=2e-9)
     listed = {tuple(row): cos for row, cos in zip(rows.tolist(), cosines(terms, z), strict=True)}
@@ -136,7 +136,7 @@ def test_the_proof_finds_what_the_search_missed(seed, groups, rates, limits, k, 
         patch.setattr(branch_and_bound, "CROWD", crowd)
         patch.setattr(branch_and_bound, "BLOCK", 5)
         patch.setattr(branch_and_bound, "KEPT", 2)
-        _, scores, bounds = exact.highest(terms, k, math.inf)
+        _, scores, bounds = exact.find_highest(terms, k, math.inf)
     np.testing.assert_allclose(scores, expected, atol=2e-9)
     np.testing.assert_allclose(bounds, expected, atol=2e-9)
 
@@ -147,7 +147,7 @@ def test_the_highest_dot_products_are_those_of_a_full_list(seed, groups, rates, 
     terms = random_terms(seed, groups, rates, limits)
     w = np.random.default_rng(seed).normal(size=len(terms.target))
     expected = np.sort(everything(terms)[1] @ w)[::-1][:k]
-    _, scores, bounds = exact.highest_dot(terms, w, k)
+    _, scores, bounds = exact.find_highest_dot(terms, w, k)
     np.testing.assert_allclose(scores, expected, atol=1e-9)
     np.testing.assert_allclose(bounds, expected, atol=1e-9)
 
@@ -158,7 +158,7 @@ def test_diverse_optima_are_greedy_in_order_of_score(seed, groups, rates, apart)
     terms = random_terms(seed, groups, rates, seed % 2)
     rows, z = everything(terms)
     cos = cosines(terms, z)
-    found, scores, bounds = exact.spread(terms, 5, min(apart, groups), math.inf)
+    found, scores, bounds = exact.find_spread(terms, 5, min(apart, groups), math.inf)
     for place in range(len(found) + (len(found) < 5)):
         far = ((rows[:, None] != found[None, :place]).sum(2) >= min(apart, groups)).all(1)
         if place == len(found):
@@ -291,7 +291,7 @@ def test_the_first_search_and_the_bounds_of_what_is_open_keep_to_the_time(seed, 
     monkeypatch.setattr(branch_and_bound, "CROWD", 2)
     terms = random_terms(seed, 5, 4, 1)
     expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:4]
-    _, scores, bounds = exact.highest(terms, 4, seconds)
+    _, scores, bounds = exact.find_highest(terms, 4, seconds)
     assert steps[0] <= seconds + 6
     assert len(scores) == 4
     assert (bounds > scores).any()
@@ -301,7 +301,7 @@ def test_the_first_search_and_the_bounds_of_what_is_open_keep_to_the_time(seed, 
 
 def test_places_for_which_there_is_no_time_are_left_empty(steps):
     terms = random_terms(4, 5, 4, 1)
-    rows, scores, bounds = exact.spread(terms, 50, 1, 1.0)
+    rows, scores, bounds = exact.find_spread(terms, 50, 1, 1.0)
     assert 1 <= len(rows) < 50
     assert len(rows) == len(scores) == len(bounds)
     assert steps[0] <= 16
@@ -322,7 +322,7 @@ def test_a_projection_that_fails_is_done_without(error, after, monkeypatch):
     monkeypatch.setattr(branch_and_bound, "CROWD", 2)  # so that the proof makes directions, too
     terms = random_terms(4, 5, 4, 1)
     expected = np.sort(cosines(terms, everything(terms)[1]))[::-1][:4]
-    _, scores, bounds = exact.highest(terms, 4, math.inf)
+    _, scores, bounds = exact.find_highest(terms, 4, math.inf)
     assert len(calls) > after
     np.testing.assert_allclose(scores, expected, atol=2e-9)
     np.testing.assert_allclose(bounds, expected, atol=2e-9)
@@ -340,7 +340,7 @@ def test_a_linear_programme_that_fails_leaves_a_bound_that_holds(after, monkeypa
     terms = random_terms(4, 5, 4, 2)
     w = np.random.default_rng(4).normal(size=len(terms.target))
     expected = np.sort(everything(terms)[1] @ w)[::-1][:3]
-    _, scores, bounds = exact.highest_dot(terms, w, 3)
+    _, scores, bounds = exact.find_highest_dot(terms, w, 3)
     assert len(calls) == after + 1
     np.testing.assert_allclose(scores, expected, atol=1e-9)
     np.testing.assert_allclose(bounds, expected, atol=1e-9)

@@ -106,7 +106,7 @@ def test_rounding_up_gives_back_the_strongest() -> None:
     assert bool(kept[first].all())  # all that was asked for, and more
     same = graphprune.prune(model, graph, graphprune.round_keep(model, graph, keep, 2))
     assert torch.equal(graphprune.prune(model, graph, keep, round_to=2)(x), same(x))
-    with pytest.raises(ValueError, match="round_to must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="round_to=0: must be at least 1"):
         graphprune.prune(model, graph, keep, round_to=0)
 
 

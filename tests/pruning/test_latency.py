@@ -15,7 +15,7 @@ def test_latency_is_ordered_and_restores_what_it_sets() -> None:
     assert (found.batch, found.threads, found.device) == (4, 1, "cpu")
     assert model.training
     assert torch.get_num_threads() == threads
-    with pytest.raises(ValueError, match="repeats must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="repeats=0: must be at least 1"):
         latency(model, torch.zeros(4, 1, 8, 8), repeats=0)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune.pruning.weight_budgets import pools, top
+from graphprune.pruning.weight_budgets import keep_top, pools
 
 
 def zeros(*shapes):
@@ -36,5 +36,5 @@ def test_budgets_add_up_and_fit(shapes, sparsity, pick):
 
 def test_top_by_hand_and_ties_go_to_the_earlier():
     scores = {"a": torch.tensor([[1.0, 9.0]]), "b": torch.tensor([[2.0, 2.0]])}
-    assert {name: kept.tolist() for name, kept in top(scores, 0.5).items()} == {"a": [[False, True]], "b": [[True, False]]}
-    assert top(scores, 0.5, "layer")["b"].tolist() == [[True, False]]
+    assert {name: kept.tolist() for name, kept in keep_top(scores, 0.5).items()} == {"a": [[False, True]], "b": [[True, False]]}
+    assert keep_top(scores, 0.5, "layer")["b"].tolist() == [[True, False]]

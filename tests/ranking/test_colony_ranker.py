@@ -15,7 +15,7 @@ def bees():
 
 def test_what_was_visited_is_in_the_window_best_first_with_its_own_accuracy() -> None:
     model, graph, digits = task()
-    visited, fitness = bees().foraged(graph, model)
+    visited, fitness = bees().forage(graph, model)
     assert visited.shape == (12, len(graph.groups))
     assert bool(Window(graph, digits.example(), macs=(0.2, 0.3)).allows(visited).all())
     assert fitness.tolist() == sorted(fitness.tolist(), reverse=True)
@@ -24,7 +24,7 @@ def test_what_was_visited_is_in_the_window_best_first_with_its_own_accuracy() ->
 
 def test_a_configuration_scores_as_the_nearest_visited() -> None:
     model, graph, _ = task()
-    visited, fitness = bees().foraged(graph, model)
+    visited, fitness = bees().forage(graph, model)
     score = bees().prepare(graph, model)
     assert torch.equal(score(visited), fitness)
     rows = torch.randint(10, (50, len(graph.groups)), generator=torch.Generator().manual_seed(0))

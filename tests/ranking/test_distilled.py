@@ -94,7 +94,7 @@ class Silent(Ranker):
 def test_stored_lessons_save_asking_and_change_nothing() -> None:
     model, traced, _ = task()
     ranker, indices = quick(LogWidths(), n=64, epochs=2), drawn(traced, 5)
-    lessons = ranker.asked(traced, model)
+    lessons = ranker.ask(traced, model)
     assert torch.equal(
         replace(ranker, teacher=Silent(), lessons=lessons)(traced, model, indices), ranker(traced, model, indices)
     )
@@ -105,7 +105,7 @@ def test_looks_are_stored_in_pieces_and_none_is_repeated(tmp_path, monkeypatch) 
     model, traced, data = task()
     store, ask, looked = Funnel(model, traced, data, **setting(tmp_path)).stage, LogWidths.prepare, []
     ranker = quick(LogWidths(), n=120, epochs=2)
-    expected = ranker.asked(traced, model)
+    expected = ranker.ask(traced, model)
 
     def prepare(self, graph, model):
         def score(indices):
@@ -118,19 +118,19 @@ def test_looks_are_stored_in_pieces_and_none_is_repeated(tmp_path, monkeypatch) 
 
     monkeypatch.setattr(LogWidths, "prepare", prepare)
     with pytest.raises(KeyboardInterrupt):
-        ranker.asked(traced, model, store)
-    lessons = ranker.asked(traced, model, store)
+        ranker.ask(traced, model, store)
+    lessons = ranker.ask(traced, model, store)
     assert looked == [50, 50, 20, 20]
     assert torch.equal(lessons.indices, expected.indices)
     assert torch.equal(lessons.taught, expected.taught)
     Taught(lessons.indices[:4], torch.rand(4), ranker, steps=1).prepare_stored(traced, model, store)
-    replace(ranker, teacher=LogWidths("groups")).asked(traced, model, store)  # another teacher, other lessons
+    replace(ranker, teacher=LogWidths("groups")).ask(traced, model, store)  # another teacher, other lessons
     assert looked == [50, 50, 20, 20, 50, 50, 20]
 
 
 def test_a_function_teaches() -> None:
     model, traced, _ = task()
-    lessons = quick(lambda graph, model, indices: -indices.sum(1).double(), n=4).asked(traced, model)
+    lessons = quick(lambda graph, model, indices: -indices.sum(1).double(), n=4).ask(traced, model)
     assert lessons.taught.tolist() == [-sum(row) for row in lessons.indices.tolist()]
 
 

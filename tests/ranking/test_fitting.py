@@ -2,7 +2,7 @@
 
 import torch
 
-from graphprune.ranking.fitting import minimise, squared_errors, standardised
+from graphprune.ranking.fitting import minimise, squared_errors, standardise
 
 
 def test_every_row_counts_once_an_epoch() -> None:
@@ -46,6 +46,6 @@ def test_a_schedule_moves_with_every_step() -> None:
 
 
 def test_standardised_numbers_have_mean_0_and_deviation_1() -> None:
-    assert standardised(torch.tensor([4.0, 2.0, 6.0])).tolist() == [0.0, -1.0, 1.0]
-    assert standardised(torch.full((3,), 0.5)).tolist() == [0.0, 0.0, 0.0]
-    assert standardised(torch.tensor([1.0, 2.0], dtype=torch.float64)).dtype == torch.float32
+    assert standardise(torch.tensor([4.0, 2.0, 6.0])).tolist() == [0.0, -1.0, 1.0]
+    assert standardise(torch.full((3,), 0.5)).tolist() == [0.0, 0.0, 0.0]
+    assert standardise(torch.tensor([1.0, 2.0], dtype=torch.float64)).dtype == torch.float32

@@ -11,7 +11,7 @@ from graphprune import importance
 from graphprune.encoders.width_features import shares
 from graphprune.pruning.masks import kept_masks
 from graphprune.pruning.rates import kept_table
-from graphprune.ranking.nested_contrast import TEMPERATURE, Nested, distance, further
+from graphprune.ranking.nested_contrast import TEMPERATURE, Nested, distance, draw_further
 from graphprune.ranking.surrogate import tilted
 
 
@@ -19,7 +19,7 @@ from graphprune.ranking.surrogate import tilted
 def test_negatives_are_nested_in_positives(seed: int, groups: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     positive = tilted(groups, 5, generator)
-    negative = further(positive, generator)
+    negative = draw_further(positive, generator)
     assert bool((negative >= positive).all())
     assert int(negative.max()) <= 9
     more, room = (negative > positive).any(1), (positive < 9).all(1)
@@ -31,7 +31,7 @@ def test_masks_of_nested_triads_are_nested() -> None:
     generator = torch.Generator().manual_seed(0)
     positive = tilted(len(traced.groups), 50, generator)
     scores = importance.l1(model, traced)
-    kept, less = (kept_masks(traced, rows, scores) for rows in (positive, further(positive, generator)))
+    kept, less = (kept_masks(traced, rows, scores) for rows in (positive, draw_further(positive, generator)))
     assert bool((kept | ~less).all())
     assert int(less.sum()) < int(kept.sum())
 
@@ -54,7 +54,7 @@ def test_training_puts_the_further_pruned_farther_away() -> None:
     _, traced, _ = task()
     generator, counts = torch.Generator().manual_seed(5), kept_table(traced)
     positive = tilted(len(traced.groups), 400, generator)
-    negative = further(positive, generator)
+    negative = draw_further(positive, generator)
     kept, less = (counts[torch.arange(len(counts)), rows] for rows in (positive, negative))
     differs = (kept != less).any(1)  # some rates keep equal numbers of channels
 

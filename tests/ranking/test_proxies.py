@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from graphprune import importance, trace, train
 from graphprune.pruning.channels import prune
 from graphprune.pruning.masks import keep_from_rates
-from graphprune.ranking.proxies import Naswot, Recalibrated, SynFlow, codes, flow, linearised, log_det
+from graphprune.ranking.proxies import Naswot, Recalibrated, SynFlow, codes, flow, linearise, log_det
 
 
 def drawn(graph, n, seed=0):
@@ -46,7 +46,7 @@ def test_flow_of_a_linear_chain_is_the_sum_over_paths_for_every_layer() -> None:
     net = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     first, second, third = (layer.weight.detach().abs().double().numpy() for layer in layers)
     paths = [first[j, i] * second[k, j] * third[o, k] for i in range(2) for j in range(3) for k in range(2) for o in range(2)]
-    assert flow(linearised(net), (torch.ones(1, 2).double(),)).item() == pytest.approx(3 * sum(paths))
+    assert flow(linearise(net), (torch.ones(1, 2).double(),)).item() == pytest.approx(3 * sum(paths))
 
 
 def test_flow_of_weights_of_one_counts_paths() -> None:
@@ -63,7 +63,7 @@ def test_flow_of_weights_of_one_counts_paths() -> None:
     net = Block()
     for name, parameter in net.named_parameters():
         nn.init.constant_(parameter, -1 if name.endswith("weight") else 0)
-    assert flow(linearised(net), (torch.ones(1, 2).double(),)).item() == 4 * 6 + 4 * 6 + 4 * 2
+    assert flow(linearise(net), (torch.ones(1, 2).double(),)).item() == 4 * 6 + 4 * 6 + 4 * 2
 
 
 def test_batch_norms_are_bypassed_and_the_network_left_alone() -> None:
@@ -74,17 +74,17 @@ def test_batch_norms_are_bypassed_and_the_network_left_alone() -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     bare = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), linear)
     ones = (torch.ones(1, 1, 4, 4).double(),)
-    assert flow(linearised(net), ones).item() == pytest.approx(flow(linearised(bare), ones).item(), rel=1e-12)
+    assert flow(linearise(net), ones).item() == pytest.approx(flow(linearise(bare), ones).item(), rel=1e-12)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     with pytest.raises(ValueError, match="1 keeps no running statistics"):
-        linearised(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)))
+        linearise(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)))
 
 
 def test_synflow_is_the_flow_of_the_pruned_network() -> None:
     model, graph, digits = task()
     rows = drawn(graph, 3)
     ones = (torch.ones_like(digits.example()).double(),)
-    expected = [flow(linearised(small(row)), ones).log().item() for row in rows]
+    expected = [flow(linearise(small(row)), ones).log().item() for row in rows]
     np.testing.assert_allclose(SynFlow()(graph, model, rows), expected, rtol=1e-12)
 
 

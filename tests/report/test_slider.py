@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from graphprune.report import slider
-from graphprune.report.slider import at_budget, budgets, controls, draw, rankers, show, somebody_is_there
+from graphprune.report.slider import at_budget, budgets, controls, draw, is_interactive, rankers, show
 
 
 def made_up(n: int = 120) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def test_each_slider_redraws_the_figure():
 
 
 def test_nobody_is_there_outside_a_notebook():
-    assert not somebody_is_there()
+    assert not is_interactive()
 
 
 IMPORT = """

@@ -6,7 +6,7 @@ from graphprune.pruning.cost import cost
 from graphprune.pruning.window import Window, into_window
 from graphprune.runs import runtime
 from graphprune.search import baselines
-from graphprune.search.funnel import Funnel, top
+from graphprune.search.funnel import Funnel, rank_draws
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_one_network_is_tested_and_it_is_the_best_on_validation(result):
 def test_uniform_takes_the_same_share_of_every_group(tmp_path):
     _, graph, _ = task()
     funnel = Funnel(*task(), **setting(tmp_path))
-    kept = baselines.cut_to_window(funnel, baselines.by_place(funnel.scores))
+    kept = baselines.cut_to_window(funnel, baselines.rank_in_group(funnel.scores))
     shares = [kept[span].float().mean().item() for span in graph.slices.values()]
     for share, group in zip(shares, graph.groups, strict=True):
         assert abs(share - min(shares)) <= 1 / group.channels
@@ -121,7 +121,7 @@ def test_random_search_is_the_first_of_uniform_draws(folder):
 def test_chance_takes_the_first_draws_from_however_many_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("graphprune.pruning.window.BLOCK", 3)
     funnel = Funnel(*task(), **setting(tmp_path))
-    picked = top(funnel, baselines.by_chance(), 60)
+    picked = rank_draws(funnel, baselines.score_at_random(), 60)
     drawn = funnel.window.draw(60, runtime.seed_generator(0, "candidates"))
     assert picked["indices"].tolist() == drawn[:4].tolist()
     assert picked["score"].tolist() == [0, -1, -2, -3]

@@ -20,7 +20,7 @@ from graphprune.pruning.channels import prune
 from graphprune.pruning.cost import CostModel
 from graphprune.runs import runtime, store
 from graphprune.search import trial
-from graphprune.search.funnel import Funnel, by_ranking, ordered, top
+from graphprune.search.funnel import Funnel, rank_draws, run_ranking, sort_trials
 
 SMALL = {"ranking": {"by": "last"}, "n_candidates": 300}
 
@@ -31,7 +31,7 @@ def by_last(indices):
 
 
 def search(folder, ranker=by_last, **changes):
-    return by_ranking(Funnel(*task(), **setting(folder, **changes)), ranker, **SMALL)
+    return run_ranking(Funnel(*task(), **setting(folder, **changes)), ranker, **SMALL)
 
 
 def files(folder):
@@ -54,21 +54,21 @@ def test_the_funnel_narrows_from_candidates_to_one(done):
     assert trials["stage"].tolist() == ["light"] * 4 + ["full"] * 2
     assert trials["rank"].tolist() == [1, 2, 3, 4, 1, 2]
     light, full = trials[:4], trials[4:]
-    assert full["indices"].tolist() == ordered(light, "accuracy")["indices"].head(2).tolist()
+    assert full["indices"].tolist() == sort_trials(light, "accuracy")["indices"].head(2).tolist()
     assert result.best["accuracy_val"] == full["accuracy_val"].max()
     assert trials["epochs"].tolist() == [0.3] * 4 + [0.6] * 2
 
 
 def test_the_top_are_the_best_of_the_draws_and_no_network_twice(tmp_path):
     asked = Funnel(*task(), **setting(tmp_path, m=60, min_ratio=0.3))
-    rows = top(asked, by_last, 300)
+    rows = rank_draws(asked, by_last, 300)
     drawn = asked.window.draw(300, runtime.seed_generator(0, "candidates"))
     assert rows["score"].tolist() == drawn[:, -1].double().sort(descending=True).values[:60].tolist()
     assert len({tuple(row) for row in rows["indices"]}) == 60
     again = Funnel(*task(), **setting(tmp_path, m=5))
     again.window.__dict__["table"] = torch.ones_like(again.window.table) * 4  # all rates keep 4 channels: one network
     with pytest.raises(ValueError, match="m=5: only 1 different networks among n_candidates=300 draws"):
-        top(again, by_last, 300)
+        rank_draws(again, by_last, 300)
 
 
 def test_what_is_reported_is_what_the_network_does(done):
@@ -231,8 +231,8 @@ def test_fresh_weights_are_new_and_reproducible(tmp_path):
 
 def test_ties_in_accuracy_go_to_the_lower_loss():
     rows = pd.DataFrame({"accuracy_val": [0.9, 0.9, 0.8], "loss_val": [0.4, 0.3, 0.2], "rank": [1, 2, 3], "failed": ""})
-    assert ordered(rows, "accuracy")["rank"].tolist() == [2, 1, 3]
-    assert ordered(rows, "loss")["rank"].tolist() == [3, 2, 1]
+    assert sort_trials(rows, "accuracy")["rank"].tolist() == [2, 1, 3]
+    assert sort_trials(rows, "loss")["rank"].tolist() == [3, 2, 1]
 
 
 def test_the_criterion_decides_who_is_retrained(done):
@@ -356,7 +356,7 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path, changes, error, mes
 
 def test_too_few_candidates_are_refused(tmp_path):
     with pytest.raises(ValueError, match="n_candidates=3: must be at least m=4"):
-        by_ranking(Funnel(*task(), **setting(tmp_path)), by_last, n_candidates=3, ranking={})
+        run_ranking(Funnel(*task(), **setting(tmp_path)), by_last, n_candidates=3, ranking={})
 
 
 @pytest.mark.parametrize("scores", [torch.zeros(7), torch.full((300,), float("nan"))])

@@ -69,7 +69,7 @@ def test_alone_means_one_job_in_processes_of_its_own(trials, memory, monkeypatch
 def test_one_trial_by_itself_is_alone(trials, memory) -> None:
     memory["fails"] = lambda number, one: True
     assert trial.run_trial(trials[0])["failed"] == f"RuntimeError: {CROWDED}"
-    assert trial.stored(trials[0])["failed"] == f"RuntimeError: {CROWDED}"
+    assert trial.load_result(trials[0])["failed"] == f"RuntimeError: {CROWDED}"
 
 
 def test_other_errors_are_defects(trials, monkeypatch) -> None:
@@ -85,7 +85,7 @@ def test_the_allocators_error_is_known() -> None:
     """torch's own, provoked: another version may word it otherwise."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert trial.out_of_memory(caught.value)
-    assert trial.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert trial.out_of_memory(MemoryError())
-    assert not trial.out_of_memory(RuntimeError("the loss ran out of its range"))
+    assert trial.is_out_of_memory(caught.value)
+    assert trial.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert trial.is_out_of_memory(MemoryError())
+    assert not trial.is_out_of_memory(RuntimeError("the loss ran out of its range"))

@@ -5,14 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune.spectral.sampling import capped, draw, inclusion, node_chances
+from graphprune.spectral.sampling import cap_chances, draw, inclusion_chances, node_chances
 
 
 def test_capped_chances_by_hand():
     """10 / 16 of 4 each would give 2.5, 0.75, 0.5, 0.25: the first is certain, the rest share 3 in 6 : 3 : 1."""
-    assert capped(torch.tensor([10.0, 3.0, 2.0, 1.0]), 2).tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 6])
-    assert capped(torch.tensor([1.0, 1.0]), 2).tolist() == [1, 1]
-    assert capped(torch.tensor([5.0, 0.0, 0.0]), 2).tolist() == [1, 0.5, 0.5]
+    assert cap_chances(torch.tensor([10.0, 3.0, 2.0, 1.0]), 2).tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 6])
+    assert cap_chances(torch.tensor([1.0, 1.0]), 2).tolist() == [1, 1]
+    assert cap_chances(torch.tensor([5.0, 0.0, 0.0]), 2).tolist() == [1, 0.5, 0.5]
 
 
 @given(st.lists(st.floats(0, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=30), st.data())
@@ -20,7 +20,7 @@ def test_capped_chances_by_hand():
 def test_capped_chances_add_up_and_follow_the_scores(row, data):
     kept = data.draw(st.integers(1, len(row)))
     scores = torch.tensor(row, dtype=torch.float64)
-    chances = capped(scores, kept)
+    chances = cap_chances(scores, kept)
     assert float(chances.sum()) == pytest.approx(kept, rel=1e-9)
     assert bool(((chances >= 0) & (chances <= 1)).all())
     order = scores.argsort(stable=True)
@@ -34,7 +34,7 @@ def test_capped_chances_add_up_and_follow_the_scores(row, data):
 @settings(deadline=None)
 def test_a_draw_keeps_exactly_as_many_as_the_chances_say(row, seed, data):
     kept = data.draw(st.integers(1, len(row)))
-    chances = {"w": capped(torch.tensor(row), kept)}
+    chances = {"w": cap_chances(torch.tensor(row), kept)}
     mask = draw(chances, torch.Generator().manual_seed(seed))["w"]
     assert int(mask.sum()) == kept
     assert bool(mask[chances["w"] == 1].all())
@@ -50,10 +50,10 @@ def test_each_weight_is_drawn_as_often_as_its_chance_says():
 
 def test_budgets_say_who_shares():
     scores = {"a": torch.tensor([[3.0, 1.0]]), "b": torch.tensor([[0.1, 0.1]])}
-    apart = inclusion(scores, 0.5, "layer")
+    apart = inclusion_chances(scores, 0.5, "layer")
     assert [round(float(p.sum()), 9) for p in apart.values()] == [1, 1]
     assert apart["a"].tolist() == [[0.75, 0.25]]
-    together = inclusion(scores, 0.5, "global")
+    together = inclusion_chances(scores, 0.5, "global")
     assert together["a"][0].tolist() == pytest.approx([1, 1 / 1.2])
     assert sum(float(p.sum()) for p in together.values()) == pytest.approx(2)
 
@@ -92,4 +92,4 @@ def test_too_few_edges_for_the_node_rule():
 
 def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="'w' has scores that are not a number"):
-        inclusion({"w": torch.tensor([[torch.nan, 1.0]])}, 0.5)
+        inclusion_chances({"w": torch.tensor([[torch.nan, 1.0]])}, 0.5)

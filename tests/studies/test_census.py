@@ -31,7 +31,7 @@ def test_a_band_of_ratio_is_exactly_uniform(low, high) -> None:
     every = torch.tensor(list(itertools.product(range(10), repeat=space.groups)))
     ratio = space.ratio(every)
     inside = {tuple(row) for row in every[(ratio > low - 1e-9) & (ratio < high + 1e-9)].tolist()}
-    pieces = census.ratio_band(space, low, high, runtime.seed_generator(0))
+    pieces = census.draw_ratio_band(space, low, high, runtime.seed_generator(0))
     drawn = [tuple(row) for row in torch.cat(list(itertools.islice(pieces, 8))).tolist()]
     assert set(drawn) == inside
     counts = np.unique([hash(row) for row in drawn], return_counts=True)[1]
@@ -45,7 +45,7 @@ def test_stratum_u_has_its_bands_and_no_network_twice() -> None:
 
     with TemporaryDirectory() as folder:
         there = census.Survey(chosen, Path(folder))
-        rows = census.uniform(there)
+        rows = census.draw_uniform(there)
         assert (rows.groupby("band").size() == 6).all()
         assert (rows.groupby("band")["part"].apply(lambda part: (part == "design").sum()) == 2).all()
         indices = torch.tensor(rows["indices"].tolist())
@@ -55,12 +55,12 @@ def test_stratum_u_has_its_bands_and_no_network_twice() -> None:
             kind, bounds = band.split()
             low, high = map(float, bounds.split("-"))
             assert low - 1e-9 <= {"R": r, "MACs": s}[kind] <= high + 1e-9
-        assert rows.equals(census.uniform(there))  # the same seed, the same stratum
+        assert rows.equals(census.draw_uniform(there))  # the same seed, the same stratum
 
 
 def test_truths_are_those_of_pruning_and_training_by_hand(survey) -> None:
     indices = torch.tensor([[3] * len(survey.graph.groups), [0] * len(survey.graph.groups)])
-    found = census.measured(survey, indices, LIGHT, seed=1)
+    found = census.measure_networks(survey, indices, LIGHT, seed=1)
     with runtime.threads(1):
         small = graphprune.prune(survey.model, survey.graph, keep_from_rates(survey.graph, indices[0], survey.scores))
         train.reestimate_bn(small, survey.data, seed=1)
@@ -73,11 +73,11 @@ def test_truths_are_those_of_pruning_and_training_by_hand(survey) -> None:
 
 def test_what_was_measured_is_not_measured_again(survey, monkeypatch) -> None:
     indices = torch.tensor([[4] * len(survey.graph.groups)])
-    first = census.measured(survey, indices, LIGHT, seed=0)
+    first = census.measure_networks(survey, indices, LIGHT, seed=0)
     monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("it was trained again"))
-    assert census.measured(survey, indices, LIGHT, seed=0).equals(first)
+    assert census.measure_networks(survey, indices, LIGHT, seed=0).equals(first)
 
 
 def test_a_network_too_small_for_its_bands(survey) -> None:
     with pytest.raises(ValueError, match="per_band=2: a band holds only"):
-        census.uniform(survey)
+        census.draw_uniform(survey)

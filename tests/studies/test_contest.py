@@ -19,7 +19,7 @@ from graphprune.runs.description import modules
 from graphprune.runs.jobs import Died
 from graphprune.search import trial
 from graphprune.studies import contest, entrants
-from graphprune.studies.census import Census, Survey, measured
+from graphprune.studies.census import Census, Survey, measure_networks
 from graphprune.training.recipe import Recipe
 
 DRIVER = os.getpid()
@@ -32,7 +32,7 @@ TINY = Census(
 def test_what_a_ranker_holds_counts_among_its_sources() -> None:
     digits = graphprune.data.load("digits")
     assert modules(Distilled(ClassMeans(digits))) == ("ranking.class_means", "ranking.distilled")
-    assert modules(entrants.Redrawn(Similarity(), entrants.unconnected)) == (
+    assert modules(entrants.Redrawn(Similarity(), entrants.drop_edges)) == (
         "encoders.contrast",
         "ranking.rankers",
         "studies.entrants",
@@ -137,7 +137,7 @@ def test_stratum_t_is_what_rankers_named(made) -> None:
 def test_truths_are_the_measured_ones(made) -> None:
     survey, _, _, table = made
     second = table[table["seed"] == 1].reset_index(drop=True)
-    again = measured(survey, tabular.rates(second), LIGHT, 1)
+    again = measure_networks(survey, tabular.rates(second), LIGHT, 1)
     pd.testing.assert_frame_equal(second[list(tabular.TRUTHS)], again, check_dtype=False)
     full = table["full_accuracy_test"].notna()
     assert full[table["seed"] == 1].sum() == 5  # a part of U; under the first seed what rankers named as well

@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(desk, "PLAN", PLAN)
         patch.setattr(desk, "BLOCK", 4)
-        patch.setattr(desk, "place", lambda: folder / "published")
+        patch.setattr(desk, "results_folder", lambda: folder / "published")
         return folder, table3(folder, seeds=[0])
 
 
@@ -132,18 +132,18 @@ def test_a_published_run_is_not_made_again_and_others_are_added(
     whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk_table.publish(replace(whole[1], runs=whole[1].runs[:2]), SIZES)
-    monkeypatch.setattr(desk, "done", None)
+    monkeypatch.setattr(desk, "complete_run", None)
     again = table3(tmp_path / "empty", seeds=[0], names=["SACP"])
     assert again.done
     assert again.runs["accuracy"].tolist() == pytest.approx(whole[1].runs["accuracy"].tolist()[1:2], rel=1e-5)
-    assert desk.committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
+    assert desk.load_committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
     desk_table.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
-    assert desk.committed(SIZES)["arm"].tolist() == list(ARMS)
+    assert desk.load_committed(SIZES)["arm"].tolist() == list(ARMS)
 
 
 def test_the_plan_holds_the_order_and_the_window() -> None:
     assert Run("resnet56a", 0.781, "SACP", 0).window == (0.209, 0.219)
-    runs = desk.planned(["resnet8"])
+    runs = desk.plan_runs(["resnet8"])
     assert [(run.seed, run.arm) for run in runs] == [(seed, arm) for seed in (0, 1) for arm in ARMS]
 
 

@@ -24,7 +24,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def run(arm: str, accuracy: float, seed: int = 0, network: str = "resnet8", **changes: object) -> dict[str, object]:
     """A row as `desk.table3` makes it: half of 2 million MACs, of 10,000 parameters and of the time are gone."""
-    row = {"network": network, "aim": 0.5, "arm": arm, "seed": seed, "recipe": desk.name_of(SIZES)}
+    row = {"network": network, "aim": 0.5, "arm": arm, "seed": seed, "recipe": desk.name_recipe(SIZES)}
     row |= {"accuracy": accuracy, "base accuracy": 90.0, "best of k on test": accuracy, "not retrained": None}
     row |= {"macs": 1e6, "MACs removed": 50.0, "FLOPs removed": 49.0, "params": 5e3, "params removed": 50.0}
     row |= {"latency": 1.0, "base latency": 2.0, "core-hours": 0.5, "ranking core-hours": 0.25}
@@ -41,7 +41,7 @@ def published(folder: Path) -> pd.DataFrame:
 
 def test_a_row_is_the_mean_over_its_seeds_and_what_was_spent_is_summed(folder: Path) -> None:
     rows = [run("SACP", 82.0, seed=1, **{"not retrained": 71.0}), run("SACP", 80.0, seed=0, **{"not retrained": 70.0})]
-    found = desk_table.table(pd.DataFrame(rows)).set_index("method").loc["SACP"].iloc[0].to_dict()
+    found = desk_table.make_table(pd.DataFrame(rows)).set_index("method").loc["SACP"].iloc[0].to_dict()
     assert found == {
         "network": "resnet8", "by": "ours, at least 50.0% of the MACs removed", "n": "2", "seeds": "0 1",
         "accuracy, %": "81.00", "drop, points": "9.00", "best of k on test, %": "81.00", "not retrained, %": "70.50",
@@ -67,20 +67,20 @@ def test_rows_not_done_are_empty_and_the_table_says_so(folder: Path) -> None:
 def test_runs_are_added_in_the_plans_order_and_one_made_again_takes_the_place_of_the_old(folder: Path) -> None:
     desk_table.publish(outcome(run("SACP", 79.0), run("random", 70.0, seed=1)), SIZES)
     desk_table.publish(outcome(run("SACP", 81.0), run("uniform L1", 80.0, seed=1)), SIZES)
-    runs = desk.committed(SIZES)
+    runs = desk.load_committed(SIZES)
     assert list(zip(runs["seed"], runs["arm"], runs["accuracy"], strict=True)) == [
         (0, "SACP", 81.0),
         (1, "uniform L1", 80.0),
         (1, "random", 70.0),
     ]
-    assert desk.committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
+    assert desk.load_committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
 
 
 def test_nothing_done_is_a_table_too(folder: Path) -> None:
     desk_table.publish(outcome(), SIZES)
     assert published(folder)["n"].tolist() == ["0"] * 10
     assert "Nothing to compare yet." in (folder / "table3_desk.md").read_text()
-    assert desk_table.against(pd.DataFrame()) == []
+    assert desk_table.compare_arms(pd.DataFrame()) == []
 
 
 def test_two_seeds_have_a_paired_interval() -> None:
@@ -88,13 +88,13 @@ def test_two_seeds_have_a_paired_interval() -> None:
     values = {("uniform L1", 0): 80.0, ("uniform L1", 1): 82.0, ("SACP", 0): 79.0, ("SACP", 1): 83.0}
     runs = pd.DataFrame([{**row, "arm": arm, "seed": seed, "accuracy": value} for (arm, seed), value in values.items()])
     # gaps -1 and +1: mean 0, standard error 1, t(0.975, 1) = 12.706
-    assert desk_table.against(runs) == [
+    assert desk_table.compare_arms(runs) == [
         "- resnet8, 50.0% of the MACs removed, SACP minus uniform L1: +0.00 points [-12.71, +12.71], 2 seeds"
     ]
 
 
 def test_published_figures_stand_beside_ours() -> None:
-    table = desk_table.table(pd.DataFrame()).set_index("method")
+    table = desk_table.make_table(pd.DataFrame()).set_index("method")
     sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
     assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
     assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)

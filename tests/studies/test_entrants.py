@@ -22,7 +22,7 @@ def chain(kinds: str) -> ChannelGraph:
 
 
 def test_without_bn_joins_what_it_lay_between() -> None:
-    small = entrants.without_bn(chain("cbbcb"))
+    small = entrants.drop_batch_norm(chain("cbbcb"))
     assert [node.name for node in small.nodes] == ["c0", "c3"]
     assert small.edge_index.tolist() == [[0], [1]]
 
@@ -30,11 +30,11 @@ def test_without_bn_joins_what_it_lay_between() -> None:
 def test_without_bn_keeps_paths_through_branches() -> None:
     graph = chain("cbcc")  # 0 -> 1 -> 2 -> 3, and a skip 1 -> 3
     graph = replace(graph, edge_index=torch.tensor([[0, 1, 2, 1], [1, 2, 3, 3]]))
-    assert entrants.without_bn(graph).edge_index.T.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert entrants.drop_batch_norm(graph).edge_index.T.tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_unconnected_has_nodes_and_no_edges() -> None:
-    graph = entrants.unconnected(chain("cbc"))
+    graph = entrants.drop_edges(chain("cbc"))
     assert (len(graph.nodes), graph.edge_index.shape) == (3, (2, 0))
 
 
@@ -47,10 +47,10 @@ def test_readings_are_all_of_them() -> None:
 
 def test_labels_are_distinct_and_grow_within_a_draw() -> None:
     indices, accuracies = torch.arange(40)[:, None], torch.arange(40.0)
-    few, many = (entrants.some_labels(indices, accuracies, n, 3) for n in (8, 32))
+    few, many = (entrants.draw_labels(indices, accuracies, n, 3) for n in (8, 32))
     assert few[0][:, 0].tolist() == few[1].long().tolist() == many[0][:8, 0].tolist()
     assert len(set(many[0][:, 0].tolist())) == 32
-    assert set(few[1].tolist()) != set(entrants.some_labels(indices, accuracies, 8, 4)[1].tolist())
+    assert set(few[1].tolist()) != set(entrants.draw_labels(indices, accuracies, 8, 4)[1].tolist())
 
 
 def test_what_is_trained_fully_was_named() -> None:
@@ -66,8 +66,8 @@ def test_a_redrawn_ranker_sees_the_other_graph() -> None:
 
     graph, indices = chain("cbc"), torch.zeros(2, 1, dtype=torch.int64)
     assert edges(graph, nn.Identity(), indices).tolist() == [2, 2]
-    assert entrants.Redrawn(edges, entrants.unconnected)(graph, nn.Identity(), indices).tolist() == [0, 0]
-    assert entrants.Redrawn(edges, entrants.without_bn)(graph, nn.Identity(), indices).tolist() == [1, 1]
+    assert entrants.Redrawn(edges, entrants.drop_edges)(graph, nn.Identity(), indices).tolist() == [0, 0]
+    assert entrants.Redrawn(edges, entrants.drop_batch_norm)(graph, nn.Identity(), indices).tolist() == [1, 1]
 
 
 def test_learners_have_every_number_of_labels_there_is_and_each_draw() -> None:
@@ -79,7 +79,7 @@ def test_learners_have_every_number_of_labels_there_is_and_each_draw() -> None:
 
 
 def test_the_suites_own_are_one_without_labels_and_one_for_each_draw() -> None:
-    own = entrants.own(Distilled(LogWidths()), torch.randint(10, (20, 6)), torch.rand(20), 2)
+    own = entrants.own_rankers(Distilled(LogWidths()), torch.randint(10, (20, 6)), torch.rand(20), 2)
     assert list(own) == [
         "default",
         "nested_0",
@@ -95,4 +95,5 @@ def test_the_suites_own_are_one_without_labels_and_one_for_each_draw() -> None:
 
 def test_only_what_was_learned_is_carried() -> None:
     taught = Taught(torch.zeros(2, 6, dtype=torch.int64), torch.rand(2), Distilled(LogWidths()))
-    assert list(entrants.carried(None, {"a": taught.distilled, "b": RandomOrder(), "c": taught})) == ["carried_a", "carried_c"]
+    rankers = {"a": taught.distilled, "b": RandomOrder(), "c": taught}
+    assert list(entrants.carry_rankers(None, rankers)) == ["carried_a", "carried_c"]

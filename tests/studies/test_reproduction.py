@@ -14,7 +14,7 @@ from graphprune import data, train
 from graphprune.pruning import window
 from graphprune.ranking import learners, regression
 from graphprune.search import algorithm1
-from graphprune.search.funnel import ordered
+from graphprune.search.funnel import sort_trials
 from graphprune.studies import paper
 from graphprune.studies.reproduction import (  # fmt: skip
     ANY,
@@ -22,12 +22,12 @@ from graphprune.studies.reproduction import (  # fmt: skip
     TABLES,
     Experiment,
     Outcome,
-    light_of,
-    lightly,
-    markdown,
+    format_outcome,
+    light_rows,
     publish,
-    regressed,
     reproduce,
+    run_light,
+    run_regression,
 )
 
 COMMAND = ["reproduce", "table3", "--net", "resnet8", "--recipe", "tiny", "--folder"]
@@ -92,7 +92,7 @@ def test_rows_not_done_are_empty_and_those_done_are_shown(whole: tuple[Path, Out
     assert "0 of 7 rows" in outcome.says
     assert "stopped in 'Base' (base network, step 1)" in outcome.says
     assert (outcome.table.drop(columns="method") == "").all(axis=None)
-    assert markdown(outcome).count(f"|{'  |' * (len(COLUMNS) - 1)}\n") == 7
+    assert format_outcome(outcome).count(f"|{'  |' * (len(COLUMNS) - 1)}\n") == 7
     other = tiny(whole[0], 1e-6, "table4").table.set_index("method")
     assert (other.loc["SACP"] != "").sum() > 10  # of networks that table 3 has trained
     assert (other.loc["SACP-1"] == "").all()
@@ -109,9 +109,9 @@ def test_figure_2_and_table_4_share_what_table_3_trained(whole: tuple[Path, Outc
 
 def test_sacp_2_is_the_best_light_network_on_validation_not_retrained(whole: tuple[Path, Outcome]) -> None:
     one = experiment(whole[0])
-    light = light_of(one.sacp(ANY))
-    best = ordered(light, "accuracy").iloc[0]
-    row = lightly(one)
+    light = light_rows(one.sacp(ANY))
+    best = sort_trials(light, "accuracy").iloc[0]
+    row = run_light(one)
     assert len(light) == row["networks"] == 4
     assert row["epochs"] == pytest.approx(4 * 0.3)
     assert row["accuracy, %"] == 100 * best["accuracy_test"]
@@ -146,7 +146,7 @@ def test_a_ranker_is_prepared_once_for_any_number_of_blocks(
     monkeypatch.setattr(algorithm1, "Scorer", Counted)
     one = replace(experiment(whole[0]), seed=1)
     one.sacp(ANY)
-    regressed(one)
+    run_regression(one)
     assert made == ["scorer", "predictor"]
 
 

@@ -187,9 +187,9 @@ def test_normalisation_is_totensor_and_normalize() -> None:
 
 
 def test_batches_refuse_bad_arguments_before_any_work(digits: data.Dataset) -> None:
-    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="batch_size=0: must be at least 1"):
         digits.val.batches(0)
-    with pytest.raises(ValueError, match="limit must be at least 1; got -3"):
+    with pytest.raises(ValueError, match="limit=-3: must be at least 1"):
         digits.val.batches(8, limit=-3)
     with pytest.raises(ValueError, match="generator must be a CPU"):
         digits.val.batches(8, shuffle=True)

@@ -32,6 +32,7 @@ from graphprune.pruning.importance import l1
 from graphprune.pruning.masks import Scores, check_scores, first_scores, kept_masks, random_masks
 from graphprune.pruning.rates import RATES, Rate, RateSpace, check_indices, exact_rates
 from graphprune.runs.checkpoint import Checkpoint
+from graphprune.runs.checks import at_least
 from graphprune.runs.runtime import progress, seed_generator
 
 Loss = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
@@ -278,6 +279,5 @@ def _check(
     for name, value in (("temperature", temperature), ("lr", lr)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}={value}: must be a positive number")
-    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
-        if count < least:
-            raise ValueError(f"{name}={count}: must be at least {least}")
+    at_least(1, epochs=epochs)
+    at_least(2, batch_size=batch_size)

@@ -173,7 +173,7 @@ def topology(edges: Edges, nodes: int, undirected: bool) -> Tensor:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def mixing(kind: str, edges: Edges, nodes: int, undirected: bool) -> Tensor:
+def mixing_matrix(kind: str, edges: Edges, nodes: int, undirected: bool) -> Tensor:
     """The matrices M_t, (T, nodes, nodes): GCN's normalised adjacency with self loops, or SAGE's mean and identity."""
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
@@ -189,7 +189,7 @@ def mixing(kind: str, edges: Edges, nodes: int, undirected: bool) -> Tensor:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def looped(edges: Edges, nodes: int, undirected: bool) -> Tensor:
+def loop_edges(edges: Edges, nodes: int, undirected: bool) -> Tensor:
     """The edges with exactly one self loop at every node, as GATv2 has them, (2, E)."""
     from torch_geometric.utils import add_self_loops, remove_self_loops
 

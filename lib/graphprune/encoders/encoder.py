@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from graphprune.encoders.convolution import AttentionConv, Conv, Edges, LinearConv, block_diagonal, looped, mixing
+from graphprune.encoders.convolution import AttentionConv, Conv, Edges, LinearConv, block_diagonal, loop_edges, mixing_matrix
 from graphprune.runs.checks import at_least
 from graphprune.runs.runtime import import_pyg, seeded
 
@@ -123,13 +123,13 @@ class GraphEncoder(nn.Module):
         """The layers as maps over one topology, with the encoder's own weights."""
         edges = _pairs(edge_index)
         if self.kind == "gat":
-            source, target = looped(edges, nodes, self.undirected).to(next(self.parameters()).device)
+            source, target = loop_edges(edges, nodes, self.undirected).to(next(self.parameters()).device)
             return [_attention(conv, source, target, nodes) for conv in self.convs]
         return list(self._linear(edges, nodes))
 
     def _linear(self, edges: Edges, nodes: int) -> list[LinearConv]:
         """The layers of a GCN or SAGE encoder."""
-        mix = mixing(self.kind, edges, nodes, self.undirected).to(next(self.parameters()))
+        mix = mixing_matrix(self.kind, edges, nodes, self.undirected).to(next(self.parameters()))
         if self.kind == "gcn":
             return [LinearConv(mix, conv.lin.weight[None], conv.bias) for conv in self.convs]  # type: ignore
         weights = [torch.stack([conv.lin_l.weight, conv.lin_r.weight]) for conv in self.convs]  # type: ignore

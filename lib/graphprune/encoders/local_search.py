@@ -232,14 +232,14 @@ def _born(levels: Levels, parents: Tensor, children: int, generator: torch.Gener
     """Children inside the window, (at most `children`, groups)."""
     born: list[Tensor] = []
     for _ in range(TRIES):
-        drawn = mutants(parents, children, generator)
+        drawn = mutate(parents, children, generator)
         born.append(drawn[levels.inside(drawn)])
         if sum(map(len, born)) >= children:
             break
     return torch.cat(born)[:children]
 
 
-def mutants(parents: Tensor, n: int, generator: torch.Generator) -> Tensor:
+def mutate(parents: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Children of parents drawn at random, inside the window or not, (mu, groups) -> (n, groups)."""
     groups = parents.shape[1]
     mother, father = parents[torch.randint(len(parents), (2, n), generator=generator)]

@@ -110,7 +110,7 @@ def bound(
     direction, c, atoms = Direction(np.zeros(len(problem.target)), np.zeros(len(problem.sizes))), 0.0, np.zeros((0, width))
     found: list[Prefixes] = []
     for _ in range(patience):
-        best, values = furthest(problem, prefixes, direction.weight(problem, c), 6)
+        best, values = pick_furthest(problem, prefixes, direction.weight(problem, c), 6)
         if not len(best):
             return 0.0, direction, prefixes[:0] if not found else join(found)
         found.append(best)
@@ -130,7 +130,7 @@ def bound(
         if along <= 0 or time.monotonic() > deadline:
             break
         c = max(c, float(z @ direction.weight(problem, 0.0)) / along) * (1 + 1e-15) + 1e-12
-        best, values = furthest(problem, prefixes, direction.weight(problem, c), 1)
+        best, values = pick_furthest(problem, prefixes, direction.weight(problem, c), 1)
         found.append(best)
     return 1.0, direction, join(found)
 
@@ -167,7 +167,7 @@ def separate(
     return None, found
 
 
-def furthest(problem: Problem, prefixes: Prefixes, weight: np.ndarray, k: int) -> tuple[Prefixes, np.ndarray]:
+def pick_furthest(problem: Problem, prefixes: Prefixes, weight: np.ndarray, k: int) -> tuple[Prefixes, np.ndarray]:
     """The k completions of highest <w, z>, and these."""
     best, values, _ = problem.sums.beam(prefixes, [problem.sums.togo(weight, prefixes.level)], k)
     return best, values

@@ -23,6 +23,7 @@ from graphprune.exact.halfspaces import Problem
 from graphprune.exact.problem import Terms, distance_limit, make_terms
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.rates import RateSpace
+from graphprune.runs.checks import at_least
 
 WIDEST = 1 << 17  # prefixes of one length in the search for the highest dot products
 
@@ -106,9 +107,9 @@ def optimum(
     terms = make_terms(scorer, space, min_ratio, costs, macs)
     _check(k, apart, space.groups, seconds)
     if apart == 1:
-        rows, scores, bounds = highest(terms, k, start + seconds)
+        rows, scores, bounds = find_highest(terms, k, start + seconds)
     else:
-        rows, scores, bounds = spread(terms, k, apart, start + seconds)
+        rows, scores, bounds = find_spread(terms, k, apart, start + seconds)
     return _result(rows, scores, bounds, start)
 
 
@@ -133,7 +134,7 @@ def top_dot(
     w = terms.target if weight is None else weight.detach().cpu().double().numpy()
     if w.shape != terms.target.shape:
         raise ValueError(f"weight must have shape {terms.target.shape}, got {w.shape}")
-    return _result(*highest_dot(terms, w, k), start)
+    return _result(*find_highest_dot(terms, w, k), start)
 
 
 def plan(
@@ -156,7 +157,7 @@ def plan(
     )
 
 
-def highest(terms: Terms, k: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_highest(terms: Terms, k: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k highest cosines: rates (n, groups), scores (n,), bounds (n,)."""
     problem = terms.problem()
     found = Incumbents(problem, k)
@@ -169,7 +170,7 @@ def _places(problem: Problem, found: Incumbents, deadline: float) -> tuple[np.nd
     return rows, scores, np.maximum(scores, least)
 
 
-def spread(terms: Terms, k: int, apart: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_spread(terms: Terms, k: int, apart: int, deadline: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k highest cosines, each the highest of those that differ from all before it in `apart` groups or more."""
     groups = len(terms.units)
     rows, scores, bounds = np.zeros((0, groups), np.int64), np.zeros(0), np.zeros(0)
@@ -190,7 +191,7 @@ def spread(terms: Terms, k: int, apart: int, deadline: float) -> tuple[np.ndarra
     return rows, scores, bounds
 
 
-def highest_dot(terms: Terms, w: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_highest_dot(terms: Terms, w: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k highest <w, z>: rates, scores, bounds.
 
     With limits, <w, z> <= <w, z> + <m, s> for any m >= 0 bounds them; m is chosen by Kelley's cutting planes.
@@ -199,7 +200,7 @@ def highest_dot(terms: Terms, w: np.ndarray, k: int) -> tuple[np.ndarray, np.nda
     sums, root, width = problem.sums, problem.sums.root(), len(w)
     weights = [np.concatenate([w, np.zeros(len(problem.sizes))])]
     if problem.limits:
-        weights.append(np.concatenate([w, multipliers(problem, w)]))
+        weights.append(np.concatenate([w, find_multipliers(problem, w)]))
     togos = [sums.togo(weight) for weight in weights]
     wide = k
     while True:
@@ -213,7 +214,7 @@ def highest_dot(terms: Terms, w: np.ndarray, k: int) -> tuple[np.ndarray, np.nda
         wide *= 8
 
 
-def multipliers(problem: Problem, w: np.ndarray) -> np.ndarray:
+def find_multipliers(problem: Problem, w: np.ndarray) -> np.ndarray:
     """m >= 0 with about the least max_r <w, z> + <m, s>."""
     sums, width = problem.sums, len(w)
     m, planes = np.zeros(len(problem.sizes)), []
@@ -232,8 +233,7 @@ def multipliers(problem: Problem, w: np.ndarray) -> np.ndarray:
 
 
 def _check(k: int, apart: int, groups: int, seconds: float) -> None:
-    if k < 1:
-        raise ValueError(f"k={k}: must be at least 1")
+    at_least(1, k=k)
     if not 1 <= apart <= groups:
         raise ValueError(f"apart={apart}: must lie in 1 .. {groups}, the number of groups")
     if not seconds > 0:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphprune.runs.checks import at_least
+
 
 class Best:
     """The k best different rows seen so far, highest score first. Rows come in blocks, so that there may be millions.
@@ -30,8 +32,7 @@ class Best:
     """
 
     def __init__(self, k: int, *, key: Callable[[Tensor], Tensor] | None = None, sorted_ties: bool = False) -> None:
-        if k < 1:
-            raise ValueError(f"k={k}: must be at least 1")
+        at_least(1, k=k)
         if key is not None and sorted_ties:
             raise ValueError("key, sorted_ties: give one of them")
         self.k, self.key, self.sorted_ties = k, key, sorted_ties

@@ -22,6 +22,7 @@ from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, check_scores
+from graphprune.runs.checks import at_least
 
 
 def prune(
@@ -142,8 +143,7 @@ def round_keep(
     >>> sorted({int(mask.sum()) for mask in keep.values()}), sorted({int(mask.sum()) for mask in rounded.values()})
     ([12, 23, 45], [8, 16, 24, 48])
     """
-    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
-        raise ValueError(f"round_to must be a whole number of at least 1, got {round_to!r}")
+    at_least(1, round_to=round_to)
     if macs is not None and not 0 < macs <= 1:
         raise ValueError(f"macs={macs!r}: must be a share of the unpruned network's multiply-adds, 0 < macs <= 1")
     kept = graph.flatten(keep)

@@ -12,6 +12,7 @@ from torch import nn
 
 from graphprune.graph.inputs import Inputs, naming_bad_input
 from graphprune.pruning.cost import check_input
+from graphprune.runs.checks import at_least
 from graphprune.runs.runtime import evaluating
 
 
@@ -44,9 +45,7 @@ def latency(model: nn.Module, example_input: Any, repeats: int = 30, threads: in
     >>> latency(graphprune.models.tiny_cnn(), torch.zeros(2, 1, 8, 8), repeats=3).batch
     2
     """
-    for name, value in (("repeats", repeats), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    at_least(1, repeats=repeats, threads=1 if threads is None else threads)
     inputs = check_input(model, example_input)
     first = inputs.tensors[0]
     before = torch.get_num_threads()

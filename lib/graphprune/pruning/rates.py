@@ -24,6 +24,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.runs.checks import at_least
 
 RATES = tuple(i / 10 for i in range(10))
 """The paper's pruning rates (eq. 3): 0, 0.1, ..., 0.9."""
@@ -161,8 +162,7 @@ class RateSpace:
         """
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"generator={generator!r}: give torch.Generator().manual_seed(0), so that samples can be repeated")
-        if n < 1:
-            raise ValueError(f"n={n}: must be at least 1")
+        at_least(1, n=n)
         need = self._need(min_ratio)
         if not distinct:
             return torch.from_numpy(self._draw(n, need, generator))  # type: ignore[return-value]

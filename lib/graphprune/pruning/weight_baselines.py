@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphprune.pruning.weight_budgets import kept_count, top
+from graphprune.pruning.weight_budgets import keep_top, kept_count
 from graphprune.pruning.weight_masks import WeightMask, prunable
 from graphprune.pruning.weight_paths import flow_through, skeleton
 from graphprune.runs import runtime
+from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
 
 
@@ -29,12 +30,12 @@ def random(model: nn.Module, data: Dataset | None, sparsity: float, *, budget: s
         ValueError: the sparsity or the budget is wrong.
     """
     generator = runtime.seed_generator(seed, "weight_baselines.random")
-    return top({name: torch.rand(w.shape, generator=generator) for name, w in prunable(model).items()}, sparsity, budget)
+    return keep_top({name: torch.rand(w.shape, generator=generator) for name, w in prunable(model).items()}, sparsity, budget)
 
 
 def magnitude(model: nn.Module, data: Dataset | None, sparsity: float, *, budget: str = "global") -> WeightMask:
     """The weights of largest |w| (Han et al. 2015). `data` is not looked at. Arguments and errors as `random`."""
-    return top({name: weight.detach().abs() for name, weight in prunable(model).items()}, sparsity, budget)
+    return keep_top({name: weight.detach().abs() for name, weight in prunable(model).items()}, sparsity, budget)
 
 
 def snip(model: nn.Module, data: Dataset, sparsity: float, *, images: int = 256, seed: int = 0) -> WeightMask:
@@ -47,7 +48,7 @@ def snip(model: nn.Module, data: Dataset, sparsity: float, *, images: int = 256,
     twin, (x, y) = _batch(model, data, images, seed)
     weights = prunable(twin)
     gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), list(weights.values()))
-    return top(_products(weights, gradients, absolute=True), sparsity)
+    return keep_top(_products(weights, gradients, absolute=True), sparsity)
 
 
 def grasp(
@@ -62,7 +63,7 @@ def grasp(
     weights = prunable(twin)
     gradients = torch.autograd.grad(F.cross_entropy(twin(x) / temperature, y), list(weights.values()), create_graph=True)
     steered = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
-    return top(_products(weights, torch.autograd.grad(steered, list(weights.values()))), sparsity)
+    return keep_top(_products(weights, torch.autograd.grad(steered, list(weights.values()))), sparsity)
 
 
 def synflow(model: nn.Module, data: Dataset, sparsity: float, *, rounds: int = 100) -> WeightMask:
@@ -75,8 +76,7 @@ def synflow(model: nn.Module, data: Dataset, sparsity: float, *, rounds: int = 1
     Raises:
         ValueError: the sparsity is out of range, or `rounds` is below 1.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds!r}: must be at least 1; the paper has 100")
+    at_least(1, remedy="; the paper has 100", rounds=rounds)
     strength = {name: weight.detach().abs().double().cpu() for name, weight in prunable(model).items()}
     scale = {name: value / value.mean().clamp(min=1e-300) for name, value in strength.items()}
     total = sum(value.numel() for value in strength.values())
@@ -86,14 +86,13 @@ def synflow(model: nn.Module, data: Dataset, sparsity: float, *, rounds: int = 1
     for r in range(1, rounds + 1):
         through = flow_through(twin, example, {name: value * mask[name] for name, value in scale.items()}).weights
         through = {name: value.masked_fill(~mask[name], -1.0) for name, value in through.items()}
-        mask = top(through, 1 - (1 - sparsity) ** (r / rounds) if r < rounds else sparsity)
+        mask = keep_top(through, 1 - (1 - sparsity) ** (r / rounds) if r < rounds else sparsity)
     return mask
 
 
 def _batch(model: nn.Module, data: Dataset, images: int, seed: int) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     """A copy in evaluation mode, and one batch of training images on its device."""
-    if images < 1:
-        raise ValueError(f"images={images!r}: must be at least 1, e.g. 256")
+    at_least(1, remedy=", e.g. 256", images=images)
     generator = runtime.seed_generator(seed, "weight_baselines.images")
     x, y = next(iter(data.train.batches(images, shuffle=True, generator=generator)))
     twin = copy.deepcopy(model).eval().requires_grad_(True)

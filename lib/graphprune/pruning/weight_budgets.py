@@ -67,7 +67,7 @@ def _apportion(shares: Tensor, sizes: Tensor, kept: int) -> Tensor:
     return counts
 
 
-def top(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
+def keep_top(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
     """The weight mask of the highest scores. Of equal scores the earlier weight stays.
 
     Args:

@@ -108,7 +108,7 @@ def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> nn.Module:
 
 
 @contextmanager
-def zeros_held(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[None]:
+def hold_zeros(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside the block, pruned weights get no gradient: SGD leaves a weight that is zero at zero, decay included."""
 
     def without_pruned(kept: Tensor, gradient: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def finetune(
     """
     tuned = apply(model, mask)
     train.reestimate_bn(tuned, data, seed=seed)
-    with zeros_held(tuned, mask):
+    with hold_zeros(tuned, mask):
         train.fit(tuned, data, recipe, seed=seed, desc=desc or "fine-tuning")
     return tuned
 

@@ -17,7 +17,7 @@ from graphprune.encoders.ranker import Ranker
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning import importance
 from graphprune.pruning.window import Score
-from graphprune.ranking.proxies import one_by_one
+from graphprune.ranking.proxies import score_each
 from graphprune.runs import runtime
 from graphprune.training import train
 from graphprune.training.data import Dataset
@@ -52,7 +52,7 @@ class ClassMeans(Ranker):
             guess = nearest(features(small, name, known[0]), known[1], features(small, name, asked[0]))
             return (guess == asked[1]).double().mean().item()
 
-        return one_by_one(whole, graph, apart, scores)
+        return score_each(whole, graph, apart, scores)
 
 
 def classifier(graph: ChannelGraph, model: nn.Module) -> str:

@@ -49,7 +49,7 @@ class Bees(Ranker):
     changes: int = 2
     seed: int = 0
 
-    def foraged(self, graph: ChannelGraph, model: nn.Module) -> tuple[Tensor, Tensor]:
+    def forage(self, graph: ChannelGraph, model: nn.Module) -> tuple[Tensor, Tensor]:
         """What the bees visited, the best first: (n, groups) rate indices and (n,) fitness; n < evaluations where few exist."""
         window, generator = Window(graph, self.data.example(), macs=self.macs), seed_generator(self.seed, "bees")
         evaluate, scores = MaskEvaluator(model, graph, self.data), importance.l1(model, graph)
@@ -68,7 +68,7 @@ class Bees(Ranker):
         return visited[order], fitness[order]
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        visited, fitness = self.foraged(graph, model)
+        visited, fitness = self.forage(graph, model)
         places, later = visited.double(), torch.arange(len(visited)) / len(visited)
 
         def near(indices: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Distilled(Ranker):
     seed: int = 0
     lessons: Lessons | None = None
 
-    def asked(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> Lessons:
+    def ask(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> Lessons:
         """The teacher's word, as it was stored or asked for now.
 
         Args:
@@ -93,7 +93,7 @@ class Distilled(Ranker):
 
     def fit(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> list[Surrogate]:
         """The trained members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
-        return self._trained(graph, self.asked(graph, model, stage))
+        return self._trained(graph, self.ask(graph, model, stage))
 
     def _trained(self, graph: ChannelGraph, lessons: Lessons) -> list[Surrogate]:
         found = []
@@ -126,7 +126,7 @@ class Taught(Learner):
 
     def fit(self, graph: ChannelGraph, model: nn.Module, stage: Stage | None = None) -> list[Surrogate]:
         """The tuned members; `surrogate.ensemble(members, other_graph)` scores another network's configurations."""
-        lessons, labels, base = self.distilled.asked(graph, model, stage), (self.indices, self.accuracies), self.distilled
+        lessons, labels, base = self.distilled.ask(graph, model, stage), (self.indices, self.accuracies), self.distilled
         members = base._trained(graph, lessons)
         for seed, member in enumerate(members, base.members * base.seed):
             adapt(member, graph, lessons, labels, steps=self.steps, lr=base.lr, seed=seed)

@@ -49,7 +49,7 @@ def squared_errors(
             yield (predict(x[rows]) - y[rows]).square().mean()
 
 
-def standardised(values: Tensor) -> Tensor:
+def standardise(values: Tensor) -> Tensor:
     """Mean 0 and deviation 1; all 0 where they are equal, (N,) -> (N,) float32.
 
     >>> standardised(torch.tensor([1.0, 2.0, 3.0])).tolist()

@@ -64,7 +64,7 @@ class Nested(Ranker):
         features, first = shares(graph), first_scores(graph)
         for _ in range(self.steps):
             positive = tilted(groups, self.batch_size, generator)
-            rows = torch.cat([positive.new_zeros(1, groups), positive, further(positive, generator)])
+            rows = torch.cat([positive.new_zeros(1, groups), positive, draw_further(positive, generator)])
             z = encoder.embed(features(kept_masks(graph, rows, first)), graph.edge_index)
             anchor, *rest = z.split([1, len(positive), len(positive)])
             near, far = (distance(part, anchor[0]) for part in rest)
@@ -85,7 +85,7 @@ def distance(z: Tensor, reference: Tensor) -> Tensor:
     return (z - reference).norm(dim=1)
 
 
-def further(indices: Tensor, generator: torch.Generator) -> Tensor:
+def draw_further(indices: Tensor, generator: torch.Generator) -> Tensor:
     """The same configurations pruned further in a quarter of their groups, in one at least: (B, groups) -> (B, groups).
 
     A group at the highest rate stays where it is.

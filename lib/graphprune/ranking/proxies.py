@@ -74,9 +74,9 @@ class SynFlow(Ranker):
     """
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        absolute = linearised(model)
+        absolute = linearise(model)
         ones = _ones(absolute, graph)
-        return one_by_one(absolute, graph, lambda small: flow(small, ones).log().item(), importance.l1(model, graph))
+        return score_each(absolute, graph, lambda small: flow(small, ones).log().item(), importance.l1(model, graph))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +98,10 @@ class Naswot(Ranker):
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
         batch = next(train.clean_images(self.data, 1, self.images, self.seed)).to(next(model.parameters()).device)
-        return one_by_one(model, graph, lambda small: log_det(codes(small, batch)), importance.l1(model, graph))
+        return score_each(model, graph, lambda small: log_det(codes(small, batch)), importance.l1(model, graph))
 
 
-def linearised(model: nn.Module) -> nn.Module:
+def linearise(model: nn.Module) -> nn.Module:
     """A copy in double precision with absolute parameters, whose BN layers let everything through.
 
     Raises:
@@ -176,7 +176,7 @@ def log_det(active: Tensor) -> float:
     return eigenvalues.clamp_min(LEAST).log().sum().item()
 
 
-def one_by_one(model: nn.Module, graph: ChannelGraph, score: Callable[[nn.Module], float], scores: importance.Scores) -> Score:
+def score_each(model: nn.Module, graph: ChannelGraph, score: Callable[[nn.Module], float], scores: importance.Scores) -> Score:
     """Score the networks that the best channels by `scores` leave of a model; cut without proof where that is safe."""
     proven = bool(why_not(model, graph))
 

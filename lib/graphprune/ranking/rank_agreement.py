@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from graphprune.ranking.correlation import Floats, kendall, partial, spearman
+from graphprune.runs.checks import at_least
 
 __all__ = ["Agreement", "agreement", "bands", "ceiling", "kendall", "partial", "picked", "regret", "share", "spearman"]
 
@@ -245,6 +246,5 @@ def _checked(
             raise ValueError(f"{name} holds numbers that are not finite: leave those networks out")
     if (least := np.unique(place, return_counts=True)[1].min()) < 4:
         raise ValueError(f"band: one holds {least} networks, a correlation needs at least 4: make fewer bands")
-    if resamples < 1:
-        raise ValueError(f"resamples={resamples}: must be at least 1, such as 1000")
+    at_least(1, remedy=", such as 1000", resamples=resamples)
     return given, measured, _Draws(place, statistic, fixed, resamples, seed)

@@ -13,7 +13,7 @@ from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.scorer import Scorer
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.masks import Scores, kept_masks
-from graphprune.ranking.fitting import minimise, squared_errors, standardised
+from graphprune.ranking.fitting import minimise, squared_errors, standardise
 from graphprune.runs.runtime import seed_generator
 
 
@@ -58,7 +58,7 @@ def predictor(
     losses = squared_errors(
         predict,
         x,
-        standardised(accuracies),
+        standardise(accuracies),
         epochs=epochs,
         batch_size=batch_size,
         generator=seed_generator(seed, "regression"),

@@ -23,7 +23,7 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.masks import first_scores, kept_masks
 from graphprune.pruning.rates import RATES
 from graphprune.pruning.window import Score
-from graphprune.ranking.fitting import minimise, squared_errors, standardised
+from graphprune.ranking.fitting import minimise, squared_errors, standardise
 from graphprune.runs.runtime import seed_generator, seeded
 
 BATCH = 64
@@ -98,7 +98,7 @@ def learn(
         indices, taught: (N, groups) and (N,).
         epochs, lr, seed: passes over them, the highest step size, and the order.
     """
-    x, y, generator = inputs(graph, indices), standardised(taught), seed_generator(seed, "surrogate, order")
+    x, y, generator = inputs(graph, indices), standardise(taught), seed_generator(seed, "surrogate, order")
 
     def predict(rows: Tensor) -> Tensor:
         return surrogate(rows, graph.edge_index)[:, 0]  # type: ignore[no-any-return]
@@ -128,8 +128,8 @@ def adapt(
         labels: (L, groups) and (L,), what was measured.
         steps, lr, seed: as in `learn`.
     """
-    x, y = inputs(graph, lessons[0]), standardised(lessons[1])
-    known, truth, generator = inputs(graph, labels[0]), standardised(labels[1]), seed_generator(seed, "surrogate, tuning")
+    x, y = inputs(graph, lessons[0]), standardise(lessons[1])
+    known, truth, generator = inputs(graph, labels[0]), standardise(labels[1]), seed_generator(seed, "surrogate, tuning")
 
     def losses() -> Iterator[Tensor]:
         for _ in range(steps):

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from graphprune.pruning.weight_budgets import top
-from graphprune.report.slider import somebody_is_there
+from graphprune.pruning.weight_budgets import keep_top
+from graphprune.report.slider import is_interactive
 from graphprune.spectral import components, effective_resistance, singular_values
 
 
@@ -33,7 +33,7 @@ def thinned(weight: Tensor, sparsity: float) -> dict[str, Tensor]:
     strength = weight.abs().double()
     leverage = torch.where(strength > 0, strength * effective_resistance(weight), 0.0)
     ranked = {"magnitude": strength, "resistance": leverage}
-    return {name: top({"layer": score}, sparsity)["layer"] for name, score in ranked.items()}
+    return {name: keep_top({"layer": score}, sparsity)["layer"] for name, score in ranked.items()}
 
 
 def draw(weight: Tensor, sparsity: float) -> Figure:
@@ -80,7 +80,7 @@ def _graph(axis: Axes, weight: Tensor, kept: Tensor, colour: tuple[float, float,
 def show(weight: Tensor, sparsity: float) -> None:
     """The picture, and below it a slider over the sparsity where a person's notebook runs the cell."""
     picture = display(_png(draw(weight, sparsity), sparsity), display_id=True)
-    if picture is not None and somebody_is_there():
+    if picture is not None and is_interactive():
         largest = 1 - 1 / weight.numel()
         wide = {"layout": Layout(width="32em"), "style": {"description_width": "6em"}}
         knob = FloatSlider(sparsity, min=0, max=largest, step=1 / weight.numel(), description="sparsity", **wide)

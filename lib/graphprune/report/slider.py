@@ -203,11 +203,11 @@ def show(table: pd.DataFrame, ranker: str = "default", budget: float | None = No
     if budget not in offered:
         raise ValueError(f"budget={budget}: must be one of {list(offered)}")
     picture = display(_png(draw(table, ranker, budget, m, k)), display_id=True)
-    if picture is not None and somebody_is_there():
+    if picture is not None and is_interactive():
         display(controls(table, lambda figure: picture.update(_png(figure)), ranker, budget, m, k))
 
 
-def somebody_is_there() -> bool:
+def is_interactive() -> bool:
     """Whether the cell that runs was sent by JupyterLab, Notebook or VS Code.
 
     They send its id with it, nbclient (so papermill and nbconvert) and nbval do not; a widget in a stored notebook would

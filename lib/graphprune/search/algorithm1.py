@@ -29,7 +29,7 @@ from graphprune.pruning.window import Score
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import Checkpoint, Clock
 from graphprune.runs.description import described, modules
-from graphprune.search.funnel import Funnel, SearchResult, by_ranking
+from graphprune.search.funnel import Funnel, SearchResult, run_ranking
 from graphprune.training.data import Dataset
 from graphprune.training.train import Recipe
 
@@ -140,7 +140,7 @@ def sacp(
         with runtime.threads(threads):
             return score(indices)
 
-    return by_ranking(
+    return run_ranking(
         funnel, similarity, n_candidates=n_candidates, ranking={**described(training), "threads": threads}, modules=used
     )
 
@@ -157,7 +157,7 @@ def _by_ranker(funnel: Funnel, ranker: Ranker | RankFunction, n_candidates: int)
             return prepared()(indices)
 
     ranking = {"ranker": described(ranker), "threads": funnel.threads}
-    return by_ranking(funnel, score, n_candidates=n_candidates, ranking=ranking, modules=modules(ranker))
+    return run_ranking(funnel, score, n_candidates=n_candidates, ranking=ranking, modules=modules(ranker))
 
 
 def trained_encoder(

@@ -21,7 +21,7 @@ from graphprune.encoders.foraging import forage
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.window import Score, into_window
 from graphprune.runs import runtime
-from graphprune.search.funnel import Funnel, SearchResult, by_ranking, choose, finish, rates_table, trained, tune
+from graphprune.search.funnel import Funnel, SearchResult, choose, finish, rates_table, run_ranking, train_candidates, tune
 from graphprune.training.data import Dataset
 from graphprune.training.train import Recipe
 
@@ -37,15 +37,15 @@ def random_search(
             rare.
     """
     funnel = Funnel(model, graph, data, **setting)
-    return by_ranking(
+    return run_ranking(
         funnel,
-        by_chance(),
+        score_at_random(),
         n_candidates=n_candidates or 100 * funnel.m,
         ranking={"by": "chance"},
     )
 
 
-def by_chance() -> Score:
+def score_at_random() -> Score:
     """Scores, for one stream of draws, that prefer what was drawn earlier, in whatever blocks the draws come."""
     places = itertools.count()
 
@@ -67,7 +67,7 @@ def uniform_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: 
         model, graph, data, setting: the fields of `Funnel`.
     """
     funnel = Funnel(model, graph, data, **setting)
-    return _one_network(funnel, by_place(funnel.scores))
+    return _one_network(funnel, rank_in_group(funnel.scores))
 
 
 def global_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: Any) -> SearchResult:
@@ -81,20 +81,20 @@ def global_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: A
         model, graph, data, setting: the fields of `Funnel`.
     """
     funnel = Funnel(model, graph, data, **setting)
-    return _one_network(funnel, by_size(funnel.scores))
+    return _one_network(funnel, weigh_by_size(funnel.scores))
 
 
-def by_place(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rank_in_group(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each channel's place in its group from the least important up, as a share: 0 .. (C - 1) / C."""
     return {name: score.argsort(stable=True).argsort(stable=True).double() / len(score) for name, score in scores.items()}
 
 
-def by_size(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weigh_by_size(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each channel's score divided by its group's mean."""
     return {name: score / score.mean().clamp_min(1e-12) for name, score in scores.items()}
 
 
-def longer(funnel: Funnel) -> Recipe:
+def lengthen_recipe(funnel: Funnel) -> Recipe:
     """The recipe of a restart where nothing is searched: `full`, with its share of the m light fine-tunings."""
     return dataclasses.replace(funnel.full, epochs=funnel.full.epochs + funnel.m * funnel.light.epochs / funnel.k)
 
@@ -107,7 +107,7 @@ def _one_network(funnel: Funnel, priority: dict[str, Tensor]) -> SearchResult:
     restarts = pd.DataFrame({"rank": range(1, funnel.k + 1), "ratio": ratio, "score": float("nan")})
     restarts["indices"] = [[] for _ in range(funnel.k)]  # these shares are no rates
     masks = kept.expand(funnel.k, -1)
-    return choose(funnel, trained(funnel, "full", restarts, masks, longer(funnel), restarts=range(funnel.k)))
+    return choose(funnel, train_candidates(funnel, "full", restarts, masks, lengthen_recipe(funnel), restarts=range(funnel.k)))
 
 
 def cut_to_window(funnel: Funnel, priority: dict[str, Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ from graphprune.pruning.window import Score, Window
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import Clock
 from graphprune.runs.description import network
-from graphprune.search.trial import Task, Trial, run_all, weights_of
+from graphprune.search.trial import Task, Trial, read_weights, run_all
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.train import Recipe
@@ -166,7 +166,7 @@ def _check(funnel: Funnel) -> None:
 # --- candidates -> m --------------------------------------------------------------------------------------------------
 
 
-def top(funnel: Funnel, score: Score, n_candidates: int) -> pd.DataFrame:
+def rank_draws(funnel: Funnel, score: Score, n_candidates: int) -> pd.DataFrame:
     """The m best of n_candidates draws (Algorithm 1, lines 9-13): `rank`, `indices`, `ratio`, `score`.
 
     No network stands in it twice: rates that keep the same number of channels everywhere count as one.
@@ -190,7 +190,7 @@ def rates_table(funnel: Funnel, indices: Tensor, scores: Tensor) -> pd.DataFrame
     return pd.DataFrame({"rank": ranks, "indices": indices.tolist(), "ratio": ratios, "score": scores.tolist()})
 
 
-def by_ranking(
+def run_ranking(
     funnel: Funnel, score: Score, *, n_candidates: int, ranking: Mapping[str, Any], modules: Sequence[str] = ()
 ) -> SearchResult:
     """The whole funnel for one way of ranking candidates: an ablation of rankers is a loop over a dict of them.
@@ -210,7 +210,7 @@ def by_ranking(
 
     def compute() -> pd.DataFrame:
         started = time.process_time()
-        return top(funnel, score, n_candidates).assign(ranking_seconds=time.process_time() - started)
+        return rank_draws(funnel, score, n_candidates).assign(ranking_seconds=time.process_time() - started)
 
     candidates = funnel.stage("top.parquet", compute, ("search.funnel", *modules), n_candidates=n_candidates, **parameters)
     candidates["indices"] = [row.tolist() for row in candidates["indices"]]  # parquet reads lists as arrays
@@ -220,7 +220,7 @@ def by_ranking(
 # --- m -> k -> one ----------------------------------------------------------------------------------------------------
 
 
-def trained(
+def train_candidates(
     funnel: Funnel,
     stage: Literal["light", "full"],
     candidates: pd.DataFrame,
@@ -272,24 +272,24 @@ def tune(funnel: Funnel, candidates: pd.DataFrame) -> pd.DataFrame:
     """Fine-tune candidates lightly and measure them on the validation split (Algorithm 1, line 14)."""
     indices = torch.tensor(candidates["indices"].tolist())
     kept = kept_masks(funnel.graph, indices, funnel.scores, funnel.rates)
-    return trained(funnel, "light", candidates, kept, funnel.light)
+    return train_candidates(funnel, "light", candidates, kept, funnel.light)
 
 
 def finish(funnel: Funnel, light: pd.DataFrame) -> SearchResult:
     """Retrain the k best and choose one of them (Algorithm 1, lines 15-16)."""
-    finalists = ordered(light, funnel.criterion).head(funnel.k).reset_index(drop=True)
+    finalists = sort_trials(light, funnel.criterion).head(funnel.k).reset_index(drop=True)
     finalists["rank"] = range(1, len(finalists) + 1)
     kept = torch.tensor(finalists["kept"].tolist())
-    return choose(funnel, trained(funnel, "full", finalists, kept, funnel.full), light)
+    return choose(funnel, train_candidates(funnel, "full", finalists, kept, funnel.full), light)
 
 
 def choose(funnel: Funnel, full: pd.DataFrame, light: pd.DataFrame | None = None) -> SearchResult:
     """Choose one of the retrained on the validation split and test it alone (the paper chooses by test accuracy)."""
-    chosen = ordered(full, funnel.criterion).index[0]
+    chosen = sort_trials(full, funnel.criterion).index[0]
     weights = Path(full.loc[chosen, "weights"])
     keep = funnel.graph.unflatten(torch.tensor(full.loc[chosen, "kept"]))
     model = prune(funnel.model, funnel.graph, keep, check=False)  # as its trial did
-    model.load_state_dict(weights_of(store.load(weights)))
+    model.load_state_dict(read_weights(store.load(weights)))
     tested = store.stage(
         weights.with_name(f"{weights.stem}-test.json"),
         lambda: dataclasses.asdict(train.evaluate(model, funnel.data.test)),
@@ -310,7 +310,7 @@ class AllFailedError(RuntimeError):
     """No training of a stage succeeded, so that there is none to choose."""
 
 
-def ordered(rows: pd.DataFrame, criterion: str) -> pd.DataFrame:
+def sort_trials(rows: pd.DataFrame, criterion: str) -> pd.DataFrame:
     """Trained networks from the best on validation down; ties go to the other measure, then to the better rank.
 
     Raises:

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from graphprune.runs.checks import at_least
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Criterion = Literal["accuracy", "loss"]
@@ -248,8 +250,7 @@ def replays(
         ValueError: an argument below 1, or every m above n.
     """
     sizes, n = _sizes(m, k, len(given)), len(given)
-    if count < 1:
-        raise ValueError(f"count={count}: must be at least 1, such as 1000")
+    at_least(1, remedy=", such as 1000", count=count)
     generator = np.random.default_rng(seed)
     drawn = generator.integers(n, size=(count, n))
     light = generator.integers(len(given.light_accuracy), size=count)

@@ -122,9 +122,9 @@ def run_all(trials: Sequence[Trial], n_jobs: int, desc: str) -> list[dict[str, A
     Warns:
         UserWarning: some trials failed; their rows have the reason under "failed".
     """
-    rows = [stored(trial) for trial in trials]
+    rows = [load_result(trial) for trial in trials]
     if left := [index for index, row in enumerate(rows) if row is None]:
-        with alone_in(Path(trials[0].task.folder)):
+        with lock_folder(Path(trials[0].task.folder)):
             for index, row in zip(left, _trained([trials[index] for index in left], n_jobs, desc), strict=True):
                 rows[index] = _fail(trials[index], row.reason) if isinstance(row, OutOfMemory | Died) else row
     done = [row for row in rows if row is not None]
@@ -154,7 +154,7 @@ def _job(shared: Shared[Task], what: tuple[Tensor, int]) -> dict[str, Any] | Out
         torch.cuda.empty_cache()  # an idle process would keep what it no longer needs from the others
 
 
-def alone_in(folder: Path) -> Any:
+def lock_folder(folder: Path) -> Any:
     """A context in which no other process trains networks in the folder.
 
     Raises:
@@ -179,18 +179,18 @@ def run_trial(trial: Trial) -> dict[str, Any]:
 def _attempt(trial: Trial) -> dict[str, Any] | OutOfMemory:
     """The same; that memory ran out is not stored, as it need not be the trial's fault."""
     with runtime.threads(trial.task.threads):
-        row = stored(trial)
+        row = load_result(trial)
         try:
             return _done(trial) if row is None else row
         except FloatingPointError as error:
             return _fail(trial, f"{type(error).__name__}: {error}")
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return OutOfMemory(f"{type(error).__name__}: {error}")
 
 
-def stored(trial: Trial) -> dict[str, Any] | None:
+def load_result(trial: Trial) -> dict[str, Any] | None:
     """The row of a trial that was done, or failed, before."""
     for path, inputs in ((trial.failure, []), (trial.path, [trial.weights] if trial.task.store_weights else [])):
         if path.is_file() and (row := store.find(path, inputs=inputs, **trial.known)) is not None:
@@ -199,7 +199,7 @@ def stored(trial: Trial) -> dict[str, Any] | None:
     return None
 
 
-def out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. torch's CPU allocator raises a bare RuntimeError, known by the allocator's name alone."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
@@ -251,11 +251,11 @@ def _packed(small: nn.Module, curve: Tensor, seconds: Tensor) -> dict[str, Tenso
 
 def _unpacked(trial: Trial, state: Mapping[str, Tensor]) -> Fitted:
     small = _pruned(trial)
-    small.load_state_dict(weights_of(state))
+    small.load_state_dict(read_weights(state))
     return small, state["trial curve"], state["trial seconds"]
 
 
-def weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in a stored trial's weights file."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("trial ")}
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.pruning import weight_masks
-from graphprune.pruning.weight_budgets import pools, top
+from graphprune.pruning.weight_budgets import keep_top, pools
 from graphprune.pruning.weight_masks import WeightMask, prunable
 from graphprune.runs import runtime
 from graphprune.spectral.edges import edges
-from graphprune.spectral.sampling import draw, inclusion, node_chances
+from graphprune.spectral.sampling import draw, inclusion_chances, node_chances
 from graphprune.spectral.scores import scores
 from graphprune.training.data import Dataset
 
@@ -65,7 +65,7 @@ def prune_weights(
     if rule == "node":
         raise ValueError("rule='node' with pick='top': it is a rule to sample by; its ranking is that of 'degree'")
     pools(prunable(model), sparsity, budget)  # a wrong budget or sparsity is told before any work
-    return top(scores(model, data, rule, conv), sparsity, budget)
+    return keep_top(scores(model, data, rule, conv), sparsity, budget)
 
 
 def keep_chances(
@@ -83,7 +83,7 @@ def keep_chances(
     """
     pools(prunable(model), sparsity, budget)
     if rule != "node":
-        return inclusion(scores(model, data, rule, conv), sparsity, budget)
+        return inclusion_chances(scores(model, data, rule, conv), sparsity, budget)
     layers = edges(model, conv)
     if any(layer.conductances.shape[-1] > 1 or len(layer.conductances) > 1 for layer in layers.values()):
         raise ValueError(f"rule='node' with conv={conv!r}: it takes no parallel edges and no grouped layer; use 'unrolled'")

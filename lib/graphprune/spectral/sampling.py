@@ -10,7 +10,7 @@ from torch import Tensor
 from graphprune.pruning.weight_budgets import check_numbers, pools, split
 
 
-def capped(scores: Tensor, kept: int) -> Tensor:
+def cap_chances(scores: Tensor, kept: int) -> Tensor:
     """Chances p_i = min(1, c s_i) that add up to `kept` exactly. Where too few scores are positive, zeros share the rest.
 
     Shapes: (N,) -> (N,) float64.
@@ -33,7 +33,7 @@ def capped(scores: Tensor, kept: int) -> Tensor:
     return torch.empty_like(chances).scatter_(0, order, chances).clamp(max=1.0)
 
 
-def inclusion(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
+def inclusion_chances(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
     """The chance with which each weight is kept, proportional to its score within its pool, capped at 1.
 
     Args:
@@ -45,7 +45,7 @@ def inclusion(scores: Mapping[str, Tensor], sparsity: float, budget: str = "glob
     check_numbers(scores)
     found: dict[str, Tensor] = {}
     for names, kept in pools(scores, sparsity, budget):
-        found |= split(capped(torch.cat([scores[name].flatten() for name in names]), kept), scores, names)
+        found |= split(cap_chances(torch.cat([scores[name].flatten() for name in names]), kept), scores, names)
     return {name: found[name] for name in scores}
 
 

@@ -171,13 +171,13 @@ def _some(split: object, images: int) -> TensorSplit:
 # --- strata -----------------------------------------------------------------------------------------------------------
 
 
-def uniform(survey: Survey) -> pd.DataFrame:
+def draw_uniform(survey: Survey) -> pd.DataFrame:
     """Stratum U: `indices`, `band` and `part` of configurations exactly uniform within bands, no network twice."""
     window, seen = survey.anywhere, set[tuple[int, ...]]()
     least, bands = float(window.shares(window.table[:, -1:].T)), dict[str, Iterator[Tensor]]()
     for low, high in pairwise(RATIO_EDGES):
         name = f"R {low}-{high}"
-        bands[name] = ratio_band(window.space, low, high, survey.generator(name))
+        bands[name] = draw_ratio_band(window.space, low, high, survey.generator(name))
     for low, high in pairwise(MACS_EDGES):
         if high > least:
             name = f"MACs {low}-{high}"
@@ -185,10 +185,10 @@ def uniform(survey: Survey) -> pd.DataFrame:
     count = survey.census.per_band
     rows = [(name, row) for name, pieces in bands.items() for row in _different(window, pieces, seen, count)]
     frame = pd.DataFrame(rows, columns=["band", "indices"])
-    return frame.assign(stratum="U", part=parts(frame["band"], survey.generator("parts of U")))
+    return frame.assign(stratum="U", part=split_parts(frame["band"], survey.generator("parts of U")))
 
 
-def ratio_band(space: RateSpace, low: float, high: float, generator: torch.Generator) -> Iterator[Tensor]:
+def draw_ratio_band(space: RateSpace, low: float, high: float, generator: torch.Generator) -> Iterator[Tensor]:
     """Configurations exactly uniform in { r : low <= R(r) <= high }, piece by piece without end.
 
     Uniform draws above `low`, those above `high` dropped; below the middle of the space, mirrored: r -> r_max - r maps
@@ -226,14 +226,14 @@ def _different(window: Window, pieces: Iterator[Tensor], seen: set[tuple[int, ..
     raise ValueError(f"per_band={count}: a band holds only {len(found)} networks that differ; ask for fewer")
 
 
-def parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
+def split_parts(groups: pd.Series, generator: torch.Generator) -> list[str]:
     """ "design" for a third of each group, drawn at random, "report" for the rest."""
     order = pd.Series(torch.randperm(len(groups), generator=generator).tolist(), index=groups.index)
     share = order.groupby(groups).rank() / groups.groupby(groups).transform("size")
     return ["design" if value <= DESIGN else "report" for value in share]
 
 
-def best(survey: Survey, score: Score) -> Tensor:
+def pick_best(survey: Survey, score: Score) -> Tensor:
     """The best of the draws within the window, (top, groups), the best first, no network twice: stratum T of one ranker."""
     window = replace(survey.anywhere, macs=survey.census.window)
     return window.best(score, survey.census.draws, survey.census.top, survey.generator("candidates"))[0]
@@ -242,7 +242,7 @@ def best(survey: Survey, score: Score) -> Tensor:
 # --- truths -----------------------------------------------------------------------------------------------------------
 
 
-def measured(survey: Survey, indices: Tensor, recipe: Recipe, seed: int, inherit: bool = True) -> pd.DataFrame:
+def measure_networks(survey: Survey, indices: Tensor, recipe: Recipe, seed: int, inherit: bool = True) -> pd.DataFrame:
     """Prune, train and measure; each network is stored when it is done, and loaded when it was done before.
 
     Returns:

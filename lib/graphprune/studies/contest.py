@@ -29,17 +29,17 @@ from graphprune.ranking.rankers import Similarity
 from graphprune.runs import jobs, runtime, store
 from graphprune.runs.description import described, modules
 from graphprune.runs.jobs import Died, Shared
-from graphprune.studies.census import Census, Survey, best, measured, parts, uniform
+from graphprune.studies.census import Census, Survey, draw_uniform, measure_networks, pick_best, split_parts
 from graphprune.studies.entrants import (
     FULLY,
     ablations,
     baselines,
     bees,
     candidates,
-    carried,
+    carry_rankers,
     climbers,
     learners,
-    own,
+    own_rankers,
     readings,
 )
 from graphprune.studies.tabular import TRUTHS, folder, once, rates, save, truths
@@ -142,7 +142,7 @@ def build(name: str) -> Path:
         raise ValueError(f"name={name!r}: there is no such census; choose from {', '.join(CENSUSES)}")
     survey, drawn, known = _survey_of(CENSUSES[name])
     default = _taught_ranker(survey)
-    ours, tops = own(default, *known, min(survey.census.encoders, DRAWS)), {}
+    ours, tops = own_rankers(default, *known, min(survey.census.encoders, DRAWS)), {}
     if survey.census.top:
         tops = {who: _named(survey, who, ranker) for who, ranker in candidates(default, *known).items()}
         tops |= _search_scores(survey, default)
@@ -151,7 +151,7 @@ def build(name: str) -> Path:
     rankers |= learners(*known, survey.census.encoders)
     if survey.census.source:
         source, _, labels = _survey_of(CENSUSES[survey.census.source])
-        rankers |= carried(source, own(_taught_ranker(source), *labels, DRAWS))
+        rankers |= carry_rankers(source, own_rankers(_taught_ranker(source), *labels, DRAWS))
     scores = score_all(survey, rates(chosen), rankers)
     table = assemble(survey, chosen, tops, scores)
     path = folder() / f"{name}.parquet"
@@ -167,8 +167,8 @@ def build(name: str) -> Path:
 def _survey_of(census: Census) -> tuple[Survey, pd.DataFrame, tuple[Tensor, Tensor]]:
     """A census at work, its stratum U, and the labels rankers may learn from: those of U's design part, first seed."""
     survey = Survey(census, runtime.run_dir("tabular") / census.name)
-    drawn = uniform(survey)
-    light = measured(survey, rates(drawn), census.light, census.seeds[0])
+    drawn = draw_uniform(survey)
+    light = measure_networks(survey, rates(drawn), census.light, census.seeds[0])
     known = (drawn["part"] == "design").to_numpy()
     return survey, drawn, (rates(drawn[known]), torch.tensor(light.loc[known, "accuracy_val"].to_numpy()))
 
@@ -185,7 +185,7 @@ def _taught_ranker(survey: Survey) -> Distilled:
         return store.stage(path, compute, parameters=known, modules=modules)
 
     def asked() -> dict[str, Tensor]:
-        return ranker.asked(survey.graph, survey.model, stage)._asdict()
+        return ranker.ask(survey.graph, survey.model, stage)._asdict()
 
     lessons = _stage(survey, "lessons", asked, ranker, ())
     return replace(ranker, lessons=Lessons(**lessons))
@@ -199,13 +199,13 @@ def _search_scores(survey: Survey, default: Ranker) -> dict[str, Tensor]:
         rows = _stage(survey, f"tops/climbed_{who}", compute, ranker, ("studies.entrants",), **_candidate_settings(survey))
         found |= {f"{search}_{who}": rows[search] for search in sorted(rows)}  # files have no order
     colony = bees(survey)
-    visited = _stage(survey, "tops/bees", lambda: {"indices": colony.foraged(survey.graph, survey.model)[0]}, colony, ())
+    visited = _stage(survey, "tops/bees", lambda: {"indices": colony.forage(survey.graph, survey.model)[0]}, colony, ())
     return found | {"bees": visited["indices"][: survey.census.top]}
 
 
 def _named(survey: Survey, name: str, ranker: Ranker | RankFunction) -> Tensor:
     def named() -> dict[str, Tensor]:
-        return {"indices": best(survey, prepare(ranker, survey.graph, survey.model))}
+        return {"indices": pick_best(survey, prepare(ranker, survey.graph, survey.model))}
 
     return _stage(survey, f"tops/{name}", named, ranker, ("studies.census",), **_candidate_settings(survey))["indices"]
 
@@ -229,7 +229,7 @@ def join_candidates(survey: Survey, drawn: pd.DataFrame, tops: Mapping[str, Tens
     if not fresh:
         return drawn
     named = pd.DataFrame({"indices": fresh, "stratum": "T", "band": ""})
-    named["part"] = parts(named["band"], survey.generator("parts of T"))
+    named["part"] = split_parts(named["band"], survey.generator("parts of T"))
     return pd.concat([drawn, named], ignore_index=True)
 
 
@@ -252,7 +252,7 @@ def assemble(survey: Survey, chosen: pd.DataFrame, tops: Mapping[str, Tensor], s
     about = pd.concat([about, pd.DataFrame(columns)], axis=1)
     blocks = []
     for seed in census.seeds:
-        light = measured(survey, indices, census.light, seed)
+        light = measure_networks(survey, indices, census.light, seed)
         full = _some(survey, indices, _fully_trained(survey, about, seed), census.full, seed, "full_")
         anew = _some(survey, indices, _trained_from_new_weights(survey, about, seed), census.anew, seed, "anew_", inherit=False)
         blocks.append(pd.concat([about.assign(seed=seed), light, full, anew], axis=1))
@@ -282,7 +282,7 @@ def _some(
     """The truths of some configurations, NaN for the rest."""
     rows = pd.DataFrame(np.nan, index=range(len(indices)), columns=[f"{prefix}{name}" for name in TRUTHS])
     if recipe is not None and mask.any():
-        rows.loc[mask] = measured(survey, indices[torch.from_numpy(mask)], recipe, seed, inherit).to_numpy()
+        rows.loc[mask] = measure_networks(survey, indices[torch.from_numpy(mask)], recipe, seed, inherit).to_numpy()
     return rows
 
 

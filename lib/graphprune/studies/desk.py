@@ -28,11 +28,11 @@ from graphprune.runs.checkpoint import Paused
 from graphprune.runs.description import described, modules
 from graphprune.runs.runtime import seed_generator
 from graphprune.search import baselines
-from graphprune.search.funnel import SearchResult, ordered
+from graphprune.search.funnel import SearchResult, sort_trials
 from graphprune.studies import paper
 from graphprune.studies.census import LOOKED
 from graphprune.studies.paper import Sizes
-from graphprune.studies.reproduction import Experiment, clock_of, light_of, owned
+from graphprune.studies.reproduction import Experiment, light_rows, lock_results, make_clock
 from graphprune.training import data
 from graphprune.training.splits import TensorSplit, stratified
 
@@ -72,7 +72,7 @@ class Run:
         return round(1 - self.aim - 0.01, 6), round(1 - self.aim, 6)
 
 
-def planned(networks: Iterable[str]) -> list[Run]:
+def plan_runs(networks: Iterable[str]) -> list[Run]:
     """All runs on these networks, in the order in which they are done."""
     wanted = set(networks)
     return [Run(network, aim, arm, seed) for network, aim, seed in PLAN if network in wanted for arm in ARMS]
@@ -81,7 +81,7 @@ def planned(networks: Iterable[str]) -> list[Run]:
 # --- one run ------------------------------------------------------------------------------------------------------------
 
 
-def done(experiment: Experiment, run: Run) -> dict[str, Any]:
+def complete_run(experiment: Experiment, run: Run) -> dict[str, Any]:
     """A run's row: made, or loaded where it was made before.
 
     Raises:
@@ -97,7 +97,7 @@ def done(experiment: Experiment, run: Run) -> dict[str, Any]:
 
 def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
     result, before = _searched(experiment, run)
-    full, light = result.trials[result.trials["stage"] == "full"], light_of(result)
+    full, light = result.trials[result.trials["stage"] == "full"], light_rows(result)
     small, whole = experiment.cost(result.model), experiment.whole
     example = experiment.data.example(LATENCY["batch"])
     ms = [latency.latency(net, example, LATENCY["repeats"], threads=1).low_ms for net in (result.model, experiment.model)]
@@ -106,11 +106,11 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "aim": run.aim,
         "arm": run.arm,
         "seed": run.seed,
-        "recipe": name_of(experiment.sizes),
+        "recipe": name_recipe(experiment.sizes),
         "accuracy": 100 * result.best["accuracy_test"],
         "base accuracy": 100 * whole["accuracy_test"],
         "best of k on test": 100 * float(full["accuracy_test"].max()),
-        "not retrained": None if light.empty else 100 * float(ordered(light, "accuracy")["accuracy_test"].iloc[0]),
+        "not retrained": None if light.empty else 100 * float(sort_trials(light, "accuracy")["accuracy_test"].iloc[0]),
         "validation accuracy": 100 * result.best["accuracy_val"],
         "macs": small["macs"],
         "MACs removed": 100 * (1 - small["macs"] / whole["macs"]),
@@ -133,13 +133,13 @@ def _searched(experiment: Experiment, run: Run) -> tuple[SearchResult, float]:
     if run.arm == "SACP":
         return experiment.sacp(run.window), 0.0
     if run.arm == "class means":
-        ranker, seconds = class_means(experiment, run)
+        ranker, seconds = teach_class_means(experiment, run)
         return experiment.sacp(run.window, ranker), seconds
     arm = {"uniform L1": baselines.uniform_l1, "global L1": baselines.global_l1, "random": baselines.random_search}[run.arm]
     return experiment.arm(arm, run.window), 0.0
 
 
-def class_means(experiment: Experiment, run: Run) -> tuple[Distilled, float]:
+def teach_class_means(experiment: Experiment, run: Run) -> tuple[Distilled, float]:
     """The suite's own ranker, with what its teacher says, stored as it is said; and the processor time of all looks."""
     funnel, teacher = experiment.funnel(run.window), ClassMeans(_looked(experiment.data), seed=experiment.seed)
     generator = seed_generator(experiment.seed, "lessons")
@@ -168,7 +168,7 @@ def _looked(images: data.Dataset) -> data.Dataset:
     return replace(images, val=images.val.take(stratified(images.val.labels, LOOKED)[1]))
 
 
-def name_of(sizes: Sizes) -> str:
+def name_recipe(sizes: Sizes) -> str:
     """A short name for all numbers of a recipe."""
     return store.digest(sizes)[:12]
 
@@ -181,7 +181,7 @@ class Outcome:
     """What there is so far: a row for each run that is done, and a line that says how far it is."""
 
     runs: pd.DataFrame
-    done: bool
+    complete_run: bool
     says: str
 
 
@@ -211,9 +211,9 @@ def table3(
     Raises:
         ValueError: no run is planned for the arguments, one is out of its range, or the folder is in use.
     """
-    mine = planned([net])
+    mine = plan_runs([net])
     for what, asked, known in (
-        ("net", [net], {run.network for run in planned({network for network, _, _ in PLAN})}),
+        ("net", [net], {run.network for run in plan_runs({network for network, _, _ in PLAN})}),
         ("seeds", seeds, {run.seed for run in mine}),
         ("removed", removed, {run.aim for run in mine}),
         ("names", names, set(ARMS)),
@@ -222,25 +222,25 @@ def table3(
             raise ValueError(f"{what}={wrong[0]!r}: the plan of recipe desk has {', '.join(map(str, sorted(known)))}")
     mine = [run for run in mine if run.seed in (seeds or [run.seed]) and run.aim in (removed or [run.aim])]
     mine = [run for run in mine if run.arm in (names or ARMS)]
-    clock, folder = clock_of(minutes), folder or runtime.run_dir("reproduce") / f"desk-{net}"
+    clock, folder = make_clock(minutes), folder or runtime.run_dir("reproduce") / f"desk-{net}"
     loaded = data.load(name)
-    with owned(folder):
+    with lock_results(folder):
         images = loaded.for_public_weights() if sizes.base is None else loaded
         first = Experiment(net, images, sizes, folder, clock, n_jobs=n_jobs)
-        return _all(first, mine, committed(sizes))
+        return _all(first, mine, load_committed(sizes))
 
 
-def key_of(row: Any) -> tuple[Any, ...]:
+def run_key(row: Any) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEY[:4])
 
 
 def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
     rows, stopped = [], ""
-    known: dict[tuple[Any, ...], dict[Any, Any]] = {key_of(row): row for row in before.to_dict("records")}
+    known: dict[tuple[Any, ...], dict[Any, Any]] = {run_key(row): row for row in before.to_dict("records")}
     for run in runs:
         if (row := known.get((run.network, run.aim, run.arm, run.seed))) is None:
             try:
-                row = done(replace(first, seed=run.seed), run)
+                row = complete_run(replace(first, seed=run.seed), run)
             except Paused as pause:
                 stopped = stopped or f"{run.arm!r} at {run.aim:.1%} removed, seed {run.seed} ({pause})"
                 continue
@@ -258,12 +258,12 @@ def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
     return Outcome(pd.DataFrame(rows), not stopped, says)
 
 
-def place() -> Path:
+def results_folder() -> Path:
     return runtime.root() / "reports" / "paper"
 
 
-def committed(sizes: Sizes = paper.DESK) -> pd.DataFrame:
+def load_committed(sizes: Sizes = paper.DESK) -> pd.DataFrame:
     """The runs of these sizes published so far."""
-    path = place() / "table3_desk_runs.csv"
+    path = results_folder() / "table3_desk_runs.csv"
     runs = pd.read_csv(path, dtype={"recipe": str}) if path.is_file() else pd.DataFrame(columns=KEY)
-    return runs[runs["recipe"] == name_of(sizes)]
+    return runs[runs["recipe"] == name_recipe(sizes)]

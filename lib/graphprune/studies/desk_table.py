@@ -10,9 +10,20 @@ from scipy import stats
 
 from graphprune.runs import store
 from graphprune.studies import paper
-from graphprune.studies.desk import ARMS, KEY, LATENCY, PLAN, Outcome, committed, key_of, name_of, place, planned
+from graphprune.studies.desk import (
+    ARMS,
+    KEY,
+    LATENCY,
+    PLAN,
+    Outcome,
+    load_committed,
+    name_recipe,
+    plan_runs,
+    results_folder,
+    run_key,
+)
 from graphprune.studies.paper import Sizes
-from graphprune.studies.reproduction import as_text, lines_of
+from graphprune.studies.reproduction import format_table, format_value
 from graphprune.training import train
 
 NOTE = """accuracy: on the report half of the test images, of the network chosen on the validation half, after its last
@@ -30,7 +41,7 @@ COLUMNS += ["MACs, M", "MACs removed, %", "FLOPs removed, %", "params, k", "para
 COLUMNS += ["core-hours", "of it ranking", "epochs", "networks", "hardware"]
 
 
-def table(runs: pd.DataFrame) -> pd.DataFrame:
+def make_table(runs: pd.DataFrame) -> pd.DataFrame:
     """All rows planned, as text: a mean over the seeds each, empty where no seed is done; the published ones beside them."""
     rows = []
     for network in dict.fromkeys(network for network, _, _ in PLAN):
@@ -42,7 +53,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             values: dict[str, Any] = {"network": network, "method": method, "by": f"published ({row.source})"}
             values |= {"accuracy, %": row.accuracy, "FLOPs removed, %": row.flops_cut, "params removed, %": row.params_cut}
             rows.append(values)
-    return pd.DataFrame([{column: as_text(row.get(column)) for column in COLUMNS} for row in rows], columns=COLUMNS)
+    return pd.DataFrame([{column: format_value(row.get(column)) for column in COLUMNS} for row in rows], columns=COLUMNS)
 
 
 def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, Any]:
@@ -68,7 +79,7 @@ def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, A
     return row
 
 
-def against(runs: pd.DataFrame) -> list[str]:
+def compare_arms(runs: pd.DataFrame) -> list[str]:
     """For every arm its accuracy minus uniform L1's, paired by seed: 95 % t intervals from two seeds on."""
     if runs.empty:
         return []
@@ -91,16 +102,16 @@ def against(runs: pd.DataFrame) -> list[str]:
 def markdown(runs: pd.DataFrame, sizes: Sizes = paper.DESK) -> str:
     """The table as Markdown, with what is missing, the comparison with uniform L1, and the recipe."""
     full, light = sizes.full, sizes.light
-    wanted = len(planned({network for network, _, _ in PLAN}))
+    wanted = len(plan_runs({network for network, _, _ in PLAN}))
     recipe = f"m = {sizes.m} networks fine-tuned lightly ({_words(light)}), k = {sizes.k} retrained ({_words(full)}); "
     recipe += f"R(r) >= {sizes.min_ratio}, {sizes.n_candidates:,} candidates, SACP's encoder trained on {sizes.n_train:,}; "
     recipe += f"class means looks at {sizes.looks} networks"
     missing = "Rows with n = 0 are not done yet." if len(runs) < wanted else "All rows are done."
     parts = [
-        f"# Table 3 at desk size\n\n{len(runs)} of {wanted} runs are done. {missing}\n\nRecipe {name_of(sizes)}: {recipe}."
+        f"# Table 3 at desk size\n\n{len(runs)} of {wanted} runs are done. {missing}\n\nRecipe {name_recipe(sizes)}: {recipe}."
     ]
-    parts.append(lines_of(table(runs)).strip())
-    parts.append("## Against uniform L1, paired by seed\n\n" + ("\n".join(against(runs)) or "Nothing to compare yet."))
+    parts.append(format_table(make_table(runs)).strip())
+    parts.append("## Against uniform L1, paired by seed\n\n" + ("\n".join(compare_arms(runs)) or "Nothing to compare yet."))
     parts.append(NOTE.format(**LATENCY))
     return "\n\n".join(parts) + "\n"
 
@@ -115,16 +126,16 @@ def _words(recipe: train.Recipe) -> str:
 
 def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
     """Write what is done, with the runs published before, to reports/paper/table3_desk.csv, .md and _runs.csv."""
-    before, folder = committed(sizes), place()
+    before, folder = load_committed(sizes), results_folder()
     parts = [part for part in (before, outcome.runs) if len(part)]
     runs = pd.concat(parts, ignore_index=True).drop_duplicates(KEY[:4], keep="last") if parts else before
     folder.mkdir(parents=True, exist_ok=True)
     if len(runs):
-        order = [(run.network, run.aim, run.arm, run.seed) for run in planned({network for network, _, _ in PLAN})]
+        order = [(run.network, run.aim, run.arm, run.seed) for run in plan_runs({network for network, _, _ in PLAN})]
         rows: list[dict[Any, Any]] = runs.to_dict("records")
-        runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(key_of(row))))
+        runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(run_key(row))))
     contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
-    contents |= {".csv": table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
+    contents |= {".csv": make_table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
     for suffix, content in contents.items():
         store.replace(folder / f"table3_desk{suffix}", content.encode())
     return [folder / f"table3_desk{suffix}" for suffix in contents]

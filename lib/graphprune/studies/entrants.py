@@ -64,8 +64,8 @@ def ablations(seeds: int) -> dict[str, Ranker]:
     """The paper's most literal reading, one thing changed at a time (SACP, table 4, and what it leaves open)."""
     literal = Similarity()
     changes: dict[str, Callable[[int], Ranker]] = {
-        "no_graph": lambda seed: Redrawn(replace(literal, seed=seed), unconnected),
-        "no_bn": lambda seed: Redrawn(replace(literal, seed=seed), without_bn),
+        "no_graph": lambda seed: Redrawn(replace(literal, seed=seed), drop_edges),
+        "no_bn": lambda seed: Redrawn(replace(literal, seed=seed), drop_batch_norm),
         "undirected": lambda seed: replace(literal, seed=seed, undirected=True),
         "constrained": lambda seed: replace(literal, seed=seed, min_ratio=TAU),
         "temperature_0.1": lambda seed: replace(literal, seed=seed, temperature=0.1),
@@ -91,12 +91,12 @@ class Redrawn(Ranker):
         return prepare(self.ranker, self.change(graph), model)
 
 
-def unconnected(graph: ChannelGraph) -> ChannelGraph:
+def drop_edges(graph: ChannelGraph) -> ChannelGraph:
     """The same nodes without edges: what a multilayer perceptron on each node sees."""
     return replace(graph, edge_index=graph.edge_index[:, :0])
 
 
-def without_bn(graph: ChannelGraph) -> ChannelGraph:
+def drop_batch_norm(graph: ChannelGraph) -> ChannelGraph:
     """No batch normalisation nodes: what led into one leads on to where it led."""
     edges = {(source, target) for source, target in graph.edge_index.T.tolist()}
     for node in (number for number, node in enumerate(graph.nodes) if node.kind == "bn"):
@@ -109,7 +109,7 @@ def without_bn(graph: ChannelGraph) -> ChannelGraph:
     return replace(graph, nodes=tuple(graph.nodes[number] for number in kept), edge_index=edge_index)
 
 
-def some_labels(indices: Tensor, accuracies: Tensor, n: int, draw: int) -> tuple[Tensor, Tensor]:
+def draw_labels(indices: Tensor, accuracies: Tensor, n: int, draw: int) -> tuple[Tensor, Tensor]:
     """The first n of the labels, in an order of their own for each draw."""
     some = torch.randperm(len(indices), generator=runtime.seed_generator(draw, "labels"))[:n]
     return indices[some], accuracies[some]
@@ -124,14 +124,14 @@ def learners(indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranke
     found: dict[str, Ranker] = {}
     for n in (n for n in LABELS if n <= len(indices)):
         for draw in range(draws):
-            known = some_labels(indices, accuracies, n, draw)
+            known = draw_labels(indices, accuracies, n, draw)
             found[f"sacp1_{n}_{draw}"] = Regression(*known, seed=draw)
             found[f"trees_{n}_{draw}"] = Trees(*known, seed=draw)
             found[f"ridge_{n}_{draw}"] = Ridge(*known)
     return found
 
 
-def own(distilled: Distilled, indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranker]:
+def own_rankers(distilled: Distilled, indices: Tensor, accuracies: Tensor, draws: int) -> dict[str, Ranker]:
     """The suite's own: "default" and "nested_DRAW" without labels, "ours_N_DRAW" tuned on n of them."""
     found: dict[str, Ranker] = {"default": distilled}
     for draw in range(draws):
@@ -139,7 +139,7 @@ def own(distilled: Distilled, indices: Tensor, accuracies: Tensor, draws: int) -
         found[f"nested_untrained_{draw}"] = Nested(steps=0, seed=draw)
     for n in (n for n in LABELS if n <= len(indices)):
         for draw in range(draws):
-            found[f"ours_{n}_{draw}"] = Taught(*some_labels(indices, accuracies, n, draw), replace(distilled, seed=draw))
+            found[f"ours_{n}_{draw}"] = Taught(*draw_labels(indices, accuracies, n, draw), replace(distilled, seed=draw))
     return found
 
 
@@ -154,7 +154,7 @@ class Carried(Ranker):
         return ensemble(self.ranker.fit(self.source.graph, self.source.model), graph)
 
 
-def carried(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
+def carry_rankers(source: Survey, ours: Mapping[str, Ranker]) -> dict[str, Ranker]:
     """The suite's own rankers as they were made on another network."""
     return {
         f"carried_{name}": Carried(ranker, source) for name, ranker in ours.items() if isinstance(ranker, Distilled | Taught)
@@ -202,9 +202,9 @@ def candidates(default: Distilled, indices: Tensor, accuracies: Tensor) -> dict[
         "similarity_own": Similarity(triads=contrast.anchor_unpruned, loss=contrast.loss_repel_own),
         "untrained": Untrained(),
         "log_widths": LogWidths("layers"),
-        "sacp1": Regression(*some_labels(indices, accuracies, KNOWN, 0)),
+        "sacp1": Regression(*draw_labels(indices, accuracies, KNOWN, 0)),
         "default": default,
-        f"ours_{KNOWN}": Taught(*some_labels(indices, accuracies, KNOWN, 0), default),
+        f"ours_{KNOWN}": Taught(*draw_labels(indices, accuracies, KNOWN, 0), default),
     }
 
 

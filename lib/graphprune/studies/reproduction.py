@@ -27,8 +27,8 @@ from graphprune.ranking.rankers import Ranker
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import Clock, Paused
 from graphprune.search import algorithm1, baselines
-from graphprune.search.funnel import AllFailedError, Funnel, SearchResult, ordered
-from graphprune.search.trial import alone_in
+from graphprune.search.funnel import AllFailedError, Funnel, SearchResult, sort_trials
+from graphprune.search.trial import lock_folder
 from graphprune.studies import paper
 from graphprune.studies.paper import Printed, Sizes
 from graphprune.training import base_network, data, train
@@ -129,45 +129,45 @@ class Line:
     printed: Printed | None = None
 
 
-def unpruned(experiment: Experiment) -> dict[str, Any]:
+def measure_base(experiment: Experiment) -> dict[str, Any]:
     """The base network."""
     whole, recipe = experiment.whole, experiment.sizes.base
     return _row(experiment, whole["accuracy_test"], experiment.model) | {"epochs": float(recipe.epochs if recipe else 0)}
 
 
-def sacp(experiment: Experiment, window: Window, **changes: Any) -> dict[str, Any]:
+def run_sacp(experiment: Experiment, window: Window, **changes: Any) -> dict[str, Any]:
     """SACP (Algorithm 1) on all candidates with R(r) >= tau, or on those in a window of MACs, too."""
-    return chosen(experiment, experiment.sacp(window, **changes))
+    return make_row(experiment, experiment.sacp(window, **changes))
 
 
-def rival(experiment: Experiment, arm: Callable[..., SearchResult], window: Window) -> dict[str, Any]:
+def run_baseline(experiment: Experiment, arm: Callable[..., SearchResult], window: Window) -> dict[str, Any]:
     """An arm that SACP is compared with."""
-    return chosen(experiment, experiment.arm(arm, window))
+    return make_row(experiment, experiment.arm(arm, window))
 
 
-def regressed(experiment: Experiment) -> dict[str, Any]:
+def run_regression(experiment: Experiment) -> dict[str, Any]:
     """SACP-1: the encoder learns accuracies instead, those of the m random networks after light fine-tuning [ours]."""
-    known = light_of(experiment.arm(baselines.random_search, ANY))
+    known = light_rows(experiment.arm(baselines.random_search, ANY))
     known = known[known["failed"] == ""]
     indices, accuracies = torch.tensor(known["indices"].tolist()), torch.tensor(known["accuracy_val"].tolist())
-    return chosen(experiment, experiment.sacp(ANY, Regression(indices, accuracies, seed=experiment.seed)))
+    return make_row(experiment, experiment.sacp(ANY, Regression(indices, accuracies, seed=experiment.seed)))
 
 
-def lightly(experiment: Experiment) -> dict[str, Any]:
+def run_light(experiment: Experiment) -> dict[str, Any]:
     """SACP-2: the best of the m lightly fine-tuned, not retrained."""
-    light = light_of(experiment.sacp(ANY))
-    best = ordered(light, "accuracy").iloc[0]
+    light = light_rows(experiment.sacp(ANY))
+    best = sort_trials(light, "accuracy").iloc[0]
     masks = kept_masks(experiment.graph, torch.tensor([best["indices"]]), experiment.funnel(ANY).scores)
     small = channels.prune(experiment.model, experiment.graph, experiment.graph.unflatten(masks[0]))
     return _row(experiment, best["accuracy_test"], small) | _spent(light)
 
 
-def light_of(result: SearchResult) -> pd.DataFrame:
+def light_rows(result: SearchResult) -> pd.DataFrame:
     """The rows of the m lightly fine-tuned."""
     return result.trials[result.trials["stage"] == "light"]
 
 
-def chosen(experiment: Experiment, result: SearchResult) -> dict[str, Any]:
+def make_row(experiment: Experiment, result: SearchResult) -> dict[str, Any]:
     """A row: the network chosen on validation, beside the base, and what it took."""
     full = result.trials[result.trials["stage"] == "full"]
     row = _row(experiment, result.best["accuracy_test"], result.model) | _spent(result.trials)
@@ -201,26 +201,26 @@ def table3(net: str, sizes: Sizes) -> list[Line]:
     rivals = {"random": baselines.random_search, "uniform L1": baselines.uniform_l1, "global L1": baselines.global_l1}
     rivals["bee colony"] = baselines.bee_colony
     return [
-        Line("Base", unpruned, printed.get("Base")),
+        Line("Base", measure_base, printed.get("Base")),
         *[Line(name, None, row) for name, row in printed.items() if name not in ("Base", "SACP")],
-        Line("SACP", partial(sacp, window=ANY), printed.get("SACP")),
-        Line("SACP at equal MACs", partial(sacp, window=window), printed.get("SACP")),
-        *[Line(f"{name} at equal MACs", partial(rival, arm=arm, window=window)) for name, arm in rivals.items()],
+        Line("SACP", partial(run_sacp, window=ANY), printed.get("SACP")),
+        Line("SACP at equal MACs", partial(run_sacp, window=window), printed.get("SACP")),
+        *[Line(f"{name} at equal MACs", partial(run_baseline, arm=arm, window=window)) for name, arm in rivals.items()],
     ]
 
 
 def table4(net: str, sizes: Sizes) -> list[Line]:
     """The ablations, and chance; all with R(r) >= tau alone."""
     printed = paper.TABLE4 if net == "resnet18" else {}
-    makers: dict[str, Maker] = {"SACP-1": regressed, "SACP-2": lightly, "SACP": partial(sacp, window=ANY)}
+    makers: dict[str, Maker] = {"SACP-1": run_regression, "SACP-2": run_light, "SACP": partial(run_sacp, window=ANY)}
     lines = [Line(name, make, printed.get(name)) for name, make in makers.items()]
-    return [*lines, Line("random", partial(rival, arm=baselines.random_search, window=ANY))]
+    return [*lines, Line("random", partial(run_baseline, arm=baselines.random_search, window=ANY))]
 
 
 def figure2(net: str, sizes: Sizes) -> list[Line]:
     """Accuracy against k and against m; the paper prints the figure only, without numbers."""
     points = [(sizes.m, k) for k in range(1, sizes.k + 1)] + [(m, sizes.k) for m in sizes.many if m != sizes.m]
-    return [Line(f"m = {m}, k = {k}", partial(sacp, window=ANY, m=m, k=k)) for m, k in points]
+    return [Line(f"m = {m}, k = {k}", partial(run_sacp, window=ANY, m=m, k=k)) for m, k in points]
 
 
 TABLES = {"table3": table3, "table4": table4, "figure2": figure2}
@@ -261,16 +261,16 @@ def reproduce(
     sizes = paper.sizes(net, recipe)
     if table not in TABLES:
         raise ValueError(f"table={table!r}: there are {', '.join(TABLES)}")
-    clock = clock_of(minutes)
+    clock = make_clock(minutes)
     folder = folder or runtime.run_dir("reproduce") / f"{recipe}-{net}"
     loaded = data.load(name or ("cifar10" if recipe == "paper" else "digits"))
-    with owned(folder):
+    with lock_results(folder):
         images = loaded.for_public_weights() if sizes.base is None else loaded
         experiment = Experiment(net, images, sizes, folder, clock, n_jobs=n_jobs)
         return _so_far(experiment, f"{table} {net}", TABLES[table](net, sizes))
 
 
-def clock_of(minutes: float | None) -> Clock:
+def make_clock(minutes: float | None) -> Clock:
     """The time of one call.
 
     Raises:
@@ -283,14 +283,14 @@ def clock_of(minutes: float | None) -> Clock:
     return Clock(60 * minutes)
 
 
-def owned(folder: Path) -> Any:
+def lock_results(folder: Path) -> Any:
     """A context in which no other process works in the folder.
 
     Raises:
         ValueError: one does.
     """
     try:
-        return alone_in(folder)
+        return lock_folder(folder)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 
@@ -308,7 +308,7 @@ def _so_far(experiment: Experiment, title: str, lines: list[Line]) -> Outcome:
             stopped = stopped or f"{line.method!r} ({pause})"
         except AllFailedError:
             row |= {"failed": "all"}
-        rows.append({column: as_text(row.get(column)) for column in COLUMNS})
+        rows.append({column: format_value(row.get(column)) for column in COLUMNS})
     ours = [row for row, line in zip(rows, lines, strict=True) if line.make is not None]
     done = sum(row["accuracy, %"] != "" or row["failed"] == "all" for row in ours)
     says = f"{title}: {done} of {len(ours)} rows; "
@@ -316,16 +316,16 @@ def _so_far(experiment: Experiment, title: str, lines: list[Line]) -> Outcome:
     return Outcome(pd.DataFrame(rows, columns=COLUMNS), not stopped, says)
 
 
-def as_text(value: Any) -> str:
+def format_value(value: Any) -> str:
     return "" if value is None or value != value else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def markdown(outcome: Outcome) -> str:
+def format_outcome(outcome: Outcome) -> str:
     """The table as Markdown, under the line that says how far it is."""
-    return f"{outcome.says}\n\n{lines_of(outcome.table)}\n{NOTE}\n"
+    return f"{outcome.says}\n\n{format_table(outcome.table)}\n{NOTE}\n"
 
 
-def lines_of(table: pd.DataFrame) -> str:
+def format_table(table: pd.DataFrame) -> str:
     """A table of text as Markdown."""
     lines = [table.columns.tolist(), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -335,7 +335,7 @@ def publish(outcome: Outcome, table: str, net: str) -> list[Path]:
     """Write the rows to reports/paper/TABLE-NET.csv and .md, whatever is done of them."""
     folder = runtime.root() / "reports" / "paper"
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"csv": outcome.table.to_csv(index=False, lineterminator="\n"), "md": markdown(outcome)}
+    contents = {"csv": outcome.table.to_csv(index=False, lineterminator="\n"), "md": format_outcome(outcome)}
     for suffix, content in contents.items():
         store.replace(folder / f"{table}-{net}.{suffix}", content.encode())
     return [folder / f"{table}-{net}.{suffix}" for suffix in contents]

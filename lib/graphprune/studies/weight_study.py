@@ -101,7 +101,7 @@ def _block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def trained(name: str, data: Dataset, plan: Plan, seed: int, folder: Path) -> nn.Module:
+def load_or_train(name: str, data: Dataset, plan: Plan, seed: int, folder: Path) -> nn.Module:
     """The network trained by `plan.base`; trained once and stored in `folder`."""
     model = build(name, data, seed)
 
@@ -151,7 +151,7 @@ def study(
         path = Path(folder) / f"weight-study-{data.name}-{name}-{start}-{label}-seed{seed}.parquet"
 
         def measured(start: str = start) -> pd.DataFrame:
-            model = trained(name, data, plan, seed, folder) if start == "trained" else build(name, data, seed)
+            model = load_or_train(name, data, plan, seed, folder) if start == "trained" else build(name, data, seed)
             recipe = plan.tune if start == "trained" else plan.scratch
             todo = [("dense", 0.0), *((way, sparsity) for way in ways for sparsity in sparsities)]
             rows = [

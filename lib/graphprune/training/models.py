@@ -13,6 +13,7 @@ from torch import nn
 
 from graphprune.graph.channel_select import ChannelSelect
 from graphprune.runs import runtime
+from graphprune.runs.checks import at_least
 from graphprune.training.networks import VGG, ResNet, TinyCNN, shortcut_a, shortcut_b
 
 __all__ = ["NAMES", "PUBLIC_WEIGHTS", "ChannelSelect", "build", "load_public", "seeded", "tiny_cnn"]
@@ -60,9 +61,7 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         >>> sum(p.numel() for p in build("resnet56").parameters())
         855770
     """
-    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{argument} must be an integer of at least 1; got {value!r}")
+    at_least(1, num_classes=num_classes, in_channels=in_channels)
     if name.startswith("torchvision:"):
         return _torchvision(name.removeprefix("torchvision:"), num_classes, in_channels)
     if name.startswith("timm:"):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.runs import runtime
+from graphprune.runs.checks import at_least
 
 Buffer = bytes | memoryview
 """What a hash is made of."""
@@ -95,9 +96,7 @@ class Split(ABC):
             >>> x.shape, y.shape
             (torch.Size([100, 1, 8, 8]), torch.Size([100]))
         """
-        for argument, value in (("batch_size", batch_size), ("limit", limit)):
-            if value is not None and value < 1:
-                raise ValueError(f"{argument} must be at least 1; got {value}")
+        at_least(1, batch_size=batch_size, limit=1 if limit is None else limit)
         settings = self.augment if augment is True else augment or None
         if (shuffle or settings) and (generator is None or generator.device.type != "cpu"):
             raise ValueError("generator must be a CPU torch.Generator to shuffle or augment: runtime.seed_generator(seed)")
