@@ -17,8 +17,6 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from graphprune.runs.checks import at_least
-
 T = TypeVar("T")
 
 
@@ -201,7 +199,8 @@ def threads(count: int) -> Iterator[None]:
     Raises:
         ValueError: `count` is below 1.
     """
-    at_least(1, remedy=" thread", count=count)
+    if count < 1:
+        raise ValueError(f"count={count!r}: torch needs at least 1 thread")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
