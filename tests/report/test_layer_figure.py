@@ -35,11 +35,11 @@ def test_moving_the_slider_draws_anew(monkeypatch):
         return Picture() if display_id else shown.append(value)
 
     monkeypatch.setattr(layer_figure, "display", display)
-    monkeypatch.setattr(layer_figure, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(layer_figure, "is_interactive", lambda: True)
     layer_figure.show(BRIDGE, 0.5)
     shown[0].value = 0.75
     assert shown[1].startswith(b"\x89PNG")
-    monkeypatch.setattr(layer_figure, "somebody_is_there", lambda: False)
+    monkeypatch.setattr(layer_figure, "is_interactive", lambda: False)
     layer_figure.show(BRIDGE, 0.5)
     assert len(shown) == 2
 

@@ -42,7 +42,7 @@ def test_what_a_ranker_holds_counts_among_its_sources() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     survey = Survey(TINY, tmp_path_factory.mktemp("contest"))
-    drawn = contest.uniform(survey)
+    drawn = contest.draw_uniform(survey)
     rankers = {"similarity_0": Similarity(n_train=32, epochs=1), "random_0": RandomOrder(), "log_widths": LogWidths()}
     tops = {
         name: contest._named(survey, name, ranker) for name, ranker in {"random": RandomOrder(), "best": LogWidths()}.items()
@@ -148,7 +148,7 @@ def test_a_second_making_trains_nothing(made, monkeypatch) -> None:
     survey, rankers, tops, table = made
     monkeypatch.setattr(trial, "_fit", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(Untrained, "prepare", lambda *_: pytest.fail("asked again"))
-    chosen = contest.join_candidates(survey, contest.uniform(survey), tops)
+    chosen = contest.join_candidates(survey, contest.draw_uniform(survey), tops)
     again = contest.assemble(survey, chosen, tops, contest.score_all(survey, tabular.rates(chosen), rankers))
     pd.testing.assert_frame_equal(again, table)
 
@@ -182,7 +182,7 @@ def test_census_names_are_their_keys() -> None:
 
 def test_a_census_without_candidates(made) -> None:
     survey, rankers, _, _ = made
-    drawn = contest.uniform(survey)
+    drawn = contest.draw_uniform(survey)
     assert contest.join_candidates(survey, drawn, {}).equals(drawn)
     table = contest.assemble(survey, drawn, {}, contest.score_all(survey, tabular.rates(drawn), rankers))
     assert set(table["stratum"]) == {"U"}

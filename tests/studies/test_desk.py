@@ -30,7 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(desk, "BLOCK", 4)
     for module in (desk, desk_table):
         monkeypatch.setattr(module, "PLAN", PLAN)
-        monkeypatch.setattr(module, "place", lambda: tmp_path / "published")
+        monkeypatch.setattr(module, "results_folder", lambda: tmp_path / "published")
 
 
 def table3(folder: Path, **options: object) -> Outcome:
@@ -100,7 +100,7 @@ KILLED = """
     from pathlib import Path
     from graphprune.runs import checkpoint
     from graphprune.studies import desk
-    checkpoint.EVERY, desk.PLAN, desk.place = 0.0, test_desk.PLAN, lambda: Path({folder!r})
+    checkpoint.EVERY, desk.PLAN, desk.results_folder = 0.0, test_desk.PLAN, lambda: Path({folder!r})
     test_desk.table3(Path({folder!r}), seeds=[0], names=["uniform L1"])
 """
 

@@ -18,7 +18,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A plan of two networks, and a folder of its own for what is published."""
     for module in (desk, desk_table):
         monkeypatch.setattr(module, "PLAN", PLAN)
-        monkeypatch.setattr(module, "place", lambda: tmp_path / "published")
+        monkeypatch.setattr(module, "results_folder", lambda: tmp_path / "published")
     return tmp_path / "published"
 
 
@@ -53,7 +53,7 @@ def test_a_row_is_the_mean_over_its_seeds_and_what_was_spent_is_summed(folder: P
 
 def test_rows_not_done_are_empty_and_the_table_says_so(folder: Path) -> None:
     files = desk_table.publish(outcome(run("uniform L1", 80.0), run("SACP", 79.5)), SIZES)
-    assert [file.name for file in files] == ["table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md"]
+    assert [file.name for file in files] == ["table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md", "results.csv"]
     assert all(file.parent == folder for file in files)
     table = published(folder)
     assert table["n"].tolist() == ["1", "1", "0", "0", "0", *["0"] * 5]
@@ -98,3 +98,19 @@ def test_published_figures_stand_beside_ours() -> None:
     sacp = table[table["by"] == "published (SACP's paper)"].loc["SACP"]
     assert (sacp["network"], sacp["accuracy, %"], sacp["FLOPs removed, %"], sacp["n"]) == ("resnet56a", "90.06", "78.06", "")
     assert {"FPGM", "HRank", "CHIP", "ABCPruner-70%"} <= set(table.index)
+
+
+def test_numbers_bear_names_and_have_an_interval_from_two_seeds_on(folder: Path) -> None:
+    desk_table.publish(outcome(run("SACP", 82.0, seed=1), run("SACP", 80.0), run("uniform L1", 79.0)), SIZES)
+    rows = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False).set_index("name")
+    both, one = (rows.loc[f"resnet8, 50.0% of the MACs removed, {arm}: accuracy"] for arm in ("SACP", "uniform L1"))
+    assert both[["notebook", "value", "n", "low", "high", "seeds"]].tolist() == [
+        "table3_desk",
+        "81",
+        "2",
+        "68.2938",
+        "93.7062",
+        "0 1",
+    ]
+    assert one[["value", "unit", "n", "low", "high"]].tolist() == ["79", "%", "1", "", ""]
+    assert rows.loc["resnet8, 50.0% of the MACs removed, SACP: latency saved", ["value", "volatile"]].tolist() == ["50", "yes"]

@@ -123,7 +123,7 @@ def linearise(model: nn.Module) -> nn.Module:
 
 
 def flow(net: nn.Module, ones: tuple[Tensor, ...]) -> Tensor:
-    """sum |theta . dR/dtheta| over the weights of convolutions and linear layers; net: as `linearised` makes it -> ()."""
+    """sum |theta . dR/dtheta| over the weights of convolutions and linear layers; net: as `linearise` makes it -> ()."""
     weights = [layer.weight for layer in net.modules() if isinstance(layer, _ConvNd | nn.Linear)]
     with evaluating(net), torch.enable_grad():
         out = net(*ones)

@@ -32,7 +32,7 @@ def draw_accuracy_against_cut(runs: pd.DataFrame, arms: Sequence[str], published
     import matplotlib.pyplot as plt
 
     figures.style()
-    figure, axes = plt.subplots(1, len(published), figsize=(6.5 * len(published), 4.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(published), figsize=(6.5 * len(published), 4.8), squeeze=False, sharex=True)
     for axis, (network, others) in zip(axes[0], published.items(), strict=True):
         own = runs[runs["network"] == network] if len(runs) else runs
         for number, arm in enumerate(arms):
@@ -43,6 +43,7 @@ def draw_accuracy_against_cut(runs: pd.DataFrame, arms: Sequence[str], published
         if len(own):
             axis.axhline(own["base accuracy"].iloc[0], color="0.5", ls="--", lw=1, label="unpruned, ours")
         _name_points(axis, others)
+        axis.margins(x=0.15)
         axis.set(title=network, xlabel="MACs removed, % (published: FLOPs)", ylabel="accuracy, %")
         if axis.get_legend_handles_labels()[1]:
             axis.legend(fontsize=8)

@@ -2,7 +2,7 @@
 
     1      the network as a graph                                     graphprune.trace
     2-7    an encoder trained by contrast on pruned configurations    `trained_encoder`
-    8-13   candidates ranked by their likeness to the whole network   `sacp`, `funnel.top`
+    8-13   candidates ranked by their likeness to the whole network   `sacp`, `funnel.rank_draws`
     14     the m most alike lightly fine-tuned                        `funnel.tune`
     15     the k best of them retrained                               `funnel.finish`
     16     the best one                                               `funnel.choose`

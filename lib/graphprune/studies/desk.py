@@ -181,7 +181,7 @@ class Outcome:
     """What there is so far: a row for each run that is done, and a line that says how far it is."""
 
     runs: pd.DataFrame
-    complete_run: bool
+    done: bool
     says: str
 
 

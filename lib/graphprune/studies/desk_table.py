@@ -79,6 +79,27 @@ def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, A
     return row
 
 
+def name_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs as rows of a results.csv, one number each, so that README and docs can name them: means and 95 % t intervals."""
+    rows = []
+    for (network, aim, arm), part in runs.groupby(["network", "aim", "arm"], sort=False):
+        drop, latency = part["base accuracy"] - part["accuracy"], 100 * (1 - part["latency"] / part["base latency"])
+        columns = {"accuracy": (part["accuracy"], "%"), "points lost": (drop, "points")}
+        columns |= {name: (part[name], "%") for name in ("base accuracy", "MACs removed", "params removed")}
+        columns |= {"latency saved": (latency, "%"), "core-hours": (part["core-hours"], "h")}
+        for name, (values, unit) in columns.items():
+            half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else None
+            ends = {} if half is None else {"low": values.mean() - half, "high": values.mean() + half}
+            row: dict[str, Any] = {
+                "notebook": "table3_desk",
+                "name": f"{network}, {aim:.1%} of the MACs removed, {arm}: {name}",
+            }
+            row |= {"value": values.mean(), "unit": unit, "n": len(values), **ends, "seeds": " ".join(map(str, part["seed"]))}
+            row |= {"hardware": " and ".join(sorted(set(part["hardware"])))}
+            rows.append(row | {"volatile": "yes" if name in ("latency saved", "core-hours") else "no"})
+    return pd.DataFrame(rows, columns=["notebook", *store.Results.COLUMNS])
+
+
 def compare_arms(runs: pd.DataFrame) -> list[str]:
     """For every arm its accuracy minus uniform L1's, paired by seed: 95 % t intervals from two seeds on."""
     if runs.empty:
@@ -125,7 +146,8 @@ def _words(recipe: train.Recipe) -> str:
 
 
 def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
-    """Write what is done, with the runs published before, to reports/paper/table3_desk.csv, .md and _runs.csv."""
+    """Write what is done, with the runs published before, to reports/paper/table3_desk.csv, .md and _runs.csv, and
+    its numbers by name to results.csv beside them."""
     before, folder = load_committed(sizes), results_folder()
     parts = [part for part in (before, outcome.runs) if len(part)]
     runs = pd.concat(parts, ignore_index=True).drop_duplicates(KEY[:4], keep="last") if parts else before
@@ -136,6 +158,9 @@ def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
         runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(run_key(row))))
     contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     contents |= {".csv": make_table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
-    for suffix, content in contents.items():
-        store.replace(folder / f"table3_desk{suffix}", content.encode())
-    return [folder / f"table3_desk{suffix}" for suffix in contents]
+    files = {folder / f"table3_desk{suffix}": content for suffix, content in contents.items()}
+    numbers = name_rows(runs) if len(runs) else pd.DataFrame(columns=["notebook", *store.Results.COLUMNS])
+    files[folder / "results.csv"] = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    for path, content in files.items():
+        store.replace(path, content.encode())
+    return list(files)
