@@ -70,7 +70,7 @@ def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, A
     row |= {f"{name}, %": mean[name] for name in ("MACs removed", "FLOPs removed", "params removed")}
     row |= {"MACs, M": mean["macs"] / 1e6, "params, k": mean["params"] / 1e3}
     row |= {"latency, ms": mean["latency"], "unpruned, ms": mean["base latency"]}
-    row |= {"core-hours": own["core-hours"].sum(), "of it ranking": own["ranking core-hours"].sum()}
+    row |= {"core-hours": own["core-hours"].sum(), "of it ranking": float(own["ranking core-hours"].sum())}
     row |= {
         "epochs": mean["epochs"],
         "networks": int(own["networks"].sum()),
