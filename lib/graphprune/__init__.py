@@ -58,6 +58,7 @@ _OBJECTS = {
     "pruning.channels": ("masked", "prune", "round_keep"),
     "pruning.cost": ("Cost", "CostModel", "cost"),
     "pruning.files": ("load_pruned", "save_pruned"),
+    "pruning.goal": ("prune_to",),
     "pruning.latency": ("latency",),
     "pruning.masks": ("keep_from_rates",),
     "pruning.rates": ("RateSpace",),
