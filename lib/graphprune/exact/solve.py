@@ -27,7 +27,7 @@ from graphprune.pruning.rates import RateSpace
 WIDEST = 1 << 17  # prefixes of one length in the search for the highest dot products
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimum:
     """The best configurations, highest first, and what is known of all others.
 
@@ -42,6 +42,11 @@ class Optimum:
     scores: Tensor
     bounds: Tensor
     seconds: float
+
+    def __repr__(self) -> str:
+        known = "proven" if self.proven else f"bound {self.bound:.6f}"
+        more = f" of {len(self.indices)}" if len(self.indices) > 1 else ""
+        return f"Optimum(score {self.score:.6f}{more}, {known}, {self.seconds:.2f} s)"
 
     @property
     def score(self) -> float:
