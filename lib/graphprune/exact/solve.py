@@ -44,6 +44,8 @@ class Optimum:
     seconds: float
 
     def __repr__(self) -> str:
+        if not len(self.scores):
+            return f"Optimum(none found, {self.seconds:.2f} s)"
         known = "proven" if self.proven else f"bound {self.bound:.6f}"
         more = f" of {len(self.indices)}" if len(self.indices) > 1 else ""
         return f"Optimum(score {self.score:.6f}{more}, {known}, {self.seconds:.2f} s)"

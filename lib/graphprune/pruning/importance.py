@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 Scores = dict[str, Tensor]
 
+__all__ = ["Scores", "bn_scale", "fpgm", "hrank", "l1", "l2", "random", "taylor"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def l1(model: nn.Module, graph: ChannelGraph) -> Scores:
     """Sum of absolute filter weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets").

@@ -20,6 +20,11 @@ from graphprune.training.splits import Augment, FolderSplit, TensorSplit, strati
 
 __all__ = ["Augment", "Dataset", "Objective", "from_dataset", "from_loaders", "from_tensors", "load"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train images uint8 (N, C, H, W), train labels (N,), test images, labels
 

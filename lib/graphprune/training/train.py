@@ -27,6 +27,10 @@ Callback = Callable[[dict[str, float]], Any]
 __all__ = ["Evaluation", "History", "Recipe", "distillation", "evaluate", "finetune", "fit", "reestimate_bn"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What `evaluate` measured: the share of `n` images classified correctly, their mean cross-entropy in nats.
