@@ -135,8 +135,8 @@ def promise_own_network(made: dict[str, Any]) -> None:
     assert macs(made["small"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
     assert graphprune.train.evaluate(made["small"], made["data"].val).accuracy > 0.3, "far above chance, which is 0.1"
     assert made["done"]
-    assert made["table"]["method"].tolist() == ["mine", "random", "L1"]
-    assert bool((made["table"]["macs"] <= 0.5).all())
+    assert made["compared"]["method"].tolist() == ["mine", "random", "L1"]
+    assert bool((made["compared"]["macs"] <= 0.5).all())
     assert macs(made["tuned"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
     assert len(made["history"]) == 1
     assert 0 < made["found"].value < made["most"].value < 1

@@ -114,6 +114,8 @@ def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outco
     store.demand_writable(out / "result.json")
     data, model = make_data(wish.data, wish.size), load_weights(make_model(wish.model, wish.data, wish.size), wish.weights)
     data.demand("train", "val", "test")
+    if wish.method == "ours" and data.objective != CLASSIFICATION:
+        raise ValueError("method='ours' ranks classifiers alone; use l1 or sacp for data with a loss or metric of their own")
     model.eval()
     graph = trace(model, data.example())
     say(f"{data!r}")
