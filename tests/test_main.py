@@ -165,3 +165,22 @@ def test_a_recipe_that_has_no_such_thing_says_so(
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+# --- own --------------------------------------------------------------------------------------------------------------
+
+
+def test_own_prunes_and_says_where_it_wrote_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    quick = ["--data", "digits", "--epochs", "0.1", "--round-to", "2", "--macs", "0.6"]
+    assert main(["own", "tiny_cnn", *quick, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("small.safetensors", "small.onnx", "result.json", "report.html"):
+        assert f"wrote {out / name}" in printed
+        assert (out / name).is_file()
+    assert "macs: 18,462 -> " in printed
+
+
+def test_own_answers_bad_input_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["own", "nothing:here", "--data", "digits", "--out", str(tmp_path)]) == 2
+    assert "error: model='nothing:here'" in capsys.readouterr().err

@@ -106,6 +106,24 @@ def test_every_public_name_is_there() -> None:
         graphprune.prnue  # noqa: B018
 
 
+def test_tab_completion_of_public_modules_offers_their_public_names_only() -> None:
+    for public in (
+        graphprune.data,
+        graphprune.train,
+        graphprune.models,
+        graphprune.importance,
+        graphprune.search,
+        graphprune.exact,
+    ):
+        assert dir(public) == sorted(public.__all__)
+        assert all(hasattr(public, offered) for offered in public.__all__)
+
+
+def test_help_begins_with_where_to_start() -> None:
+    assert graphprune.__doc__ is not None
+    assert graphprune.__doc__.split("\n\n")[1].startswith("Start here: `prune_to`")
+
+
 def test_a_public_module_is_the_one_at_its_home() -> None:
     import graphprune.train
     import graphprune.training.train

@@ -50,6 +50,7 @@ from graphprune import (
     masked,
     models,
     prune,
+    prune_to,
     round_keep,
     save_pruned,
     search,
@@ -59,12 +60,12 @@ from graphprune import (
 )
 from graphprune.agent import Settings
 from graphprune.contrast import fit as fit_encoder
-from graphprune.data import Dataset, load
+from graphprune.data import Dataset, from_dataset, from_loaders, from_tensors, load
 from graphprune.environment import game
 from graphprune.exact import Optimum, optimum
 from graphprune.importance import bn_scale, fpgm, hrank, l1, l2, random, taylor
 from graphprune.models import build
-from graphprune.search import SearchResult, sacp
+from graphprune.search import SearchResult, compare, draw_comparison, sacp
 from graphprune.tabular import load as load_table
 from graphprune.train import Recipe, evaluate, finetune, fit, reestimate_bn
 
@@ -127,6 +128,9 @@ NAMES = {
     "contrast.fit": fit_encoder,
     "cost": cost,
     "data.Dataset": Dataset,
+    "data.from_dataset": from_dataset,
+    "data.from_loaders": from_loaders,
+    "data.from_tensors": from_tensors,
     "data.load": load,
     "environment.game": game,
     "exact.Optimum": Optimum,
@@ -144,9 +148,12 @@ NAMES = {
     "masked": masked,
     "models.build": build,
     "prune": prune,
+    "prune_to": prune_to,
     "round_keep": round_keep,
     "save_pruned": save_pruned,
     "search.SearchResult": SearchResult,
+    "search.compare": compare,
+    "search.draw_comparison": draw_comparison,
     "search.sacp": sacp,
     "tabular.load": load_table,
     "trace": trace,
@@ -240,6 +247,14 @@ def test_prune(model: nn.Module, graph: ChannelGraph, half: dict[str, Tensor]) -
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
     rounded = graphprune.prune(model, graph, half | {"conv3": torch.ones(3, dtype=torch.bool)}, round_to=2)
     assert (rounded.conv1.out_channels, rounded.conv3.out_channels) == (2, 3), "a multiple of 2, or all there are"
+
+
+def test_prune_to(model: nn.Module) -> None:
+    small = graphprune.prune_to(model, EXAMPLE, macs=0.5)
+    assert (small.before, small.after) == (WHOLE, graphprune.cost(small.network, EXAMPLE))
+    assert small.after.macs == 6_942, "2 and 3 channels; 3 and 1 would fit as well, but are further from an equal share"
+    assert small.keep["conv1"].tolist() == [False, False, True, True]
+    assert set(small.frozen) == {"fc"}
 
 
 def test_masked(model: nn.Module, graph: ChannelGraph, half: dict[str, Tensor]) -> None:
@@ -383,6 +398,18 @@ def test_data_load(digits: Dataset) -> None:
     assert (digits.num_classes, digits.input_shape) == (10, (1, 8, 8))
 
 
+def test_data_of_ones_own() -> None:
+    x, y = torch.rand(8, 1, 8, 8), torch.arange(8) % 2
+    own = graphprune.data.from_tensors(train=(x, y), val=(x, y))
+    pairs = torch.utils.data.TensorDataset(x, y)
+    for other in (
+        graphprune.data.from_dataset(pairs, pairs),
+        graphprune.data.from_loaders(torch.utils.data.DataLoader(pairs, 3), torch.utils.data.DataLoader(pairs)),
+    ):
+        assert (len(other.train), len(other.val), other.num_classes, other.input_shape) == (8, 8, 2, (1, 8, 8))
+        assert next(other.val.batches(8))[0].equal(next(own.val.batches(8))[0])
+
+
 def test_train(model: nn.Module, digits: Dataset) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -423,6 +450,14 @@ def test_search_sacp(model: nn.Module, graph: ChannelGraph, digits: Dataset, tmp
     assert result.best["ratio"] >= 0.3
     assert set(result.keep) == {"conv1", "conv3"}
     assert graphprune.cost(result.model, EXAMPLE).macs < WHOLE.macs
+
+
+def test_search_compare(model: nn.Module, graph: ChannelGraph, digits: Dataset, tmp_path: Path) -> None:
+    methods = {"mine": lambda model, graph: {g.name: torch.arange(g.channels) for g in graph.groups}, "L1": importance.l1}
+    table = graphprune.search.compare(methods, model, graph, digits, macs=0.5, seeds=2, recipe=BRIEF, folder=tmp_path)
+    assert isinstance(table, pd.DataFrame)
+    assert table["method"].tolist() == ["mine", "L1"]
+    assert len(graphprune.search.draw_comparison(table).axes) == 2
 
 
 def test_pruning_env(model: nn.Module, graph: ChannelGraph, digits: Dataset) -> None:

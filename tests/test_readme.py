@@ -121,7 +121,8 @@ def macs(model: Any, example: Any) -> int:
 
 
 def promise_readme(made: dict[str, Any]) -> None:
-    assert macs(made["small"], made["image"]) < 0.4 * macs(made["model"], made["image"])
+    assert 0.49 < macs(made["small"].network, made["image"]) / macs(made["model"], made["image"]) <= 0.5
+    assert all(width % 8 == 0 for width in made["small"].widths["after"])
     assert len(blocks("README.md", "python")) == 1
     assert len(blocks("README.md", "python")[0].splitlines()) <= 10
 
@@ -134,6 +135,10 @@ def promise_own_network(made: dict[str, Any]) -> None:
     assert macs(made["small"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
     assert graphprune.train.evaluate(made["small"], made["data"].val).accuracy > 0.3, "far above chance, which is 0.1"
     assert made["done"]
+    assert made["compared"]["method"].tolist() == ["mine", "random", "L1"]
+    assert bool((made["compared"]["macs"] <= 0.5).all())
+    assert macs(made["tuned"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
+    assert len(made["history"]) == 1
     assert 0 < made["found"].value < made["most"].value < 1
 
 

@@ -1,14 +1,22 @@
 """graphprune: look at a network as a graph, prune its channels for real, and see in honest numbers what that costs.
 
-Start here: `trace` a network, score its channels (`importance`), decide which to keep, `prune`, compare `cost` and `latency`.
+Start here: `prune_to` makes a network as small as asked, in one call.
 
 >>> import torch, graphprune
->>> model = graphprune.models.build("resnet20", num_classes=10, in_channels=3)
->>> graph = graphprune.trace(model, torch.zeros(1, 3, 32, 32))
+>>> model, image = graphprune.models.build("resnet20", num_classes=10, in_channels=3), torch.zeros(1, 3, 32, 32)
+>>> small = graphprune.prune_to(model, image, macs=0.5)  # half of the multiply-adds
+>>> small.after.macs <= 0.5 * small.before.macs, type(small.network).__name__
+(True, 'ResNet')
+
+Fine-tune it on your data (`data.from_tensors`, `data.from_loaders`, `train.finetune`), or search for a better one
+(`search.sacp`, `agent`). The same step by step: `trace` a network, score its channels (`importance`), decide which to keep,
+`prune`, compare `cost` and `latency`.
+
+>>> graph = graphprune.trace(model, image)
 >>> scores = graphprune.importance.l1(model, graph)
 >>> keep = graphprune.keep_from_rates(graph, [5] * len(graph.groups), scores)  # 5 tenths of every group go
->>> small = graphprune.prune(model, graph, keep)
->>> graphprune.cost(small, torch.zeros(1, 3, 32, 32)).params < graphprune.cost(model, torch.zeros(1, 3, 32, 32)).params
+>>> half_as_wide = graphprune.prune(model, graph, keep)
+>>> graphprune.cost(half_as_wide, image).params < graphprune.cost(model, image).params
 True
 
 Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `search`, `exact`,
@@ -58,6 +66,7 @@ _OBJECTS = {
     "pruning.channels": ("masked", "prune", "round_keep"),
     "pruning.cost": ("Cost", "CostModel", "cost"),
     "pruning.files": ("load_pruned", "save_pruned"),
+    "pruning.goal": ("prune_to",),
     "pruning.latency": ("latency",),
     "pruning.masks": ("keep_from_rates",),
     "pruning.rates": ("RateSpace",),

@@ -1,4 +1,4 @@
-"""The command line: `python -m graphprune run | compare | publish | tabular | reproduce`."""
+"""The command line: `graphprune own | run | compare | publish | tabular | reproduce`, or `python -m graphprune ...`."""
 
 import argparse
 import ast
@@ -31,6 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m graphprune", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    own = commands.add_parser("own", help="prune a network of your own to a budget, fine-tune it, and say what it cost")
+    own.add_argument(
+        "model", metavar="MODEL", help="module:function that returns it, timm:NAME, torchvision:NAME, resnet20 ..."
+    )
+    own.add_argument("--data", required=True, help="imagefolder:PATH, digits, cifar10 ..., or module:function")
+    own.add_argument("--macs", type=float, default=0.5, help="share of the multiply-adds that may stay; default: %(default)s")
+    own.add_argument("--method", choices=("l1", "sacp", "ours"), default="l1", help="default: %(default)s")
+    own.add_argument("--out", type=Path, required=True, help="the folder for all that is written")
+    own.add_argument("--weights", type=Path, help="the network's weights, safetensors or a state dict")
+    own.add_argument("--round-to", type=int, default=1, help="widths are multiples of this; default: %(default)s")
+    own.add_argument("--epochs", type=float, default=3.0, help="of the fine-tuning; default: %(default)s")
+    own.add_argument("--lr", type=float, default=0.01, help="of the fine-tuning; default: %(default)s")
+    own.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
+    own.add_argument("--m", type=int, default=10, help="networks that a search trains briefly; default: %(default)s")
+    own.add_argument("--candidates", type=int, default=100_000, help="that a search ranks; default: %(default)s")
+    own.add_argument("--size", type=int, help="side of an image folder's images in pixels; default: 224")
+    own.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    own.set_defaults(call=_own)
 
     run = commands.add_parser("run", help="execute a notebook under a profile")
     run.add_argument("notebook", type=Path, metavar="NOTEBOOK")
@@ -69,6 +88,22 @@ def _parser() -> argparse.ArgumentParser:
     paper.add_argument("--publish", action="store_true", help="write the rows to reports/paper, too (not of recipe tiny)")
     paper.set_defaults(call=_reproduce)
     return parser
+
+
+def _own(options: argparse.Namespace) -> None:
+    from dataclasses import fields  # here, as the others import much
+
+    from graphprune.report import own_page
+    from graphprune.runs import safe_files
+    from graphprune.studies import own
+
+    wish = own.Wish(**{field.name: getattr(options, field.name) for field in fields(own.Wish)})
+    outcome = own.prune_own(wish, options.out)
+    safe_files.replace(options.out / "report.html", own_page.page(outcome.facts, outcome.graph).encode())
+    before, after = outcome.facts["before"], outcome.facts["after"]
+    for name, form in (("macs", ",d"), ("params", ",d"), ("accuracy_test", ".4f"), ("milliseconds", ".2f")):
+        print(f"{name}: {before[name]:{form}} -> {after[name]:{form}}")
+    print("\n".join(f"wrote {path}" for path in [*outcome.files, options.out / "report.html"]))
 
 
 def _run(options: argparse.Namespace) -> None:

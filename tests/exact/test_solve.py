@@ -19,6 +19,7 @@ from graphprune.exact import solve as exact
 from graphprune.exact.dynamic_program import Elimination
 from graphprune.exact.halfspaces import bound
 from graphprune.exact.problem import Limit, Terms, macs_tables
+from graphprune.exact.solve import Optimum
 from graphprune.graph.groups import trace
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.rates import RateSpace, kept_table
@@ -437,3 +438,12 @@ def test_bad_arguments_are_named():
         exact.optimum(scorer, RateSpace(scorer.graph, (0, 0.5)))
     with pytest.raises(ValueError, match="make both from one graph and rates"):  # as many rates, but others
         exact.optimum(scorer, RateSpace(scorer.graph, [i / 20 for i in range(10)]))
+
+
+def test_an_optimum_prints_on_a_line():
+    found = Optimum(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0.5, 0.25]), torch.tensor([0.5, 0.25]), 1.5)
+    assert repr(found) == "Optimum(score 0.500000 of 2, proven, 1.50 s)"
+    unproven = Optimum(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([0.5]), torch.tensor([0.75]), 1.5)
+    assert repr(unproven) == "Optimum(score 0.500000, bound 0.750000, 1.50 s)"
+    nothing = Optimum(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0), torch.zeros(0), 1)
+    assert repr(nothing) == "Optimum(none found, 1.00 s)"

@@ -160,3 +160,17 @@ def test_kept_counts_of_any_rates_are_exact() -> None:
     assert kept_counts(7, (0, Fraction(1, 3), 0.75)).tolist() == [7, 4, 1]
     assert kept_counts(1000, (0.001, 0.999)).tolist() == [999, 1]  # (1 - 0.999) * 1000 is 0.99... in floating point
     assert kept_counts(2, (0.9,)).tolist() == [1]
+
+
+def test_a_graph_prints_on_a_line_and_has_a_table():
+    graph = graphprune.trace(graphprune.models.build("torchvision:mobilenet_v3_small"), torch.zeros(1, 3, 224, 224))
+    text = repr(graph)
+    assert text.startswith("ChannelGraph(MobileNetV3: ")
+    assert text.endswith("frozen layers: 1)")
+    assert len(text) < 200
+    table = graph.summary()
+    assert table["group"].tolist()[: len(graph.groups)] == [group.name for group in graph.groups]
+    assert table["channels"].sum() == graph.num_atoms + 10
+    assert table["share"].sum() == pytest.approx(1)
+    assert table["frozen"].tolist()[-1] == graph.frozen["classifier.3"]
+    assert graph._repr_html_().count("<tr") == len(table) + 1

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from graphprune import importance
 from graphprune.graph.channel_graph import ChannelGraph, Group, Node
+from graphprune.training.objective import CLASSIFICATION, Objective
 
 
 class TwoBranches(nn.Module):
@@ -51,6 +52,7 @@ class Images:
 
     x: torch.Tensor
     y: torch.Tensor
+    objective: Objective = CLASSIFICATION
 
     @property
     def train(self):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hand_made import chain
@@ -54,3 +55,26 @@ def test_scores_that_do_not_fit_are_named():
         kept_masks(graph, indices, {"conv0": torch.full((4,), math.nan)})
     with pytest.raises(ValueError, match="infinite number"):
         kept_masks(graph, indices, {"conv0": torch.tensor([1.0, math.inf, 0.0, 2.0])})
+
+
+def test_rates_are_taken_as_they_are() -> None:
+    graph = chain((4, 4), (5, 5))
+    scores = first_scores(graph)
+    groups = len(graph.groups)
+    by_index = keep_from_rates(graph, [5] * groups, scores)
+    for given in ([0.5] * groups, np.full(groups, 0.5), torch.full((groups,), 0.5)):
+        found = keep_from_rates(graph, given, scores)
+        assert all(mask.equal(by_index[name]) for name, mask in found.items())
+    with pytest.raises(ValueError, match=r"holds 0.37, which is none of the rates 0, 0.1, .* \(5 means 0.5\).*prune_to"):
+        keep_from_rates(graph, [0.37] * groups, scores)
+
+
+def test_scores_may_be_arrays() -> None:
+    graph = chain((4, 4), (5, 5))
+    scores = first_scores(graph)
+    arrays = {name: score.numpy() for name, score in scores.items()}
+    half = [5] * len(graph.groups)
+    right = keep_from_rates(graph, half, scores)
+    assert all(mask.equal(right[name]) for name, mask in keep_from_rates(graph, half, arrays).items())
+    with pytest.raises(TypeError, match="scores must be a dictionary"):
+        keep_from_rates(graph, half, [1.0])

@@ -120,3 +120,15 @@ def test_a_walk_ends_with_everything_decided_and_the_next_begins_with_nothing(ne
     none, first = [0] * 7, [1, 1, 1, 1, 0, 0, 0]
     assert seen == [none, first, none, first]
     assert rules.decided(position).all()
+
+
+def test_an_importance_of_ones_own_stands_in_the_rules_and_in_the_digest(net, tiny, digits, rules):
+    last = {group.name: range(group.channels) for group in tiny.groups}
+    own = game(net, tiny, digits, 0.4, importance=last, **QUICK)
+    assert own.l1.tolist() == [i for group in tiny.groups for i in range(group.channels)]
+    assert own.digest != rules.digest
+    assert own.never_empty(torch.zeros(1, 7, dtype=torch.bool))[0].nonzero().flatten().tolist() == [3, 6]
+
+
+def test_a_game_prints_on_a_line(rules):
+    assert repr(rules) == "Game(TinyCNN: 7 channels in 2 groups, 2 decisions, at most 40.0% of the macs)"

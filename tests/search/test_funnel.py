@@ -375,3 +375,36 @@ def test_a_trial_needs_nothing_but_itself(done, tmp_path):
     assert row["kept"]["conv1"] == result.keep["conv1"].nonzero().flatten().tolist()
     assert store.load(job.path) == row
     assert trial.run_all([job, job], 1, "twice") == [row, row]
+
+
+def test_an_importance_of_ones_own_picks_the_channels_and_is_stored_apart(tmp_path):
+    digits, model = graphprune.data.load("digits", device="cpu"), graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    graph, brief = graphprune.trace(model, digits.example()), graphprune.train.Recipe(epochs=0.1, lr=0.01, batch_size=64)
+    last = {group.name: range(group.channels) for group in graph.groups}
+    sizes = {"n_train": 32, "epochs": 1, "n_candidates": 50, "m": 2, "k": 1, "n_jobs": 1, "min_ratio": 0.5}
+    setting = {"light": brief, "full": brief, "folder": tmp_path, **sizes}
+    own = graphprune.search.sacp(model, graph, digits, importance=last, **setting)
+    assert all(bool((mask.int().diff() >= 0).all()) for mask in own.keep.values()), "the last channels of every group stay"
+    known = graphprune.search.sacp(model, graph, digits, **setting)
+    norms = graphprune.importance.l1(model, graph)
+    for name, mask in known.keep.items():
+        assert norms[name][mask].min() >= norms[name][~mask].max() if not bool(mask.all()) else True
+    with pytest.raises(ValueError, match="importance has no entry for group 'conv1'"):
+        graphprune.search.sacp(model, graph, digits, importance={}, **setting)
+
+
+def test_a_result_prints_on_a_line_and_plots(tmp_path):
+    digits, model = graphprune.data.load("digits", device="cpu"), graphprune.models.seeded("tiny_cnn", 0, in_channels=1)
+    graph, brief = graphprune.trace(model, digits.example()), graphprune.train.Recipe(epochs=0.1, lr=0.01, batch_size=64)
+    sizes = {"n_candidates": 50, "m": 2, "k": 1, "n_jobs": 1, "min_ratio": 0.5, "ranker": lambda graph, model, r: -r.sum(1)}
+    result = graphprune.search.sacp(model, graph, digits, light=brief, full=brief, folder=tmp_path, **sizes)
+    text = repr(result)
+    assert text.startswith(f"SearchResult({result.best['macs']:,} multiply-adds")
+    assert text.endswith("the best of 3 trainings)")
+    assert "\n" not in text
+    assert result._repr_html_().count("<tr") == 4
+    assert [text.get_text() for text in result.plot().axes[0].get_legend().get_texts()] == [
+        "light training",
+        "full training",
+        "chosen",
+    ]

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphprune import data, models, train
+from graphprune.runs import runtime, store
 from graphprune.train import Evaluation, Recipe
 
 CPU = "cpu"
@@ -313,3 +314,104 @@ def test_fine_tuning_returns_a_trained_copy(digits, net):
     train.fit(by_hand, part(digits, 256), SHORT, seed=0, device=CPU)
     assert equal(bits(tuned), bits(by_hand))
     assert not equal(bits(tuned), before)
+
+
+# --- optimiser, callback, best epoch ----------------------------------------------------------------------------------
+
+
+def test_adamw_takes_torchs_steps(digits):
+    recipe = Recipe(epochs=0.2, lr=0.01, batch_size=64, optimizer="adamw", weight_decay=0.1, augment=False)
+    model, right = linear(), linear()
+    train.fit(model, digits, recipe, seed=0, device=CPU)
+    optimizer = torch.optim.AdamW(right.parameters(), 0.01, (0.9, 0.999), weight_decay=0.1)
+    generator = runtime.seed_generator(0, "batches")
+    steps = recipe.steps(len(digits.train))
+    batches = digits.train.batches(64, shuffle=True, generator=generator)
+    for step, (x, y) in zip(range(steps), batches, strict=False):
+        optimizer.param_groups[0]["lr"] = recipe.rate(step, steps)
+        optimizer.zero_grad()
+        F.cross_entropy(right(x), y).backward()
+        optimizer.step()
+    assert torch.allclose(model[1].weight, right[1].weight, atol=1e-7)
+    with pytest.raises(ValueError, match="optimizer='lion': must be 'sgd' or 'adamw'"):
+        replace(SHORT, optimizer="lion")
+
+
+def test_the_optimizer_counts_in_a_recipes_digest_only_where_it_is_another():
+    assert (
+        store.digest(SHORT) == store.digest(replace(SHORT, optimizer="sgd")) != store.digest(replace(SHORT, optimizer="adamw"))
+    )
+
+
+def test_a_callback_sees_every_epoch_and_may_end_the_training(digits):
+    seen = []
+    history = train.fit(linear(), digits, replace(SHORT, epochs=2), seed=0, device=CPU, callback=seen.append)
+    assert seen == history
+    short = train.fit(linear(), digits, replace(SHORT, epochs=3), seed=0, device=CPU, callback=lambda row: row["epoch"] == 2)
+    assert [row["epoch"] for row in short] == [1, 2]
+    rows = []
+    train.finetune(linear(), digits, SHORT, seed=0, device=CPU, callback=rows.append)
+    assert set(rows[0]) == {"epoch", "lr", "loss", "accuracy_train"}
+
+
+def test_the_best_epochs_weights_come_back(digits):
+    recipe = replace(SHORT, epochs=4, lr=8.0, momentum=0.0)  # so large a rate that accuracy goes up and down
+    model = linear()
+    history = train.fit(model, digits, recipe, seed=1, device=CPU, best=True)
+    accuracies = [row["accuracy_val"] for row in history]
+    assert train.evaluate(model, digits.val).accuracy == max(accuracies)
+
+
+def test_the_best_epoch_survives_an_interruption(digits, tmp_path):
+    recipe = replace(SHORT, epochs=4, lr=8.0, momentum=0.0)
+    whole = linear()
+    train.fit(whole, digits, recipe, seed=1, device=CPU, best=True)
+    states, per_epoch = [], recipe.steps_per_epoch(len(digits.train))
+
+    class Point:
+        """Stops after two and a half epochs, and goes on from there."""
+
+        def load(self):
+            return states[-1] if states else None
+
+        def offer(self, state):
+            if (found := state())["step"] == per_epoch * 5 // 2 and not states:
+                states.append(copy.deepcopy(found))
+                raise InterruptedError
+
+    again = linear()
+    with pytest.raises(InterruptedError):
+        train.fit(again, digits, recipe, seed=1, device=CPU, best=True, checkpoint=Point())
+    train.fit(again, digits, recipe, seed=1, device=CPU, best=True, checkpoint=Point())
+    assert equal(bits(again), bits(whole))
+
+
+def test_a_loss_of_ones_own_is_minimised_and_told(digits):
+    def squared(outputs, targets):
+        return (outputs - F.one_hot(targets, 10)).square().sum(1)
+
+    model = linear()
+    history = train.fit(model, digits, replace(SHORT, lr=0.01), seed=0, device=CPU, loss=squared, validate=True)
+    x, y = next(digits.val.batches(300))
+    assert history[0]["loss_val"] == pytest.approx(squared(model(x), y).mean().item(), rel=1e-5)
+    assert history[0]["accuracy_val"] == pytest.approx(-history[0]["loss_val"])
+    with pytest.raises(ValueError, match="distillation is of classes"):
+        train.fit(model, digits, SHORT, seed=0, device=CPU, loss=squared, teacher=linear())
+    with pytest.raises(ValueError, match=r"label_smoothing=0\.1: cross-entropy alone"):
+        train.fit(model, digits, replace(SHORT, label_smoothing=0.1), seed=0, device=CPU, loss=squared)
+    with pytest.raises(ValueError, match="loss, metric: they do not take outputs and targets of shapes"):
+        train.fit(model, digits, SHORT, seed=0, device=CPU, loss=lambda outputs, targets: outputs @ outputs)
+
+
+def test_a_model_may_return_what_hugging_face_models_return(digits):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear()
+
+        def forward(self, x):
+            return {"logits": self.inner(x), "hidden": x}
+
+    wrapped, plain = Wrapped(), linear()
+    assert train.fit(wrapped, digits, SHORT, seed=0, device=CPU) == train.fit(plain, digits, SHORT, seed=0, device=CPU)
+    assert train.evaluate(wrapped, digits.val) == train.evaluate(plain, digits.val)

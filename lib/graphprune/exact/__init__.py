@@ -3,3 +3,7 @@
 from graphprune.exact.solve import Optimum, optimum, plan, top_dot
 
 __all__ = ["Optimum", "optimum", "plan", "top_dot"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -28,7 +28,7 @@ from graphprune.runs.checks import at_least
 WIDEST = 1 << 17  # prefixes of one length in the search for the highest dot products
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimum:
     """The best configurations, highest first, and what is known of all others.
 
@@ -43,6 +43,13 @@ class Optimum:
     scores: Tensor
     bounds: Tensor
     seconds: float
+
+    def __repr__(self) -> str:
+        if not len(self.scores):
+            return f"Optimum(none found, {self.seconds:.2f} s)"
+        known = "proven" if self.proven else f"bound {self.bound:.6f}"
+        more = f" of {len(self.indices)}" if len(self.indices) > 1 else ""
+        return f"Optimum(score {self.score:.6f}{more}, {known}, {self.seconds:.2f} s)"
 
     @property
     def score(self) -> float:

@@ -8,7 +8,7 @@ a model's name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from graphprune.graph.inputs import Inputs
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch_geometric.data import Data
 
 
@@ -84,7 +85,7 @@ class Count:
     atoms: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
     """The traced network: layers, data flow, coupled groups. Made by `trace`.
 
@@ -117,6 +118,48 @@ class ChannelGraph:
     sized: bool = False
     inputs: Inputs | None = field(default=None, repr=False)
     weightless: bool = True
+
+    def __repr__(self) -> str:
+        coupled = sum(len(group.layers) > 1 for group in self.groups)
+        name = "" if self.shell is None else f"{type(self.shell).__name__}: "
+        groups = f"{len(self.groups)} groups ({coupled} of several layers) with {self.num_atoms:,} channels to prune"
+        return f"ChannelGraph({name}{len(self.nodes)} layers, {groups}, frozen layers: {len(self.frozen)})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>{self.summary().to_html(index=False, border=0)}"
+
+    def summary(self) -> pd.DataFrame:
+        """A row for each group of coupled channels, and for each frozen layer.
+
+        Columns: `group` (its first layer), `layers` that share the channels, `channels`, `share` of the multiply-adds of the
+        layers that put them out (of all that the traced network does), and `frozen`, why none can go ("" for a group). NaN
+        stands where a share is not known.
+
+        >>> import torch, graphprune
+        >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+        >>> graph.summary()[["group", "layers", "channels", "share"]].round(3)
+           group  layers  channels  share
+        0  conv1       2         4  0.624
+        1  conv3       1         3  0.374
+        2     fc       1        10  0.002
+        """
+        import pandas as pd
+
+        from graphprune.graph.layer_costs import shares_of_layers
+
+        shares = shares_of_layers(self.shell, self.inputs) if self.shell is not None and self.inputs is not None else {}
+        sizes = {node.name: node.channels for node in self.nodes}
+
+        def share(layers: Iterable[str]) -> float:
+            return sum(shares.get(layer, 0.0) for layer in layers) if shares else float("nan")
+
+        rows = [(g.name, len(g.layers), g.channels, share(g.layers), "") for g in self.groups]
+        grouped = {layer for group in self.groups for layer in group.layers}
+        alone = {layer: reason for layer, reason in self.frozen.items() if layer not in grouped}
+        rows += [(layer, 1, sizes.get(layer, 0), share([layer]), reason) for layer, reason in alone.items()]
+        return pd.DataFrame(rows, columns=["group", "layers", "channels", "share", "frozen"])
 
     @cached_property
     def num_atoms(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from graphprune.pruning.cost import CostModel
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Budget:
     """A share of the whole network's multiply-adds, or of its parameters.
 
@@ -45,6 +45,9 @@ class Budget:
         least = float(self.shares_of_counts(torch.ones(1, len(self.costs.graph.groups), dtype=torch.int64)))
         if not least <= self.share <= 1:
             raise ValueError(f"share={self.share}: one channel a group costs {least:.4f} of the {self.of}, so {least:.4f} .. 1")
+
+    def __repr__(self) -> str:
+        return f"at most {self.share:.1%} of the {self.of}"
 
     @cached_property
     def group(self) -> Tensor:

@@ -21,7 +21,7 @@ from graphprune.graph.parts import named_tensors, parts_of
 from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
-from graphprune.pruning.masks import Scores, check_scores
+from graphprune.pruning.masks import Scores, as_scores
 from graphprune.runs.checks import at_least
 
 
@@ -197,8 +197,7 @@ def _strength(model: nn.Module, graph: ChannelGraph, scores: Scores | None) -> d
     if scores is None:
         norms = atom_norms(model, graph)
         scores = {name: norms[span] for name, span in graph.slices.items()}
-    check_scores(graph, scores)
-    return {name: scores[name].detach().cpu().double() for name in graph.slices}
+    return {name: score.detach().cpu().double() for name, score in as_scores(graph, scores).items()}
 
 
 def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:

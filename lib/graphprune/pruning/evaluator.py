@@ -30,8 +30,10 @@ from graphprune.graph.rules import data_movement, layers
 from graphprune.graph.rules.table import module_base, rule_of
 from graphprune.pruning.channels import check_same, prune
 from graphprune.runs import runtime, store
+from graphprune.runs.description import described
 from graphprune.training import train
 from graphprune.training.data import Dataset
+from graphprune.training.objective import CLASSIFICATION, plain
 
 PLAIN = {layers.convolution, layers.linear, layers.batch_norm, layers.channel_select, layers.pooling, layers.reduction}
 PLAIN |= {data_movement.elementwise, data_movement.flatten, data_movement.concatenate}
@@ -107,6 +109,7 @@ class MaskEvaluator:
         place = next(model.parameters()).device
         train.check_fits(model, data.val, place)
         self.graph, self._model = graph, copy.deepcopy(model).eval()
+        self._objective = data.objective
         seen = next(train.clean_images(data, 1, calibration, seed)).to(place)
         shown, labels = (part.to(place) for part in next(data.val.batches(images or len(data.val))))
         self._seen, self._shown, self._labels = _laid_out(seen), _laid_out(shown), labels
@@ -124,7 +127,8 @@ class MaskEvaluator:
     @property
     def digest(self) -> str:
         """What its answers depend on beside the network: the images."""
-        return store.digest([self._seen, self._shown, self._labels])
+        images = [self._seen, self._shown, self._labels]
+        return store.digest(images if self._objective == CLASSIFICATION else [*images, described(self._objective)])
 
     def __call__(self, kept: Tensor) -> Performance:
         """Accuracy and loss of the networks that the masks leave.
@@ -161,6 +165,9 @@ class MaskEvaluator:
 
     def _measured(self, logits: Tensor) -> tuple[list[float], list[float]]:
         """(B, n, classes) -> B accuracies and B losses."""
+        if self._objective != CLASSIFICATION:
+            sums = [self._objective.sums(outputs, self._labels) for outputs in logits]
+            return tuple([float(part[i]) / len(self._labels) for part in sums] for i in (1, 0))  # type: ignore[return-value]
         correct, log_p = logits.argmax(2) == self._labels, F.log_softmax(logits.double(), 2)
         losses = -log_p[:, torch.arange(len(self._labels)), self._labels]  # (B, n)
         return correct.double().mean(1).tolist(), losses.mean(1).tolist()
@@ -169,7 +176,12 @@ class MaskEvaluator:
         """(num_atoms,) -> logits (n, classes)."""
         small = pruned(self._model, self.graph, mask) if self.fallback else cut(self._model, kept_places(self.graph, mask))
         train.calibrate(small, [self._seen])
-        return torch.cat([small(x) for x in self._shown.split(self._piece)])
+        outputs = [plain(small(x)) for x in self._shown.split(self._piece)]
+        if not isinstance(outputs[0], Tensor):
+            raise TypeError(
+                f"model returns a {type(outputs[0]).__name__}: wrap it in a module that returns the tensor that counts"
+            )
+        return torch.cat(outputs)
 
     def _disagreement(self) -> str:
         """Compare many at once with pruning, on two random masks and few images, in double precision; empty if they agree."""

@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.runs.checks import at_least
+from graphprune.training.objective import plain
 
 if TYPE_CHECKING:
     from graphprune.training.data import Dataset
 
 Scores = dict[str, Tensor]
+
+__all__ = ["Scores", "bn_scale", "fpgm", "hrank", "l1", "l2", "random", "taylor"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def l1(model: nn.Module, graph: ChannelGraph) -> Scores:
@@ -107,7 +113,7 @@ def taylor(
     layers = _producers(twin, graph)
     totals = {name: _filters(layer).new_zeros(len(_filters(layer))) for name, layer in layers.items()}
     for images, labels in _batches(model, data, batches, batch_size, seed):
-        loss = F.cross_entropy(twin(images), labels)
+        loss = data.objective.mean_loss(plain(twin(images)), labels)
         gradients = torch.autograd.grad(loss, [_weight(layer) for layer in layers.values()])
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
             totals[name] += _filters(layer, _weight(layer).detach() * gradient).sum(1).abs() / batches

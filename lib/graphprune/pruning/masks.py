@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import BoolTensor, Tensor
@@ -44,7 +45,7 @@ def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequ
 
 def _ranks(graph: ChannelGraph, scores: Scores) -> tuple[Tensor, Tensor]:
     """Of each atom: its group's number, and its place in the group from the most important down, both (num_atoms,)."""
-    check_scores(graph, scores)
+    scores = as_scores(graph, scores)
     places = []
     for group in graph.groups:
         order = scores[group.name].detach().cpu().argsort(descending=True, stable=True)
@@ -55,31 +56,55 @@ def _ranks(graph: ChannelGraph, scores: Scores) -> tuple[Tensor, Tensor]:
 
 def check_scores(graph: ChannelGraph, scores: Scores) -> None:
     """Raise ValueError unless `scores` has one finite score for every channel of every group."""
+    as_scores(graph, scores)
+
+
+def as_scores(graph: ChannelGraph, scores: Mapping[str, Any], name: str = "scores") -> dict[str, Tensor]:
+    """Scores as tensors, one finite number for every channel of every group; arrays and lists are taken, too.
+
+    Args:
+        graph: the traced network.
+        scores: group name -> (C,); names that the graph has not are left out.
+        name: what an error calls them.
+
+    Raises:
+        TypeError: `scores` is no dictionary, or a group's are no numbers. ValueError: they do not fit the graph.
+    """
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"{name} must be a dictionary, group name -> (C,), got {type(scores).__name__}")
+    found = {}
     for group in graph.groups:
         if group.name not in scores:
-            raise ValueError(f"scores has no entry for group {group.name!r}; graphprune.importance makes complete ones")
-        if scores[group.name].shape != (group.channels,):
-            shape = tuple(scores[group.name].shape)
-            raise ValueError(f"scores[{group.name!r}] must have shape ({group.channels},), got {shape}")
-        if not scores[group.name].isfinite().all():
+            raise ValueError(f"{name} has no entry for group {group.name!r}; graphprune.importance makes complete ones")
+        given = scores[group.name]
+        try:
+            own = given if isinstance(given, Tensor) else torch.as_tensor(list(given) if isinstance(given, range) else given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name}[{group.name!r}] must hold {group.channels} numbers, got {given!r}") from error
+        if own.shape != (group.channels,):
+            raise ValueError(f"{name}[{group.name!r}] must have shape ({group.channels},), got {tuple(own.shape)}")
+        if not own.isfinite().all():
             raise ValueError(
-                f"scores[{group.name!r}] holds NaN or an infinite number: check the weights or the data they came from"
+                f"{name}[{group.name!r}] holds NaN or an infinite number: check the weights or the data they came from"
             )
+        found[group.name] = own
+    return found
 
 
 def keep_from_rates(
-    graph: ChannelGraph, indices_row: Sequence[int] | Tensor, scores: Scores, rates: Sequence[Rate] = RATES
+    graph: ChannelGraph, indices_row: Sequence[int] | Sequence[float] | Tensor, scores: Scores, rates: Sequence[Rate] = RATES
 ) -> dict[str, Tensor]:
     """One configuration as a `keep`: in each group the highest scores survive, never none.
 
     Args:
         graph: the traced network.
-        indices_row: (groups,) rate indices.
+        indices_row: (groups,) rate indices, whole numbers: 5 means 0.5 of a group goes. Numbers with a decimal point are
+            taken as the rates themselves: 0.5 means the same.
         scores: group name -> (C,).
         rates: what the indices index.
 
     Raises:
-        ValueError: `indices_row` or `scores` do not fit the graph.
+        ValueError: `indices_row` or `scores` do not fit the graph, or a rate is none of `rates`.
 
     >>> import torch, graphprune
     >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
@@ -88,7 +113,23 @@ def keep_from_rates(
     True
     """
     row = torch.as_tensor(indices_row).reshape(1, -1)
+    if row.is_floating_point():
+        row = _as_indices(row, rates)
     return graph.unflatten(kept_masks(graph, row, scores, rates)[0])
+
+
+def _as_indices(given: Tensor, rates: Sequence[Rate]) -> Tensor:
+    """Rates, (1, groups) floating point -> their indices, int64."""
+    known = torch.tensor([float(rate) for rate in rates], dtype=torch.float64)
+    far, index = (given.double()[:, :, None] - known).abs().min(2)
+    if bool((far > 1e-6).any()):
+        odd = float(given[far > 1e-6][0])
+        shares = ", ".join(f"{float(rate):g}" for rate in rates)
+        raise ValueError(
+            f"indices_row holds {odd:g}, which is none of the rates {shares}: give rate indices as whole numbers (5 means "
+            "0.5), other rates=, or use graphprune.prune_to for a budget"
+        )
+    return index
 
 
 def random_masks(graph: ChannelGraph, indices: Tensor, generator: torch.Generator, rates: Sequence[Rate] = RATES) -> BoolTensor:

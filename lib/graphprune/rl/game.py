@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.pruning import importance
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.cost import CostModel
+from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator
 from graphprune.rl.observation import Observation, observe
 from graphprune.runs import store
@@ -36,7 +37,7 @@ class Position:
     step: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Game:
     """The rules.
 
@@ -47,6 +48,7 @@ class Game:
         evaluator: what the networks left are judged by.
         budget: what they may cost.
         passes: walks over the network in one episode.
+        scores: group -> (C,), what a group about to be emptied keeps and ratios drop by; L1 norms unless given.
         decisions: steps in a walk; one for each group unless given, 1 decides all channels at once (one shot).
     """
 
@@ -57,6 +59,7 @@ class Game:
     budget: Budget
     passes: int = 1
     decisions: int | None = None
+    scores: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.passes < 1:
@@ -65,6 +68,11 @@ class Game:
             raise ValueError(
                 f"decisions={self.decisions}: must be 1 .. {len(self.graph.groups)}, the groups, or None: one each"
             )
+
+    def __repr__(self) -> str:
+        walk = f"{self.steps} decisions" + (f" in {self.passes} walks" if self.passes > 1 else "")
+        name, channels = type(self.model).__name__, self.graph.num_atoms
+        return f"Game({name}: {channels} channels in {len(self.graph.groups)} groups, {walk}, {self.budget!r})"
 
     @cached_property
     def stages(self) -> Tensor:
@@ -79,7 +87,8 @@ class Game:
         fixed = self.observation
         seen = [fixed.x, fixed.edge_index, fixed.edge_attr]
         rules = [self.budget.share, self.budget.of, self.stages]
-        return store.digest([network(self.model), self.graph.fingerprint(), *seen, *rules, self.evaluator.digest])
+        own = [] if self.scores is None else [self.l1]
+        return store.digest([network(self.model), self.graph.fingerprint(), *seen, *rules, self.evaluator.digest, *own])
 
     @property
     def steps(self) -> int:
@@ -88,8 +97,8 @@ class Game:
 
     @cached_property
     def l1(self) -> Tensor:
-        """(num_atoms,): L1 norms; a group about to be emptied keeps its highest, and ratios drop the lowest."""
-        scores = importance.l1(self.model, self.graph)
+        """(num_atoms,): L1 norms, or `scores`; a group about to be emptied keeps its highest, and ratios drop the lowest."""
+        scores = score_channels(self.scores, self.model, self.graph)
         return torch.cat([scores[name] for name in self.graph.slices]).cpu()
 
     def start(self, episodes: int, kept: Tensor | None = None) -> Position:
@@ -201,6 +210,7 @@ def game(
     images: int | None = None,
     calibration: int = 128,
     seed: int = 0,
+    importance: Criterion = None,
 ) -> Game:
     """The game over one network.
 
@@ -214,6 +224,8 @@ def game(
         images: validation images an episode is judged by; all unless given.
         calibration: training images that BN statistics are re-estimated on.
         seed: which images.
+        importance: what stands in place of L1 norms in the rules: scores, or a function (model, graph) -> scores, such as
+            one of `graphprune.importance`. What an agent sees of the channels stays as it is.
 
     Raises:
         ValueError: an argument out of its range, by name.
@@ -229,4 +241,5 @@ def game(
     observation = observe(model, graph, data, strongest=strongest, seed=seed)
     evaluator = MaskEvaluator(model, graph, data, images=images, calibration=calibration, seed=seed)
     budget = Budget(CostModel(graph, data.example()), share, of)
-    return Game(model, graph, observation, evaluator, budget, passes, decisions)
+    scores = None if importance is None else score_channels(importance, model, graph, data, "importance")
+    return Game(model, graph, observation, evaluator, budget, passes, decisions, scores)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -217,3 +217,9 @@ def progress(iterable: Iterable[T], desc: str, total: int | None = None) -> Iter
     if os.environ.get("GRAPHPRUNE_QUIET"):
         return iterable
     return tqdm(iterable, desc=desc, total=total, delay=2, leave=False)
+
+
+def tell(bar: Iterable[Any], **numbers: float) -> None:
+    """Show numbers beside a progress bar; of another iterable nothing is shown."""
+    if isinstance(bar, tqdm):
+        bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()})

@@ -24,6 +24,7 @@ from graphprune.encoders.encoder import GraphEncoder
 from graphprune.encoders.ranker import Ranker, RankFunction, check_ranker, prepare
 from graphprune.encoders.scorer import Scorer
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.criterion import Criterion
 from graphprune.pruning.rates import RATES, Rate, exact_rates
 from graphprune.pruning.window import Score
 from graphprune.runs import runtime, store
@@ -66,6 +67,7 @@ def sacp(
     rates: Sequence[Rate] = RATES,
     tested: bool = False,
     clock: Clock | None = None,
+    importance: Criterion = None,
 ) -> SearchResult:
     """Prune a trained network by SACP's Algorithm 1 (Liu et al., sections 3.3-3.5); the defaults are the paper's sizes.
 
@@ -88,7 +90,7 @@ def sacp(
         ranker: who ranks the candidates in place of SACP's similarity, e.g.
             `distilled.Distilled(class_means.ClassMeans(data))`, which ranks far better (notebook 05), or a function
             (graph, model, indices) -> scores; `n_train` to `constrained` are then not used.
-        macs_window, criterion, inherit, seed, n_jobs, threads, tested, clock: as in `Funnel`.
+        macs_window, criterion, inherit, seed, n_jobs, threads, tested, clock, importance: as in `Funnel`.
         rates: the pruning granularity, as in `Funnel`; such as (0, 0.25, 0.5, 0.75) or eighths. Other rankers than
             similarity know the default ones only.
 
@@ -111,6 +113,7 @@ def sacp(
         rates=tuple(rates),
         tested=tested,
         clock=clock or Clock(),
+        importance=importance,
     )
     if n_train < 1 or epochs < 1:
         raise ValueError(f"n_train={n_train}, epochs={epochs}: the encoder needs at least 1 of each")

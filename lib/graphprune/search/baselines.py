@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from graphprune.encoders.foraging import forage
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.allocation import rank_in_group, weigh_by_size
 from graphprune.pruning.window import Score, into_window
 from graphprune.runs import runtime
 from graphprune.search.funnel import Funnel, SearchResult, choose, finish, rates_table, run_ranking, train_candidates, tune
@@ -82,16 +83,6 @@ def global_l1(model: nn.Module, graph: ChannelGraph, data: Dataset, **setting: A
     """
     funnel = Funnel(model, graph, data, **setting)
     return _one_network(funnel, weigh_by_size(funnel.scores))
-
-
-def rank_in_group(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each channel's place in its group from the least important up, as a share: 0 .. (C - 1) / C."""
-    return {name: score.argsort(stable=True).argsort(stable=True).double() / len(score) for name, score in scores.items()}
-
-
-def weigh_by_size(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each channel's score divided by its group's mean."""
-    return {name: score / score.mean().clamp_min(1e-12) for name, score in scores.items()}
 
 
 def lengthen_recipe(funnel: Funnel) -> Recipe:

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.pruning import importance
 from graphprune.pruning.channels import prune
+from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.masks import kept_masks
 from graphprune.pruning.rates import RATES, Rate
 from graphprune.pruning.window import Score, Window
@@ -34,12 +34,15 @@ from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.train import Recipe
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 COLUMNS = ["stage", "rank", "indices", "counts", "ratio", "macs", "params", "score", "accuracy_val", "loss_val"]
 COLUMNS += ["accuracy_test", "epochs", "seed", "seconds", "failed"]
 MEASURED = ["accuracy_val", "loss_val", "accuracy_test", "seconds", "core_seconds"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
     """What a search found, and all it tried.
 
@@ -63,6 +66,33 @@ class SearchResult:
     model: nn.Module
     core_seconds: float
     ranking_seconds: float
+
+    def __repr__(self) -> str:
+        best, kept = self.best, sum(int(mask.sum()) for mask in self.keep.values())
+        channels = sum(len(mask) for mask in self.keep.values())
+        found = f"{best['macs']:,} multiply-adds, {best['params']:,} parameters, {kept} of {channels} channels"
+        measured = f"validation {best['accuracy_val']:.4f}, test {best['accuracy_test']:.4f}"
+        return f"SearchResult({found}; {measured}; the best of {len(self.trials)} trainings)"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        columns = ["stage", "rank", "macs", "params", "accuracy_val", "accuracy_test", "failed"]
+        return f"<p>{escape(repr(self))}</p>{self.trials[columns].to_html(index=False, border=0)}"
+
+    def plot(self) -> Figure:
+        """Validation accuracy against multiply-adds: every network trained, and the one chosen."""
+        from matplotlib import pyplot as plt
+
+        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+        for stage, rows in self.trials.groupby("stage", sort=False):
+            axis.scatter(rows["macs"], rows["accuracy_val"], label=f"{stage} training")
+        chosen = (self.best["macs"], self.best["accuracy_val"])
+        axis.scatter(*chosen, s=160, facecolors="none", edgecolors="black", label="chosen")
+        axis.set(xlabel="multiply-adds", ylabel="accuracy on validation")
+        axis.legend()
+        plt.close(figure)  # the caller shows it, once
+        return figure
 
     @property
     def epochs(self) -> float:
@@ -94,6 +124,8 @@ class Funnel:
         threads: torch threads each of them has. It is not left to the machine, so that results do not depend on n_jobs.
         rates: those a group can be pruned at, the pruning granularity (the paper's 0, 0.1, ..., 0.9).
         tested: measure every network on `.test` as well, to report it; nothing is chosen by that.
+        importance: what says which channels of a group survive: scores, or a function (model, graph) -> scores such as one of
+            `graphprune.importance`; L1 norms (the paper's) unless given. Rankers that look at pruned networks prune by L1.
         clock: when to stop, by `checkpoint.Paused`; never, unless given. The same search called again goes on from there.
     """
 
@@ -115,6 +147,7 @@ class Funnel:
     rates: Sequence[Rate] = RATES
     tested: bool = False
     clock: Clock = field(default_factory=Clock)
+    importance: Criterion = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -131,13 +164,15 @@ class Funnel:
 
     @cached_property
     def scores(self) -> Mapping[str, Tensor]:
-        """The L1 norms that say which channels survive at a given rate (SACP, section 3.4)."""
-        return importance.l1(self.model, self.graph)
+        """What says which channels survive at a given rate: L1 norms (SACP, section 3.4) unless `importance` is given."""
+        return score_channels(self.importance, self.model, self.graph, self.data, "importance")
 
     def stage(self, name: str, compute: Callable[[], Any], modules: Sequence[str], **parameters: Any) -> Any:
         """`store.stage` in the folder, in a file for each set of parameters: no search overwrites another's."""
         rates = [str(rate) for rate in self.window.space.rates]
         parameters = {"base": self.base, "seed": self.seed, "rates": rates, **parameters}
+        if self.importance is not None:
+            parameters["importance"] = dict(self.scores)
         path = Path(self.folder) / name
         path = path.with_stem(f"{path.stem}-{store.digest(parameters)[:12]}")
 
@@ -160,7 +195,10 @@ def _check(funnel: Funnel) -> None:
         raise ValueError(f"seed={funnel.seed!r}: must be an integer >= 0")
     if funnel.n_jobs == 0 or funnel.threads < 1:
         raise ValueError(f"n_jobs={funnel.n_jobs}, threads={funnel.threads}: at least 1 of each (n_jobs=-1: every core)")
+    funnel.data.demand("train", "val", "test")
     _ = funnel.window  # checks the rest
+    if funnel.importance is not None:
+        _ = funnel.scores
 
 
 # --- candidates -> m --------------------------------------------------------------------------------------------------

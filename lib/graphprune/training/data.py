@@ -1,4 +1,4 @@
-"""Data sets by name: small ones whole on the device as uint8, image folders streamed; fixed stratified splits.
+"""Data sets by name, or one's own: small ones whole on the device, others streamed; fixed stratified splits.
 
 Splits depend on nothing but the data set, so no run's seed moves an image from one to another: `train` to fit, `val` to
 choose, `test` to report once.
@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from graphprune.runs import runtime
-from graphprune.training.splits import Augment, FolderSplit, Split, TensorSplit, stratified
+from graphprune.training.dataset import Dataset
+from graphprune.training.objective import Objective
+from graphprune.training.own_data import from_dataset, from_loaders, from_tensors
+from graphprune.training.splits import Augment, FolderSplit, TensorSplit, stratified
+
+__all__ = ["Augment", "Dataset", "Objective", "from_dataset", "from_loaders", "from_tensors", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train images uint8 (N, C, H, W), train labels (N,), test images, labels
@@ -49,64 +59,6 @@ IDX_MD5 = {  # torchvision checks the archives only, not the files unpacked from
     "FashionMNIST/raw/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Three splits and what a model needs to know of them.
-
-    Example:
-        >>> digits = load("digits", device="cpu")
-        >>> len(digits.train), len(digits.val), len(digits.test), digits.input_shape
-        (1137, 300, 360, (1, 8, 8))
-    """
-
-    name: str
-    train: Split
-    val: Split
-    test: Split
-    num_classes: int
-    input_shape: tuple[int, int, int]  # C, H, W
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        return self.train.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        return self.train.std
-
-    @property
-    def augment(self) -> Augment:
-        return self.train.augment
-
-    def example(self, batch: int = 1) -> Tensor:
-        """Zeros in the shape of `batch` inputs, float32 (batch, C, H, W) on the CPU: what `trace` and `cost` need."""
-        return torch.zeros(batch, *self.input_shape)
-
-    def fingerprint(self) -> str:
-        """Short hash of the content, all images and labels, for provenance; see `Split.fingerprint`."""
-        parts = [split.fingerprint() for split in (self.train, self.val, self.test)]
-        content = (self.name, self.input_shape, self.num_classes, parts)
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-
-    def for_public_weights(self) -> "Dataset":
-        """CIFAR-10 for weights that were trained on all 50,000 training images (`models.load_public`).
-
-        An accuracy on images the weights have seen chooses nothing, so validation is a fixed stratified half of the
-        10,000 test images, the reported accuracy comes from the other half, and `train` is all 50,000.
-
-        Raises:
-            ValueError: another data set.
-        """
-        parts = (self.train, self.val, self.test)
-        if self.name != "cifar10" or len(self.test) != 10_000:
-            raise ValueError(f"for_public_weights() needs data.load('cifar10') as loaded; got {self.name!r}")
-        train, val, test = (part for part in parts if isinstance(part, TensorSplit))
-        images, labels = torch.cat([train.images, val.images]), torch.cat([train.labels, val.labels])
-        whole = replace(train, images=images, labels=labels)
-        rest, chosen = stratified(test.labels, 5_000)
-        return replace(self, train=whole, val=test.take(chosen), test=test.take(rest))
 
 
 def load(

@@ -18,6 +18,11 @@ from graphprune.training.networks import VGG, ResNet, TinyCNN, shortcut_a, short
 
 __all__ = ["NAMES", "PUBLIC_WEIGHTS", "ChannelSelect", "build", "load_public", "seeded", "tiny_cnn"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 PUBLIC_WEIGHTS = {  # the eight hex digits are the start of the file's sha256
     "resnet20a": "resnet20-12fca82f.th",
     "resnet32a": "resnet32-d509ac18.th",

@@ -1,13 +1,19 @@
-"""How a network is trained: the numbers of one SGD run, checked before any step is taken."""
+"""How a network is trained: the numbers of one run, checked before any step is taken."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
+
+import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD under a cosine schedule per step, as in SACP §4.2 (weight decay on every parameter).
+    """How to train: SGD or AdamW under a cosine schedule per step, as in SACP §4.2 (weight decay on every parameter).
 
     Args:
         epochs: passes over the training split; 0.5 is half of one.
@@ -19,6 +25,7 @@ class Recipe:
         teacher_weight: with a teacher, the share of the loss that is distillation.
         precision: "float32", or "bfloat16" for forward passes in mixed precision (`torch.autocast`); weights, their updates
             and every measurement are float32 in both.
+        optimizer: "sgd" (with `momentum` and `nesterov`), or "adamw" (Loshchilov & Hutter 2019; `momentum` is its first beta).
         distil: a pruned network learns from the unpruned one, too (`train.fit` then needs its teacher).
     Raises:
         ValueError: a value is out of its range.
@@ -41,6 +48,7 @@ class Recipe:
     teacher_weight: float = 0.5
     precision: Literal["float32", "bfloat16"] = field(default="float32", metadata={"later": True})
     distil: bool = field(default=False, metadata={"later": True})
+    optimizer: Literal["sgd", "adamw"] = field(default="sgd", metadata={"later": True})
 
     def __post_init__(self) -> None:
         self._demand("epochs", 0 < self.epochs < math.inf, "a finite number above 0, e.g. 0.5 for half an epoch")
@@ -53,11 +61,19 @@ class Recipe:
         self._demand("nesterov", not self.nesterov or self.momentum > 0, "False where momentum is 0")
         self._demand("temperature", 0 < self.temperature < math.inf, "a finite number above 0, e.g. 4")
         self._demand("teacher_weight", 0 <= self.teacher_weight <= 1, "from 0 to 1")
+        self._demand("optimizer", self.optimizer in ("sgd", "adamw"), "'sgd' or 'adamw'")
         self._demand("precision", self.precision in ("float32", "bfloat16"), "'float32' or 'bfloat16'")
 
     def _demand(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise ValueError(f"{name}={getattr(self, name)!r}: must be {what}")
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """What takes the steps; its learning rate is set anew before each."""
+        if self.optimizer == "adamw":
+            betas = (self.momentum, 0.999)
+            return torch.optim.AdamW(parameters, self.lr, betas, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, self.lr, self.momentum, 0, self.weight_decay, self.nesterov)
 
     def steps_per_epoch(self, images: int) -> int:
         """Batches in a pass over `images`; a single left-over image is not one, as BN cannot normalise it."""

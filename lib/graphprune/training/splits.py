@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphprune.runs import runtime
 from graphprune.runs.checks import at_least
+from graphprune.training.objective import CLASSIFICATION, Objective
 
 Buffer = bytes | memoryview
 """What a hash is made of."""
@@ -35,6 +36,12 @@ class Split(ABC):
     device: torch.device
 
     labels: Tensor  # int64 (N,)
+    objective: Objective = field(default=CLASSIFICATION, kw_only=True)  # what a network is to do on it
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs that a classifier of these images needs."""
+        return int(self.labels.max()) + 1
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,9 +1,10 @@
-"""Train, fine-tune, distil and evaluate a classifier; the same seed gives the same bits on the CPU."""
+"""Train, fine-tune, distil and evaluate a network; the same seed gives the same bits on the CPU."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +15,28 @@ from graphprune.runs import runtime
 from graphprune.runs.checkpoint import Checkpoint
 from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
+from graphprune.training.history import History
+from graphprune.training.objective import CLASSIFICATION, Measure, Objective, plain
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import Split
 from graphprune.training.training_state import TrainingState, diverged
 
-__all__ = ["Evaluation", "Recipe", "distillation", "evaluate", "finetune", "fit", "reestimate_bn"]
+Callback = Callable[[dict[str, float]], Any]
+"""The row of the epoch that ended -> True ends the training."""
+
+__all__ = ["Evaluation", "History", "Recipe", "distillation", "evaluate", "finetune", "fit", "reestimate_bn"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured: the share of `n` images classified correctly, their mean cross-entropy in nats."""
+    """What `evaluate` measured: the share of `n` images classified correctly, their mean cross-entropy in nats.
+
+    Of data with an objective of their own it is the mean of their metric, and of their loss.
+    """
 
     accuracy: float
     loss: float
@@ -41,7 +54,11 @@ def fit(
     teacher: nn.Module | None = None,
     validate: bool = False,
     checkpoint: Checkpoint | None = None,
-) -> list[dict[str, float]]:
+    loss: Measure | None = None,
+    metric: Measure | None = None,
+    callback: Callback | None = None,
+    best: bool = False,
+) -> History:
     """Train `model` in place on `data.train`; it ends up on the device, in eval mode.
 
     Args:
@@ -51,13 +68,19 @@ def fit(
         teacher: a trained network to distil from (Hinton et al. 2015): the loss is then
             (1 - w) cross-entropy + w T^2 KL(teacher || model), w and T from the recipe.
         validate: measure accuracy and loss on `data.val` after each epoch.
+        loss, metric: in place of the data's (cross-entropy and accuracy unless they have their own), as in
+            `data.from_tensors`; the metric stands as accuracy in the rows.
+        callback: called after each epoch with its row, such as `print`; if it returns True, the training ends.
+        best: validate, and end with the weights of the epoch that was best on validation.
         checkpoint: goes on from the state stored there, offers it the state after every step, and so may stop at any
             step; on the CPU the result is bit for bit that of an uninterrupted training.
     Returns:
-        one row an epoch: epoch (passes so far), lr (of its last step), loss (mean of what was minimised),
-        accuracy_train (share, on the augmented images as they came by); with `validate` accuracy_val, loss_val.
+        a list with a row an epoch, with `.plot()` and `.frame()`. A row has epoch (passes so far), lr (of its last step),
+        loss (mean of what was minimised) and accuracy_train (share, on the augmented images as they came by); with
+        `validate` or `best` accuracy_val and loss_val.
     Raises:
-        ValueError: the model does not fit the data, or the recipe distils and there is no teacher.
+        ValueError: the model does not fit the data, the recipe distils and there is no teacher, or it distils or smooths
+            labels under another loss than cross-entropy.
         FloatingPointError: the loss is no longer a finite number.
         checkpoint.Paused: the checkpoint's time is up.
 
@@ -69,33 +92,44 @@ def fit(
     """
     if recipe.distil and teacher is None:
         raise ValueError("teacher=None: the recipe distils, so give the network to learn from, or set distil=False")
+    if validate or best:
+        data.demand("val")
+    objective = _objective(data, loss, metric, recipe, teacher)
     place = _device(device)
     model.to(place)
-    check_fits(model, data.train, place)
+    check_fits(model, data.train, place, objective)
     if teacher is not None:
-        check_fits(teacher.to(place).eval(), data.train, place)
+        check_fits(teacher.to(place).eval(), data.train, place, objective)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov)
+    optimizer = recipe.make_optimizer(trained)
     course = TrainingState(model, optimizer, data.train, recipe, runtime.seed_generator(seed, "batches"), seed)
     dropout = runtime.seed_generator(seed, "dropout").initial_seed()  # the caller's random state is as before afterwards
     with runtime.seeded(dropout, place), _channels_last(model, place), _channels_last(teacher, place):
         if checkpoint is not None and (stored := checkpoint.load()) is not None:
             course.restore(stored)
         model.train()
-        for x, y in runtime.progress(course.batches(), desc or "training", course.steps - course.step):
+        batches = runtime.progress(course.batches(), desc or "training", course.steps - course.step)
+        for x, y in batches:
             rate = recipe.rate(course.step, course.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            course.tally.add(*_step(model, optimizer, x.to(place), y.to(place), recipe, teacher))
+            course.tally.add(*_step(model, optimizer, x.to(place), y.to(place), recipe, teacher, objective))
             course.step += 1
             if course.at_epochs_end:
                 row = {"epoch": course.step / course.per_epoch, "lr": rate, **course.tally.close()}
-                course.history.append({**row, **(_validation(model, data) if validate else {})})
+                course.history.append({**row, **(_validation(model, data, objective) if validate or best else {})})
+                runtime.tell(batches, **course.history[-1])
+                if best:
+                    course.keep_best()
+                if callback is not None and callback(course.history[-1]) is True:
+                    break
             if checkpoint is not None:
                 checkpoint.offer(course.state)
+    if course.best is not None:
+        model.load_state_dict(course.best)
     _demand_finite(model, seed)
     model.eval()
-    return course.history
+    return History(course.history)
 
 
 def finetune(
@@ -107,15 +141,17 @@ def finetune(
     device: str | torch.device | None = None,
     desc: str | None = None,
     teacher: nn.Module | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Train a copy of a pruned network, its BN statistics re-estimated first; `model` is untouched.
 
-    Args and Raises: as for `fit`.
+    Args and Raises: as for `fit`; `options` are its `validate`, `loss`, `metric`, `callback` and `best`. With `callback=print`
+    every epoch's loss and accuracy are seen.
     """
     tuned = copy.deepcopy(model).to(_device(device))
-    check_fits(tuned, data.train, _device(device))
+    check_fits(tuned, data.train, _device(device), _objective(data, options.get("loss"), options.get("metric")))
     reestimate_bn(tuned, data, seed=seed)
-    fit(tuned, data, recipe, seed=seed, device=device, desc=desc or "fine-tuning", teacher=teacher)
+    fit(tuned, data, recipe, seed=seed, device=device, desc=desc or "fine-tuning", teacher=teacher, **options)
     return tuned
 
 
@@ -125,6 +161,7 @@ def evaluate(
     *,
     batch_size: int = 512,
     device: str | torch.device | None = None,
+    objective: Objective | None = None,
 ) -> Evaluation:
     """Accuracy and loss on a split, in eval mode; every module's mode is as before afterwards.
 
@@ -132,6 +169,7 @@ def evaluate(
         split: `data.val`, `data.test` ...; of a whole data set the validation split is taken.
         batch_size: images a forward pass.
         device: where to compute; else where the model is.
+        objective: what is measured; else the split's own loss and metric.
     Raises:
         ValueError: the batch size is below 1, or the model does not fit the data.
 
@@ -143,13 +181,14 @@ def evaluate(
     part = split.val if isinstance(split, Dataset) else split
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
-    check_fits(model, part, place)
+    judge = objective or part.objective
+    check_fits(model, part, place, judge)
     loss, correct = torch.zeros((), device=place, dtype=torch.float64), torch.zeros((), device=place, dtype=torch.int64)
     with runtime.evaluating(model), torch.inference_mode():
         for x, y in part.batches(batch_size):
-            logits, y = model(x.to(place)), y.to(place)
-            loss += F.cross_entropy(logits, y, reduction="sum")
-            correct += (logits.argmax(1) == y).sum()
+            losses, hits = judge.sums(plain(model(x.to(place))), y.to(place))
+            loss += losses
+            correct = correct + hits
     return Evaluation(correct.item() / len(part), loss.item() / len(part), len(part))
 
 
@@ -207,22 +246,45 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.SGD, x: Tensor, y: Tensor, recipe: Recipe, teacher: nn.Module | None
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+    objective: Objective,
 ) -> tuple[Tensor, Tensor, int]:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = model(x)
+        logits = plain(model(x))
         if teacher is not None:
             with torch.no_grad():
-                target = teacher(x).float()
-    logits = logits.float()
-    loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+                target = plain(teacher(x)).float()
+    if isinstance(logits, Tensor):
+        logits = logits.float()
+    loss = objective.mean_loss(logits, y, recipe.label_smoothing)
     if teacher is not None:
         w = recipe.teacher_weight
         loss = (1 - w) * loss + w * distillation(logits, target, recipe.temperature)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.detach(), (logits.detach().argmax(1) == y).sum(), len(y)
+    with torch.no_grad():
+        return loss.detach(), objective.hits(logits.detach() if isinstance(logits, Tensor) else logits, y), len(y)
+
+
+def _objective(
+    data: Dataset, loss: Measure | None, metric: Measure | None, recipe: Recipe | None = None, teacher: nn.Module | None = None
+) -> Objective:
+    """The data's objective, with another loss or metric where there is one."""
+    found = data.objective
+    if loss is not None or metric is not None:
+        found = Objective(loss or found.loss, metric or (found.metric if loss is None else None))
+    if recipe is not None and found.loss is not CLASSIFICATION.loss:
+        if teacher is not None:
+            raise ValueError("teacher: distillation is of classes; with a loss of your own, let it compare with the teacher")
+        if recipe.label_smoothing:
+            raise ValueError(f"label_smoothing={recipe.label_smoothing}: cross-entropy alone has it; leave it at 0 here")
+    return found
 
 
 def _demand_finite(model: nn.Module, seed: int) -> None:
@@ -231,25 +293,40 @@ def _demand_finite(model: nn.Module, seed: int) -> None:
             raise diverged(f"{name} holds numbers that are not finite after the last step", seed)
 
 
-def _validation(model: nn.Module, data: Dataset) -> dict[str, float]:
-    found = evaluate(model, data.val)
+def _validation(model: nn.Module, data: Dataset, objective: Objective) -> dict[str, float]:
+    found = evaluate(model, data.val, objective=objective)
     return {"accuracy_val": found.accuracy, "loss_val": found.loss}
 
 
-def check_fits(model: nn.Module, split: Split, device: torch.device) -> None:
-    """Raise ValueError unless the model takes the split's images and has an output for each of its classes."""
-    x, _ = next(split.batches(1, limit=1))  # of a folder: one file, no worker
+def check_fits(model: nn.Module, split: Split, device: torch.device, objective: Objective | None = None) -> None:
+    """Raise ValueError unless the model takes the split's images and has an output for each of its classes.
+
+    Of another objective than classification the loss is tried, on one input.
+    """
+    judge = objective or split.objective
+    x, y = next(split.batches(1, limit=1))  # of a folder: one file, no worker
     with runtime.evaluating(model), torch.inference_mode():
         try:
-            logits = model(x.to(device))
+            logits = plain(model(x.to(device)))
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(f"model: it does not take images of shape {tuple(x.shape[1:])}: {error}") from error
-    classes = int(split.labels.max()) + 1
+    if judge.loss is not CLASSIFICATION.loss:
+        _check_measures(judge, logits, y.to(device))
+        return
+    classes = split.num_labels
     if logits.ndim != 2 or logits.shape[1] < classes:
         raise ValueError(
             f"model: outputs of shape {tuple(logits.shape)} for one image; the data needs (1, {classes}): "
             f"build it with num_classes={classes}"
         )
+
+
+def _check_measures(judge: Objective, outputs: Any, targets: Tensor) -> None:
+    try:
+        judge.sums(outputs, targets)
+    except (RuntimeError, ValueError, IndexError, AttributeError) as error:
+        shapes = f"{tuple(getattr(outputs, 'shape', ()))} and {tuple(targets.shape)}"
+        raise ValueError(f"loss, metric: they do not take outputs and targets of shapes {shapes}: {error}") from error
 
 
 @contextmanager

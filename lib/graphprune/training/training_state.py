@@ -38,6 +38,7 @@ class TrainingState:
         self.model, self.optimizer, self.split, self.recipe, self.generator = model, optimizer, split, recipe, generator
         self.steps, self.per_epoch = recipe.steps(len(split)), recipe.steps_per_epoch(len(split))
         self.step, self.history, self.tally = 0, list[dict[str, float]](), EpochSums(seed)
+        self.best: dict[str, Tensor] | None = None
         self._order = generator.get_state()  # before the order of this epoch's images was drawn
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,6 +63,12 @@ class TrainingState:
     def at_epochs_end(self) -> bool:
         return self.step % self.per_epoch == 0 or self.step == self.steps
 
+    def keep_best(self) -> None:
+        """Hold on to the weights, if the epoch that ended is the best so far on validation (ties by loss, then the first)."""
+        ranks = [(row["accuracy_val"], -row["loss_val"]) for row in self.history]
+        if ranks.index(max(ranks)) == len(ranks) - 1:
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and text in dicts and lists; tensors may still be the living ones: store it at once."""
         begun = self.step % self.per_epoch
@@ -76,6 +83,7 @@ class TrainingState:
             "step": self.step,
             "history": self.history,
             "tally": self.tally.state(),
+            **({} if self.best is None else {"best": self.best}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -88,6 +96,7 @@ class TrainingState:
             torch.cuda.set_rng_state(state["random"][1], self.device)
         self.step, self.history = state["step"], list(state["history"])
         self.tally.restore(state["tally"], self.device)
+        self.best = state.get("best")
 
 
 class EpochSums:
@@ -104,7 +113,7 @@ class EpochSums:
 
     def close(self) -> dict[str, float]:
         losses, counts = self._losses(len(self.rows)), [n for _, _, n in self.rows]
-        hits = int(torch.stack([hits for _, hits, _ in self.rows]).sum())
+        hits = torch.stack([hits for _, hits, _ in self.rows]).sum().item()
         self.seen += len(self.rows)
         self.rows = []
         loss = sum(a * n for a, n in zip(losses, counts, strict=True)) / sum(counts)

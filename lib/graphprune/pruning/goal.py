@@ -1,0 +1,300 @@
+"""Half the multiply-adds, please: a network pruned to a budget in one call, with all that was decided on the way."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.cutting import kept_places
+from graphprune.graph.groups import trace
+from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
+from graphprune.pruning.channels import prune
+from graphprune.pruning.cost import Cost, CostModel, cost
+from graphprune.pruning.criterion import Criterion, score_channels
+from graphprune.pruning.evaluator import MaskEvaluator
+from graphprune.pruning.files import save_pruned
+from graphprune.runs import runtime
+from graphprune.runs.checks import at_least
+from graphprune.training import train
+from graphprune.training.data import Dataset
+from graphprune.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Finetune = Recipe | Callable[[nn.Module], nn.Module | None] | None
+"""How a network is trained between the steps: a recipe, or a function that trains it in place or returns another."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pruned:
+    """A network pruned to a budget, and what was decided.
+
+    Attributes:
+        network: the small network, an ordinary module.
+        keep: the channels of the unpruned network that stay, group -> (C,) bool.
+        graph: the trace of the unpruned network.
+        before, after: what both cost.
+        frozen: layer -> why its channels stay, what was asked by `ignore` among them.
+    """
+
+    network: nn.Module
+    keep: dict[str, Tensor]
+    graph: ChannelGraph
+    before: Cost
+    after: Cost
+    frozen: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the network and `keep` as `save_pruned` does; `load_pruned(path, unpruned_network)` reads it."""
+        return save_pruned(path, self.network, self.graph, self.keep)
+
+    @cached_property
+    def widths(self) -> pd.DataFrame:
+        """A row for each group of coupled channels: its layers, channels before and after."""
+        import pandas as pd
+
+        after = {name: int(mask.sum()) for name, mask in self.keep.items()}
+        rows = [(group.name, len(group.layers), group.channels, after[group.name]) for group in self.graph.groups]
+        return pd.DataFrame(rows, columns=["group", "layers", "before", "after"])
+
+    def __repr__(self) -> str:
+        kept, channels = sum(int(mask.sum()) for mask in self.keep.values()), self.graph.num_atoms
+        parts = [
+            f"{self.after.macs / max(1, self.before.macs):.1%} of {self.before.macs:,} multiply-adds",
+            f"{self.after.params / max(1, self.before.params):.1%} of {self.before.params:,} parameters",
+            f"{kept} of {channels} channels in {len(self.graph.groups)} groups",
+            f"frozen layers: {len(self.frozen)}",
+        ]
+        return f"Pruned({type(self.network).__name__}: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>{self.widths.to_html(index=False, border=0)}"
+
+
+def prune_to(
+    model: nn.Module,
+    example_input: Any,
+    macs: float | None = None,
+    params: float | None = None,
+    *,
+    scores: Criterion = None,
+    round_to: int = 1,
+    ignore: Sequence[str | nn.Module] = (),
+    how: str | Order = "uniform",
+    steps: int = 1,
+    finetune: Finetune = None,
+    data: Dataset | None = None,
+    looks: int = 64,
+    seed: int = 0,
+) -> Pruned:
+    """Prune a network to a budget, and say what was decided. The budget holds after rounding, and no width fits any more.
+
+    No group could keep one more channel (one more block of `round_to` channels) within the budget. The model given is
+    not changed. Without `finetune` nothing is trained, and the small network is to be fine-tuned before it is used.
+
+    Args:
+        model: a network, trained.
+        example_input: an input of the right shape, (B, ...); a tuple or a dictionary of the forward's.
+        macs: the multiply-adds that may stay: a share of the network's up to 1, or a number of them above 1.
+        params: the parameters that may stay, likewise; of `macs` and `params` one or both.
+        scores: how much each channel matters: a dictionary, group -> (C,), or a function (model, graph) -> such a
+            dictionary, for example one of `graphprune.importance`. One with a parameter `data` is given the data. L1 norms
+            by default.
+        round_to: every group keeps a multiple of this, or all its channels.
+        ignore: layers that keep all their channels: paths such as "layer1" (with all in it), or modules.
+        how: how channels are shared out over the groups. "uniform": the same share of each. "global": one threshold on
+            scores divided by their group's mean. "searched": `looks` ways are tried without training and the best by
+            validation loss is taken (needs data). A function (graph, scores) -> group -> (C,), the lowest goes first.
+        steps: prune in so many equal parts of the budget, scoring anew and fine-tuning after each.
+        finetune: after each step: a `Recipe` (needs data; a recipe that distils learns from `model`), or a function that
+            trains a network in place, or returns another.
+        data: BN statistics are re-estimated on its training split after each step; see `graphprune.data.from_tensors`.
+        looks: networks looked at by `how="searched"`.
+        seed: of what is random in searching and training.
+
+    Returns:
+        `.network`, `.keep`, `.graph`, `.before`, `.after`, `.frozen`, `.widths` and `.save(path)`.
+
+    Raises:
+        ValueError: the budget cannot be met (it says what can), `ignore` names no layer, or data are missing.
+        TypeError: an argument is of the wrong kind.
+
+    Warns:
+        UserWarning: nothing is removed.
+
+    >>> import torch, graphprune
+    >>> model, image = graphprune.models.build("resnet8"), torch.zeros(1, 3, 32, 32)
+    >>> small = prune_to(model, image, macs=0.5, round_to=4, ignore=["conv1"])
+    >>> small.after.macs <= 0.5 * small.before.macs, small.after == graphprune.cost(small.network, image)
+    (True, True)
+    >>> small.network.conv1.out_channels, sorted(set(small.widths["after"] % 4))
+    (16, [0])
+    """
+    at_least(1, round_to=round_to, steps=steps, looks=looks)
+    _check_data(how, finetune, data)
+    graph, before = trace(model, example_input), cost(model, example_input)
+    if not graph.groups:
+        raise ValueError(f"model: no channel can be pruned; {'; '.join(f'{k}: {v}' for k, v in graph.frozen.items())}")
+    goal = {"macs": _limit("macs", macs, before.macs), "params": _limit("params", params, before.params)}
+    if macs is None and params is None:
+        raise ValueError("macs=None, params=None: give a budget, e.g. macs=0.5 for half of the multiply-adds")
+    ignored = _ignored(model, graph, ignore)
+    network, now, places = model, graph, dict[tuple[str, int], Tensor]()
+    for step in range(1, steps + 1):
+        parts = {name: getattr(before, name) - (getattr(before, name) - most) * step / steps for name, most in goal.items()}
+        limits = Limits(CostModel(now, example_input), **{name: int(part) for name, part in parts.items()})
+        own = _own_scores(scores, network, now, graph, places, data)
+        fixed = [group.name for group in now.groups if set(group.layers) & ignored.keys()]
+        keep = _decide(limits, own, how, round_to, fixed, network, data, looks, seed, (macs, params))
+        kept = now.flatten(keep)
+        network = _step(network, now, keep, step == steps)
+        for place, index in kept_places(now, kept).items():
+            places[place] = places[place][index] if place in places else index
+        network = _trained(network, finetune, data, model, seed)
+        if step < steps:
+            now = trace(network, example_input)
+    return Pruned(network, _composed(graph, places), graph, before, cost(network, example_input), {**graph.frozen, **ignored})
+
+
+def _check_data(how: str | Order, finetune: Finetune, data: Dataset | None) -> None:
+    if data is not None and not isinstance(data, Dataset):
+        raise TypeError(f"data must be a graphprune.data.Dataset, e.g. data.from_tensors(...), got {type(data).__name__}")
+    if how == "searched" and data is None:
+        raise ValueError("how='searched' looks at validation images: give data=, such as graphprune.data.from_tensors(...)")
+    if isinstance(finetune, Recipe) and data is None:
+        raise ValueError("finetune=Recipe(...) needs data=, such as graphprune.data.from_tensors(...); or give a function")
+    if finetune is not None and not isinstance(finetune, Recipe) and not callable(finetune):
+        raise TypeError(f"finetune={finetune!r}: must be a train.Recipe, or a function that trains a network")
+
+
+def _limit(name: str, value: float | None, whole: int) -> int:
+    """The most that may stay, as a number of multiply-adds or parameters."""
+    if value is None:
+        return whole
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value!r}: must be a share of the network's, 0 < {name} <= 1, or a number above 1")
+    return int(value * whole) if value <= 1 else min(int(value), whole)
+
+
+def _ignored(model: nn.Module, graph: ChannelGraph, ignore: Sequence[str | nn.Module]) -> dict[str, str]:
+    """Layer -> why it stays, for all layers of groups that `ignore` reaches."""
+    if isinstance(ignore, str | nn.Module):
+        ignore = [ignore]
+    found: dict[str, str] = {}
+    paths = {id(module): path for path, module in model.named_modules()}
+    for wish in ignore:
+        name = wish if isinstance(wish, str) else paths.get(id(wish))
+        if name is None:
+            raise ValueError(f"ignore: the {type(wish).__name__} given is no module of the model; give its path as text")
+        if name not in paths.values() and name not in graph.slices:
+            layers = ", ".join(layer for group in graph.groups for layer in group.layers[:1])
+            raise ValueError(f"ignore={name!r}: no layer of the model; those with channels to prune begin with: {layers}")
+        for group in graph.groups:
+            if any(f"{layer}.".startswith(f"{name}.") for layer in (group.name, *group.layers)):
+                found |= dict.fromkeys(group.layers, f"ignore={name!r} was asked for")
+    return found
+
+
+def _own_scores(
+    scores: Criterion,
+    network: nn.Module,
+    now: ChannelGraph,
+    graph: ChannelGraph,
+    places: Mapping[tuple[str, int], Tensor],
+    data: Dataset | None,
+) -> dict[str, Tensor]:
+    """Scores of the channels that are left; a dictionary's are those of the unpruned network."""
+    if not isinstance(scores, Mapping) or not places:
+        return score_channels(scores, network, now, data)
+    whole, keep = score_channels(scores, network, graph), _composed(graph, places)
+    return {group.name: whole[group.name][keep[group.name]] for group in now.groups}
+
+
+def _decide(
+    limits: Limits,
+    scores: Mapping[str, Tensor],
+    how: str | Order,
+    round_to: int,
+    fixed: Sequence[str],
+    network: nn.Module,
+    data: Dataset | None,
+    looks: int,
+    seed: int,
+    asked: tuple[float | None, float | None],
+) -> dict[str, Tensor]:
+    graph = limits.costs.graph
+    try:
+        if how != "searched":
+            return allocate(limits, order_of(how, graph, scores), round_to, fixed)
+        assert data is not None
+        return _searched(limits, scores, round_to, fixed, MaskEvaluator(network, graph, data), looks, seed)
+    except OverBudget as error:
+        budget = ", ".join(
+            f"{name}={value}" for name, value in zip(("macs", "params"), asked, strict=True) if value is not None
+        )
+        remedy = "ask for more, ignore fewer layers" + (f" or lower round_to={round_to}" if round_to > 1 else "")
+        raise ValueError(f"{budget}: out of reach, {error}; {remedy}") from None
+
+
+def _searched(
+    limits: Limits,
+    scores: Mapping[str, Tensor],
+    round_to: int,
+    fixed: Sequence[str],
+    evaluator: MaskEvaluator,
+    looks: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Of uniform, global, and uniform with a random shift for each group, the one with the lowest validation loss."""
+    graph, generator = limits.costs.graph, runtime.seed_generator(seed, "shares of the groups")
+    uniform = order_of("uniform", graph, scores)
+    orders = [uniform, order_of("global", graph, scores)]
+    while len(orders) < looks:
+        shifts = torch.rand(len(graph.groups), generator=generator, dtype=torch.float64).tolist()
+        orders.append({name: place + shift for (name, place), shift in zip(uniform.items(), shifts, strict=True)})
+    keeps = [allocate(limits, order, round_to, fixed) for order in runtime.progress(orders[:looks], "shares of the groups")]
+    losses = evaluator(torch.stack([graph.flatten(keep) for keep in keeps])).loss
+    return keeps[int(losses.argmin())]
+
+
+def _step(network: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], last: bool) -> nn.Module:
+    if not last and all(bool(mask.all()) for mask in keep.values()):
+        return copy.deepcopy(network)  # too small a step for these widths
+    with warnings.catch_warnings():
+        if not last:
+            warnings.filterwarnings("ignore", message="prune removes nothing")
+        return prune(network, graph, keep)
+
+
+def _trained(network: nn.Module, finetune: Finetune, data: Dataset | None, teacher: nn.Module, seed: int) -> nn.Module:
+    if data is not None:
+        train.reestimate_bn(network, data, seed=seed)
+    if isinstance(finetune, Recipe):
+        assert data is not None
+        return train.finetune(network, data, finetune, seed=seed, teacher=copy.deepcopy(teacher) if finetune.distil else None)
+    found = finetune(network) if finetune is not None else None
+    if found is not None and not isinstance(found, nn.Module):
+        raise TypeError(f"finetune must train the network in place or return one, and returned a {type(found).__name__}")
+    return network if found is None else found
+
+
+def _composed(graph: ChannelGraph, places: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
+    """The `keep` of the unpruned network that leaves these slices of its tensors."""
+    kept = torch.zeros(graph.num_classes + 1, dtype=torch.bool)
+    for site in graph.sites:
+        place = site.tensor, site.dim
+        kept[site.atoms[places[place]] if place in places else site.atoms] = True
+    return graph.unflatten(kept[: graph.num_atoms])

@@ -1,0 +1,305 @@
+"""A network of one's own from start to end: traced, pruned to a budget, fine-tuned, measured, saved in a form to be used."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.groups import trace
+from graphprune.pruning.channels import prune, round_keep
+from graphprune.pruning.cost import CostModel, cost
+from graphprune.pruning.files import save_pruned
+from graphprune.pruning.goal import prune_to
+from graphprune.pruning.latency import latency
+from graphprune.ranking.class_means import ClassMeans
+from graphprune.ranking.distilled import Distilled
+from graphprune.runs import runtime, safe_files, store
+from graphprune.runs.checks import at_least, share
+from graphprune.runs.description import network
+from graphprune.search.algorithm1 import sacp
+from graphprune.search.trial import Task, Trial, run_all, read_weights
+from graphprune.training import data as data_sets
+from graphprune.training import models, train
+from graphprune.training.data import Dataset
+from graphprune.training.objective import CLASSIFICATION, plain
+from graphprune.training.recipe import Recipe
+
+METHODS = ("l1", "sacp", "ours")
+NEAR = 0.05  # candidates of a search lie so far below the budget, as a share of all multiply-adds
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        model: "module:function" (called without arguments), or a name that `models.build` knows, such as "timm:resnet18".
+        data: a name that `data.load` knows, such as "imagefolder:PATH", or "module:function" that returns a data set.
+        macs: the share of the multiply-adds that may stay.
+        method: "l1" (the same share of every group, weakest L1 norms first), "sacp" (search by similarity) or "ours" (search by
+            the ranker that learns from looks at pruned networks).
+        weights: a file with the network's weights, safetensors or a state dict.
+        round_to: widths are multiples of this.
+        epochs, lr, batch_size: of the fine-tuning.
+        m: networks that a search trains for a tenth of that, before it trains the best one in full.
+        candidates: that a search ranks.
+        size: side of an image folder's images in pixels.
+        seed: of all that is random.
+    """
+
+    model: str
+    data: str
+    macs: float = 0.5
+    method: Literal["l1", "sacp", "ours"] = "l1"
+    weights: Path | None = None
+    round_to: int = 1
+    epochs: float = 3.0
+    lr: float = 0.01
+    batch_size: int = 64
+    m: int = 10
+    candidates: int = 100_000
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        share(macs=self.macs)
+        at_least(1, round_to=self.round_to, m=self.m, candidates=self.candidates)
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: must be one of {', '.join(METHODS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        graph: the trace of the unpruned network.
+        network: the pruned and fine-tuned one.
+        facts: all that was measured, as it stands in result.json.
+        files: what was written.
+    """
+
+    graph: ChannelGraph
+    network: nn.Module
+    facts: dict[str, Any]
+    files: tuple[Path, ...]
+
+
+def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outcome:
+    """Trace, choose, prune, fine-tune (a classifier learns from the original, too), measure and save.
+
+    Killed and called again with the same wish, it goes on where it was.
+
+    Args:
+        wish: what is asked for.
+        out: the folder for everything; trainings are kept in its folder "work".
+        say: is told what happens, a line at a time.
+
+    Raises:
+        ValueError, TypeError, OSError: something named in the wish is not there or does not fit.
+    """
+    store.demand_writable(out / "result.json")
+    data, model = make_data(wish.data, wish.size), load_weights(make_model(wish.model, wish.data, wish.size), wish.weights)
+    data.demand("train", "val", "test")
+    if wish.method == "ours" and data.objective != CLASSIFICATION:
+        raise ValueError("method='ours' ranks classifiers alone; use l1 or sacp for data with a loss or metric of their own")
+    model.eval()
+    graph = trace(model, data.example())
+    say(f"{data!r}")
+    say(f"{graph!r}")
+    for layer, reason in graph.frozen.items():
+        say(f"  {layer} stays: {reason}")
+    train.check_fits(model, data.train, next(model.parameters()).device)
+    recipe = Recipe(epochs=wish.epochs, lr=wish.lr, batch_size=wish.batch_size, distil=data.objective == CLASSIFICATION)
+    say(f"training takes about {minutes(model, data, recipe, wish):.1f} minutes at most, and can be stopped and started again")
+    keep, small = _chosen(wish, model, graph, data, recipe, out / "work")
+    facts = _measured(wish, model, small, graph, keep, data)
+    files = [save_pruned(out / "small.safetensors", small, graph, keep)]
+    onnx = _onnx(small, data.example(), out / "small.onnx")
+    facts["onnx"] = onnx
+    files += [out / "small.onnx"] if "difference" in onnx else []
+    safe_files.replace(out / "result.json", (json.dumps(facts, indent=1) + "\n").encode())
+    return Outcome(graph, small, facts, (*files, out / "result.json"))
+
+
+# what is asked for ----------------------------------------------------------------------------------------------------
+
+
+def called(name: str, argument: str) -> Any:
+    """What the function "module:function" returns; modules are looked for in the working folder, too.
+
+    Raises:
+        ValueError: there is no such module or function.
+    """
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{argument}={name!r}: {error}; give module:function, with module.py in this folder") from error
+    return made()
+
+
+def make_model(name: str, data: str, size: int | None = None) -> nn.Module:
+    """The network that a wish names."""
+    first = name.partition(":")[0]
+    if ":" in name and first not in ("timm", "torchvision"):
+        model = called(name, "model")
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model={name!r}: the function must return a torch.nn.Module, and returned a {type(model).__name__}"
+            )
+        return model
+    found = make_data(data, size)
+    with runtime.seeded(0):
+        return models.build(name, found.num_classes, found.input_shape[0])
+
+
+def make_data(name: str, size: int | None = None) -> Dataset:
+    """The data set that a wish names."""
+    if ":" not in name or name.startswith("imagefolder:"):
+        return data_sets.load(name, size=size)
+    found = called(name, "data")
+    if not isinstance(found, Dataset):
+        wanted = "a graphprune data set, e.g. data.from_tensors(...)"
+        raise TypeError(f"data={name!r}: the function must return {wanted}, and returned a {type(found).__name__}")
+    return found
+
+
+def load_weights(model: nn.Module, path: Path | None) -> nn.Module:
+    """Put the weights of a file into a network: safetensors, or a state dict (perhaps under "state_dict" or "model").
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: they are another network's.
+    """
+    if path is None:
+        return model
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={str(path)!r}: there is no such file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state: Any = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
+    try:
+        model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"weights={str(path)!r}: they are not this network's; {error}") from error
+    return model
+
+
+def minutes(model: nn.Module, data: Dataset, recipe: Recipe, wish: Wish) -> float:
+    """How long all trainings would take if every network were the unpruned one, from one step of it."""
+    twin, objective = trial_copy(model), data.train.objective
+    x, y = next(data.train.batches(recipe.batch_size, limit=recipe.batch_size))
+    seconds = []
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        objective.mean_loss(plain(twin(x)), y).backward()
+        seconds.append(time.perf_counter() - start)
+    epochs = wish.epochs * (1 if wish.method == "l1" else 1 + wish.m / 10)
+    return seconds[-1] * epochs * recipe.steps_per_epoch(len(data.train)) / 60
+
+
+def trial_copy(model: nn.Module) -> nn.Module:
+    """A copy to compute with, on the device of trainings."""
+    return copy.deepcopy(model).to(runtime.device()).eval()
+
+
+# choosing, training, measuring ----------------------------------------------------------------------------------------
+
+
+def _chosen(
+    wish: Wish, model: nn.Module, graph: ChannelGraph, data: Dataset, recipe: Recipe, work: Path
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """The channels that stay, and the network trained with them."""
+    if wish.method == "l1":
+        keep = prune_to(model, data.example(), wish.macs, round_to=wish.round_to).keep
+        return keep, _trained(wish, model, graph, keep, data, recipe, work)
+    light = Recipe(**{**asdict(recipe), "epochs": recipe.epochs / 10})
+    window = (max(0.0, wish.macs - NEAR), wish.macs)
+    how: dict[str, Any] = {"m": wish.m, "k": 1, "n_candidates": wish.candidates, "n_jobs": 1, "seed": wish.seed}
+    if wish.method == "ours":
+        how["ranker"] = Distilled(ClassMeans(data))
+    result = sacp(model, graph, data, min_ratio=0.0, macs_window=window, light=light, full=recipe, folder=work, **how)
+    if wish.round_to == 1:
+        return dict(result.keep), result.model
+    keep = round_keep(model, graph, result.keep, wish.round_to, macs=wish.macs)
+    return keep, _trained(wish, model, graph, keep, data, recipe, work)
+
+
+def _trained(
+    wish: Wish, model: nn.Module, graph: ChannelGraph, keep: dict[str, Tensor], data: Dataset, recipe: Recipe, work: Path
+) -> nn.Module:
+    """The pruned network, fine-tuned; stored, so that it is done once, and goes on where it was stopped."""
+    task = Task(
+        model=model,
+        costs=CostModel(graph, data.example()),
+        data=data,
+        base=store.digest([network(model), graph.fingerprint(), data.fingerprint()]),
+        recipe=recipe,
+        inherit=True,
+        threads=torch.get_num_threads(),
+        folder=work.absolute() / "full",
+        store_weights=True,
+    )
+    trial = Trial(task, graph.flatten(keep), 1000 * wish.seed)
+    (row,) = run_all([trial], 1, "fine-tuning")
+    if row["failed"]:
+        raise ValueError(f"the fine-tuning failed: {row['failed']}; lower lr={wish.lr}")
+    small = prune(model, graph, keep, check=False)
+    small.load_state_dict(read_weights(store.load(trial.weights)))
+    return small.eval()
+
+
+def _measured(
+    wish: Wish, model: nn.Module, small: nn.Module, graph: ChannelGraph, keep: dict[str, Tensor], data: Dataset
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {"model": wish.model, "data": wish.data, "method": wish.method, "asked": wish.macs}
+    for name, net in (("before", model), ("after", small)):
+        found, count = train.evaluate(net, data.test), cost(net, data.example())
+        time_ = latency(trial_copy(net), data.example().to(runtime.device()))
+        facts[name] = {"macs": count.macs, "params": count.params, "accuracy_test": found.accuracy, "loss_test": found.loss}
+        facts[name] |= {"accuracy_val": train.evaluate(net, data.val).accuracy, "milliseconds": time_.median_ms}
+    facts["widths"] = {group.name: [group.channels, int(keep[group.name].sum())] for group in graph.groups}
+    facts["frozen"] = dict(graph.frozen)
+    facts["hardware"] = runtime.hardware()
+    return facts
+
+
+def _onnx(small: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+    """Write the network as ONNX and compare what onnxruntime computes with what torch does; says why there is none."""
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        return {"skipped": f"{error.name} is not installed: pip install onnx onnxscript onnxruntime"}
+    net, x = small.cpu(), torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example.dtype)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own
+            torch.onnx.export(net, (x,), path, dynamo=True, verbose=False, external_data=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (found, *_) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        with torch.inference_mode():
+            right = plain(net(x))
+    except Exception as error:  # whatever an exporter may raise: the other files do not depend on it
+        path.unlink(missing_ok=True)
+        return {"skipped": f"{type(error).__name__}: {error}"}
+    return {"difference": float((torch.from_numpy(found) - right).abs().max())}

@@ -1,0 +1,205 @@
+"""One call for a budget: it is met by the network that comes back, counted anew; and all that was decided is told."""
+
+import itertools
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import graphprune
+from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.goal import Pruned, prune_to
+from graphprune.train import Recipe
+
+TINY = torch.zeros(1, 1, 8, 8)
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> nn.Module:
+    return graphprune.models.seeded("tiny_cnn", 0, in_channels=1).eval()
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    return graphprune.models.seeded("resnet8", 0).eval()
+
+
+@pytest.fixture(scope="module")
+def every(tiny: nn.Module) -> dict[tuple[int, int], graphprune.Cost]:
+    """The cost of each of the 12 networks there are, really pruned."""
+    graph = graphprune.trace(tiny, TINY)
+    found = {}
+    for counts in itertools.product(range(1, 5), range(1, 4)):
+        keep = {group.name: torch.arange(group.channels) < n for group, n in zip(graph.groups, counts, strict=True)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found[counts] = graphprune.cost(graphprune.prune(tiny, graph, keep), TINY)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.sampled_from([1, 2, 3]), st.sampled_from(["uniform", "global"]))
+@pytest.mark.filterwarnings("ignore:prune removes nothing")
+def test_the_budget_is_met_and_nothing_more_fits(
+    tiny: nn.Module, every: dict[tuple[int, int], graphprune.Cost], macs: float, params: float, round_to: int, how: str
+) -> None:
+    allowed = {
+        counts
+        for counts, its in every.items()
+        if its.macs <= macs * every[4, 3].macs and its.params <= params * every[4, 3].params
+        if all(n % round_to == 0 or n == whole for n, whole in zip(counts, (4, 3), strict=True))
+    }
+    if not allowed:
+        with pytest.raises(ValueError, match=r"out of reach|must be a share"):
+            prune_to(tiny, TINY, macs, params, round_to=round_to, how=how)
+        return
+    found = prune_to(tiny, TINY, macs, params, round_to=round_to, how=how)
+    counts = (found.network.conv1.out_channels, found.network.conv3.out_channels)
+    assert counts in allowed
+    assert found.after == every[counts] == graphprune.cost(found.network, TINY)
+    assert not any(other != counts and other[0] >= counts[0] and other[1] >= counts[1] for other in allowed)
+    assert tuple(int(mask.sum()) for mask in found.keep.values()) == counts
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("how", ["uniform", "global"])
+def test_half_the_multiply_adds_in_multiples_of_four(resnet: nn.Module, how: str, steps: int) -> None:
+    found = prune_to(resnet, IMAGE, macs=0.5, round_to=4, how=how, steps=steps)
+    share = graphprune.cost(found.network, IMAGE).macs / graphprune.cost(resnet, IMAGE).macs
+    assert 0.45 < share <= 0.5
+    assert all(width % 4 == 0 for width in found.widths["after"])
+    again = graphprune.prune(resnet, found.graph, found.keep)
+    assert [p.shape for p in again.parameters()] == [p.shape for p in found.network.parameters()]
+    if steps == 1:
+        assert all(a.equal(b) for a, b in zip(again.parameters(), found.network.parameters(), strict=True))
+
+
+def test_a_number_above_one_is_a_number(tiny: nn.Module) -> None:
+    found = prune_to(tiny, TINY, macs=9_000)
+    assert (found.after.macs, found.before.macs) == (6_942, 18_462)
+    assert prune_to(tiny, TINY, params=120).after.params <= 120
+
+
+def test_channels_that_were_kept_over_several_steps_are_the_networks_own(resnet: nn.Module) -> None:
+    """Nothing is trained, so the weights say which channels of the unpruned network are left."""
+    found = prune_to(resnet, IMAGE, params=0.3, steps=3, scores=graphprune.importance.l2)
+    right = graphprune.prune(resnet, found.graph, found.keep)
+    assert all(a.equal(b) for a, b in zip(right.state_dict().values(), found.network.state_dict().values(), strict=True))
+
+
+def test_scores_of_ones_own_decide(tiny: nn.Module) -> None:
+    given = {"conv1": np.array([1.0, 4.0, 2.0, 3.0]), "conv3": [1, 2, 3]}
+    found = prune_to(tiny, TINY, macs=9_000, scores=given)
+    assert found.keep["conv1"].tolist() == [False, True, False, True]
+    stepwise = prune_to(tiny, TINY, macs=9_000, scores=given, steps=3)
+    assert stepwise.keep["conv1"].tolist() == [False, True, False, True], "the scores follow their channels"
+
+
+def test_a_function_scores_the_network_that_is_left(tiny: nn.Module) -> None:
+    widths = []
+
+    def mine(network: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
+        widths.append(network.conv1.out_channels)
+        return graphprune.importance.l1(network, graph)
+
+    prune_to(tiny, TINY, macs=0.2, scores=mine, steps=2)
+    assert widths[0] == 4
+    assert widths[1] < 4
+
+
+def test_what_is_ignored_stays_whole(resnet: nn.Module) -> None:
+    found = prune_to(resnet, IMAGE, macs=0.6, ignore=["layer2", resnet.layer3[0].conv1])
+    assert found.network.layer2[0].conv1.out_channels == 32
+    assert found.network.layer3[0].conv1.out_channels == 64
+    assert found.frozen["layer3.0.conv1"] == "ignore='layer3.0.conv1' was asked for"
+    assert "linear" in found.frozen
+
+
+def test_a_callback_trains_between_the_steps(tiny: nn.Module) -> None:
+    seen = []
+
+    def train(network: nn.Module) -> None:
+        seen.append(graphprune.cost(network, TINY).macs / 18_462)
+        network.fc.bias.data.fill_(7)
+
+    found = prune_to(tiny, TINY, macs=0.3, steps=2, finetune=train)
+    assert len(seen) == 2
+    assert seen[1] <= 0.3 < seen[0] <= 0.65
+    assert found.network.fc.bias.tolist() == [7] * 10
+    replaced = prune_to(tiny, TINY, macs=0.3, finetune=lambda network: network.double())
+    assert replaced.network.fc.weight.dtype == torch.float64
+    with pytest.raises(TypeError, match="finetune must train the network in place or return one"):
+        prune_to(tiny, TINY, macs=0.3, finetune=lambda network: [1.0])  # type: ignore[arg-type, return-value]
+
+
+def test_data_renew_the_bn_statistics_and_a_recipe_trains(tiny: nn.Module) -> None:
+    digits = graphprune.data.load("digits", device="cpu")
+    plain = prune_to(tiny, TINY, macs=0.5)
+    seen = prune_to(tiny, TINY, macs=0.5, data=digits)
+    assert not seen.network.bn1.running_mean.equal(plain.network.bn1.running_mean)
+    assert seen.network.conv1.weight.equal(plain.network.conv1.weight)
+    recipe = Recipe(epochs=0.2, lr=0.05, batch_size=64, distil=True)
+    tuned = prune_to(tiny, TINY, macs=0.5, data=digits, finetune=recipe, scores=graphprune.importance.taylor)
+    assert not tuned.network.conv1.weight.equal(plain.network.conv1.weight)
+
+
+def test_searched_widths_are_the_best_of_those_looked_at(tiny: nn.Module) -> None:
+    digits = graphprune.data.load("digits", device="cpu")
+    found = prune_to(tiny, TINY, macs=0.5, how="searched", data=digits, looks=6)
+    assert found.after.macs <= 0.5 * found.before.macs
+    again = prune_to(tiny, TINY, macs=0.5, how="searched", data=digits, looks=6)
+    assert all(mask.equal(again.keep[name]) for name, mask in found.keep.items())
+    losses = [
+        graphprune.train.evaluate(prune_to(tiny, TINY, macs=0.5, how=how, data=digits, looks=6).network, digits.val).loss
+        for how in ("searched", "uniform", "global")
+    ]
+    assert losses[0] <= min(losses[1:]) + 0.05, "BN statistics here come from more images than the search's"
+
+
+def test_errors_come_before_any_work_and_say_what_to_do(tiny: nn.Module) -> None:
+    with pytest.raises(ValueError, match="give a budget"):
+        prune_to(tiny, TINY)
+    with pytest.raises(ValueError, match="macs=0: must be a share"):
+        prune_to(tiny, TINY, macs=0)
+    with pytest.raises(ValueError, match=r"macs=0.3: out of reach, .* lower round_to=4"):
+        prune_to(tiny, TINY, macs=0.3, round_to=4)
+    with pytest.raises(ValueError, match="round_to=0"):
+        prune_to(tiny, TINY, macs=0.5, round_to=0)
+    with pytest.raises(
+        ValueError, match="ignore='conv9': no layer of the model; those with channels to prune begin with: conv1"
+    ):
+        prune_to(tiny, TINY, macs=0.5, ignore="conv9")
+    with pytest.raises(ValueError, match="ignore: the Linear given is no module of the model"):
+        prune_to(tiny, TINY, macs=0.5, ignore=[nn.Linear(1, 1)])
+    with pytest.raises(ValueError, match="how='searched' looks at validation images"):
+        prune_to(tiny, TINY, macs=0.5, how="searched")
+    with pytest.raises(ValueError, match="needs data="):
+        prune_to(tiny, TINY, macs=0.5, finetune=Recipe(epochs=1, lr=0.1, batch_size=8))
+    with pytest.raises(TypeError, match="finetune=3"):
+        prune_to(tiny, TINY, macs=0.5, finetune=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"data must be a graphprune\.data\.Dataset"):
+        prune_to(tiny, TINY, macs=0.5, data=[1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no channel can be pruned"):
+        prune_to(nn.Linear(3, 2), torch.zeros(1, 3), macs=0.5)
+
+
+def test_the_result_prints_on_a_line_and_saves(tiny: nn.Module, tmp_path: Path) -> None:
+    found = prune_to(tiny, TINY, macs=0.5)
+    assert isinstance(found, Pruned)
+    assert repr(found) == (
+        "Pruned(TinyCNN: 37.6% of 18,462 multiply-adds, 46.3% of 350 parameters, 5 of 7 channels in 2 groups, frozen layers: 1)"
+    )
+    assert found.widths.values.tolist() == [["conv1", 2, 4, 2], ["conv3", 1, 3, 3]]
+    assert "<table" in found._repr_html_()
+    again = graphprune.load_pruned(found.save(tmp_path / "small.safetensors"), graphprune.models.tiny_cnn())
+    assert all(a.equal(b) for a, b in zip(again.parameters(), found.network.parameters(), strict=True))
+
+
+def test_it_is_public() -> None:
+    assert graphprune.prune_to is prune_to
