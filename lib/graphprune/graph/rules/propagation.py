@@ -53,12 +53,13 @@ class Record:
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
     numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
+    norms: dict[str, tuple[int, Tensor, bool]] = field(default_factory=dict)  # as `Norm` has them
     contractions: list[tuple[Tensor, float]] = field(default_factory=list)  # multiply-adds at each place of these labels
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
         """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
-        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque, numbers=self.numbers)
+        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque, numbers=self.numbers, norms=self.norms)
 
 
 class Propagation:
@@ -235,6 +236,12 @@ class Propagation:
         else:
             for found in (before, labels):
                 self.ledger.freeze(found, f"the number '{key[0]}.{key[1]}' counts it, and something else")
+
+    def norm(self, path: str, dim: int, labels: Tensor, kept: bool) -> None:
+        """The statistics of this module run over these labels, (channels,)."""
+        if self.seeds is None:
+            before = self.record.norms.setdefault(path, (dim, labels, kept))
+            self.ledger.tie(before[1], labels, f"the layer '{path}' is shared")
 
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""

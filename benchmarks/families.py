@@ -1,0 +1,109 @@
+"""Small networks of other packages, by name: what they are called with, and which of their outputs count.
+
+Hugging Face's are made of small configurations, with random weights: nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Case = tuple[nn.Module, Any, dict[str, Any]]
+"""A network; its example; what else `graphprune.trace` takes."""
+
+IMAGE = {"num_labels": 10}
+WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+VISION = {**IMAGE, **WIDE, "image_size": 32, "patch_size": 8}
+TEXT = {**WIDE, "vocab_size": 99, "max_position_embeddings": 32, "num_labels": 3, "pad_token_id": 0}
+KEYS = {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "use_cache": False}
+STAGES = {"hidden_sizes": [16, 32], "depths": [1, 1]}
+
+IMAGES: Mapping[str, dict[str, Any]] = {
+    "resnet": {**IMAGE, **STAGES, "embedding_size": 16, "layer_type": "basic"},
+    "regnet": {**IMAGE, **STAGES, "embedding_size": 16, "groups_width": 8},
+    "convnext": {**IMAGE, **STAGES, "num_stages": 2},
+    "convnextv2": {**IMAGE, **STAGES, "num_stages": 2},
+    "mobilenet_v1": {**IMAGE, "depth_multiplier": 0.25},
+    "mobilenet_v2": {**IMAGE, "depth_multiplier": 0.35},
+    "efficientnet": {
+        **IMAGE,
+        **{"width_coefficient": 0.25, "depth_coefficient": 0.3, "image_size": 32, "hidden_dim": 320, "num_hidden_layers": 16},
+    },
+    "vit": VISION,
+    "deit": VISION,
+    "vit_msn": VISION,
+    "beit": VISION,
+    "dinov2": {**VISION, "mlp_ratio": 2},
+    "swin": {
+        **IMAGE,
+        **{"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4, "image_size": 32, "patch_size": 4},
+    },
+    "poolformer": {
+        **IMAGE,
+        **{"hidden_sizes": [16, 32], "depths": [1, 1], "num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2]},
+        "padding": [2, 1],
+    },
+    "segformer": {
+        **IMAGE,
+        **{"hidden_sizes": [16, 32], "depths": [1, 1], "num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2]},
+        **{"num_attention_heads": [2, 4], "sr_ratios": [2, 1], "mlp_ratios": [2, 2]},
+    },
+    "mobilevit": {
+        **IMAGE,
+        **{"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 24, 32, 32, 64], "image_size": 64},
+        "num_attention_heads": 4,
+    },
+}
+TEXTS: Mapping[str, dict[str, Any]] = {
+    "bert": TEXT,
+    "roberta": TEXT,
+    "electra": {**TEXT, "embedding_size": 32},
+    "albert": {**TEXT, "embedding_size": 16},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99, "num_labels": 3},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 32, "num_labels": 3, "pad_token_id": 0},
+    "opt": {**TEXT, "ffn_dim": 64, "word_embed_proj_dim": 32, "use_cache": False},
+    "gpt_neox": {**TEXT, "use_cache": False},
+    "llama": {**TEXT, **KEYS},
+    "mistral": {**TEXT, **KEYS},
+    "qwen2": {**TEXT, **KEYS},
+    "gemma": {**TEXT, **KEYS},
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99, "num_labels": 3},
+}
+HUGGING_FACE = [*IMAGES, *TEXTS, "wav2vec2", "hubert", "whisper", "audio-spectrogram-transformer"]
+
+
+def hugging_face(kind: str) -> Case:
+    """A small network of `transformers`, for classification."""
+    import transformers
+
+    torch.manual_seed(0)
+    auto: Callable[..., Any] = transformers.AutoConfig.for_model
+    if kind in IMAGES:
+        config = auto(kind, **IMAGES[kind])
+        size = IMAGES[kind].get("image_size", 32)
+        x: Tensor = torch.randn(2, 3, size, size)
+        return transformers.AutoModelForImageClassification.from_config(config), {"pixel_values": x}, {"outputs": ["logits"]}
+    if kind in TEXTS:
+        config = auto(kind, **TEXTS[kind])
+        ids = torch.randint(3, 99, (2, 12))
+        if kind == "t5":
+            ids[:, -1] = config.eos_token_id
+        model = transformers.AutoModelForSequenceClassification.from_config(config)
+        return model, {"input_ids": ids}, {"outputs": ["logits"]}
+    audio = {**WIDE, "num_labels": 4}
+    if kind in ("wav2vec2", "hubert"):
+        sound = {"conv_dim": [16, 16], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_feat_extract_layers": 2}
+        place = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 16}
+        config, x = auto(kind, **audio, **sound, **place), torch.randn(2, 400)
+        given = {"input_values": x}
+    elif kind == "whisper":
+        sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": 16}
+        config = auto(kind, **sizes, max_source_positions=20, num_labels=4, classifier_proj_size=16)
+        given = {"input_features": torch.randn(2, 16, 40)}
+    else:
+        config = auto(kind, **audio, patch_size=8, frequency_stride=8, time_stride=8, max_length=32, num_mel_bins=16)
+        given = {"input_values": torch.randn(2, 32, 16)}
+    return transformers.AutoModelForAudioClassification.from_config(config), given, {"outputs": ["logits"]}
