@@ -17,7 +17,7 @@ Case = tuple[nn.Module, Any, dict[str, Any]]
 IMAGE = {"num_labels": 10}
 WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VISION = {**IMAGE, **WIDE, "image_size": 32, "patch_size": 8}
-TEXT = {**WIDE, "vocab_size": 99, "max_position_embeddings": 32, "num_labels": 3, "pad_token_id": 0}
+TEXT = {**WIDE, "vocab_size": 40, "max_position_embeddings": 32, "num_labels": 3, "pad_token_id": 0}
 KEYS = {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1, "eos_token_id": 2, "use_cache": False}
 STAGES = {"hidden_sizes": [16, 32], "depths": [1, 1]}
 
@@ -62,15 +62,15 @@ TEXTS: Mapping[str, dict[str, Any]] = {
     "roberta": TEXT,
     "electra": {**TEXT, "embedding_size": 32},
     "albert": {**TEXT, "embedding_size": 16},
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99, "num_labels": 3},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 32, "num_labels": 3, "pad_token_id": 0},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 40, "num_labels": 3},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32, "num_labels": 3, "pad_token_id": 0},
     "opt": {**TEXT, "ffn_dim": 64, "word_embed_proj_dim": 32, "use_cache": False},
     "gpt_neox": {**TEXT, "use_cache": False},
     "llama": {**TEXT, **KEYS},
     "mistral": {**TEXT, **KEYS},
     "qwen2": {**TEXT, **KEYS},
     "gemma": {**TEXT, **KEYS},
-    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99, "num_labels": 3},
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 40, "num_labels": 3},
 }
 HUGGING_FACE = [*IMAGES, *TEXTS, "wav2vec2", "hubert", "whisper", "audio-spectrogram-transformer"]
 
@@ -85,14 +85,16 @@ def hugging_face(kind: str) -> Case:
         config = auto(kind, **IMAGES[kind])
         size = IMAGES[kind].get("image_size", 32)
         x: Tensor = torch.randn(2, 3, size, size)
-        return transformers.AutoModelForImageClassification.from_config(config), {"pixel_values": x}, {"outputs": ["logits"]}
+        auto_model = transformers.AutoModelForImageClassification
+        model = transformers.DeiTForImageClassification(config) if kind == "deit" else auto_model.from_config(config)
+        return model, {"pixel_values": x}, {"outputs": ["logits"]}
     if kind in TEXTS:
         config = auto(kind, **TEXTS[kind])
-        ids = torch.randint(3, 99, (2, 12))
+        ids = torch.randint(3, 40, (2, 12))
         if kind == "t5":
-            ids[:, -1] = config.eos_token_id
+            ids[:, -1], config.decoder_start_token_id = config.eos_token_id, 0
         model = transformers.AutoModelForSequenceClassification.from_config(config)
-        return model, {"input_ids": ids}, {"outputs": ["logits"]}
+        return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {"outputs": ["logits"]}
     audio = {**WIDE, "num_labels": 4}
     if kind in ("wav2vec2", "hubert"):
         sound = {"conv_dim": [16, 16], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_feat_extract_layers": 2}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch

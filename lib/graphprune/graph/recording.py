@@ -451,6 +451,10 @@ def shapes_only() -> Iterator[None]:
         yield
 
 
+NONE: Mapping[str, int] = MappingProxyType({})
+"""No normalisation over kept channels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One forward, written down.
@@ -472,9 +476,7 @@ class Stopped(Exception):
         self.at = at
 
 
-def record(
-    root: nn.Module, inputs: Inputs, training: bool = False, norms: Mapping[str, int] = MappingProxyType({})
-) -> Recording:
+def record(root: nn.Module, inputs: Inputs, training: bool = False, norms: Mapping[str, int] = NONE) -> Recording:
     """Run a network's forward once and write it down.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
-from graphprune.graph.recording import Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
+from graphprune.graph.recording import NONE, Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
 from graphprune.graph.rules.propagation import Propagation, Record
 from graphprune.graph.weightless import throwaway, twin
 
@@ -21,7 +21,7 @@ class InputRejected(ValueError):
 
 
 def first_recording(
-    model: nn.Module, shell: nn.Module, inputs: Inputs, norms: Mapping[str, int]
+    model: nn.Module, shell: nn.Module, inputs: Inputs, norms: Mapping[str, int] = NONE
 ) -> tuple[Recording, Inputs, bool]:
     """Record a network's forward: of its weightless copy, or where that fails of a copy of the network itself.
 
@@ -57,7 +57,7 @@ def first_recording(
 
 
 def record_again(
-    network: nn.Module, inputs: Inputs, weightless: bool, norms: Mapping[str, int], training: bool = False
+    network: nn.Module, inputs: Inputs, weightless: bool, norms: Mapping[str, int] = NONE, training: bool = False
 ) -> Recording:
     """Record a throwaway copy of a network as `first_recording` did."""
     return record(network, weightless_inputs(inputs) if weightless else inputs, training, norms)

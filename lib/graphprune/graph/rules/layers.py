@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
@@ -175,7 +176,7 @@ def layer_norm(run: Run, call: Call) -> Tensor:
     if computed(run, call):
         return unknown(run, call)
     shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
-    if len(shape) == 1 and isinstance(call.op, nn.RMSNorm) and call.op.weight is not None and free_along(call.x, -1):
+    if len(shape) == 1 and isinstance(call.op, nn.RMSNorm) and call.op.weight is not None and free_along(run, call.x, -1):
         return normalised(run, call, -1, kept=False)
     dims = range(call.x.ndim - len(shape), call.x.ndim)
     run.ledger.collapse(call.x, dims, f"{call.what} {KEPT if len(shape) == 1 else 'normalises over it'}")
@@ -191,16 +192,20 @@ def kept_norm(run: Run, call: Call, dim: int) -> Any:
     """
     if computed(run, call) or len(call.operands) != 1:
         return unknown(run, call)
-    if not free_along(call.x, dim):
+    if not free_along(run, call.x, dim):
         labels = run.ledger.collapse(call.x, [dim % call.x.ndim], f"{call.what} normalises over it").expand(call.x.shape)
         run.norm(_path(call), dim, torch.full((call.x.shape[dim],), -1), True)
         return labels
     return normalised(run, call, dim, kept=True)
 
 
-def free_along(labels: Tensor, dim: int) -> bool:
-    """Whether labels differ along one dimension at most, this one."""
-    return varying(labels) in ([], [dim % labels.ndim])
+def free_along(run: Run, labels: Tensor, dim: int) -> bool:
+    """Whether labels differ along one dimension at most, this one, but for those that are tied already."""
+    if set(varying(labels)) <= {dim % labels.ndim}:
+        return True
+    small = compact(labels)
+    classes = torch.from_numpy(np.append(run.ledger.classes(), -1))[small] if run.ledger.atoms is None else small
+    return set(varying(classes)) <= {dim % labels.ndim}
 
 
 def normalised(run: Run, call: Call, dim: int, kept: bool) -> Tensor:
