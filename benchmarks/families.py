@@ -62,7 +62,10 @@ TEXTS: Mapping[str, dict[str, Any]] = {
     "roberta": TEXT,
     "electra": {**TEXT, "embedding_size": 32},
     "albert": {**TEXT, "embedding_size": 16},
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 40, "num_labels": 3},
+    "distilbert": {
+        **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 40, "num_labels": 3},
+        "max_position_embeddings": 32,
+    },
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 40, "n_positions": 32, "num_labels": 3, "pad_token_id": 0},
     "opt": {**TEXT, "ffn_dim": 64, "word_embed_proj_dim": 32, "use_cache": False},
     "gpt_neox": {**TEXT, "use_cache": False},
@@ -98,7 +101,7 @@ def hugging_face(kind: str) -> Case:
     audio = {**WIDE, "num_labels": 4}
     if kind in ("wav2vec2", "hubert"):
         sound = {"conv_dim": [16, 16], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_feat_extract_layers": 2}
-        place = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 16}
+        place = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 16, "apply_spec_augment": False}
         config, x = auto(kind, **audio, **sound, **place), torch.randn(2, 400)
         given = {"input_values": x}
     elif kind == "whisper":
