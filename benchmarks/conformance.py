@@ -238,7 +238,7 @@ def reasons(graph: ChannelGraph) -> str:
     """Why layers are frozen, counted, without the names of the places."""
     counts: dict[str, int] = {}
     for reason in graph.frozen.values():
-        words = [word for word in reason.split() if "'" not in word and word != "at"]
+        words = [word for word in reason.partition(" (")[0].split() if "'" not in word and word != "at"]
         counts[" ".join(words)] = counts.get(" ".join(words), 0) + 1
     return "; ".join(f"{count} x {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:3])
 

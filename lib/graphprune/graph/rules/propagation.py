@@ -119,6 +119,7 @@ class Propagation:
             elif node.meta["rule"] is None:  # a number
                 self.record.entering[node.name] = self._filled(node, self.labels)
                 self._note(node, node.meta["value"], node.meta["value"])
+                self.sources[node] = ()  # a size is no data
             else:
                 self._call(node)
             if self.seeds is None and node not in self.sources:
