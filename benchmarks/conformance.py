@@ -300,6 +300,7 @@ def report() -> None:
         "`make conformance` runs what is missing and writes this. Float64, random normalisation statistics, random weights;",
         "one optimizer step on a batch of two; the smallest square input the network takes. Seconds are processor seconds of",
         f"one thread, memory is the process's peak. {runtime.hardware()}; torch {torch.__version__}.",
+        "Networks of other packages are in [conformance_families.md](conformance_families.md).",
         "",
         *summary(rows, zoo, missing),
         "",

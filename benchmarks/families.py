@@ -5,6 +5,7 @@ Hugging Face's are made of small configurations, with random weights: nothing is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,14 +102,9 @@ def hugging_face(kind: str) -> Case:
     audio = {**WIDE, "num_labels": 4}
     if kind in ("wav2vec2", "hubert"):
         sound = {"conv_dim": [16, 16], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_feat_extract_layers": 2}
-        place = {
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-            "classifier_proj_size": 16,
-            "mask_time_prob": 0.0,
-        }
-        config, x = auto(kind, **audio, **sound, **place), torch.randn(2, 400)
-        given = {"input_values": x}
+        place = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 16}
+        config = auto(kind, **audio, **sound, **place, mask_time_prob=0.0)
+        given = {"input_values": torch.randn(2, 400)}
     elif kind == "whisper":
         sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": 16}
         config = auto(kind, **sizes, max_source_positions=20, num_labels=4, classifier_proj_size=16)
@@ -184,10 +180,7 @@ class Sound(nn.Module):
         super().__init__()
         sizes = (1, 32, 32, 64)
         self.layers = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv1d(a, b, 9, stride=4), nn.BatchNorm1d(b), nn.ReLU())
-                for a, b in zip(sizes, sizes[1:], strict=False)
-            )
+            *(nn.Sequential(nn.Conv1d(a, b, 9, stride=4), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(sizes))
         )
         self.memory = nn.LSTM(64, 16, batch_first=True, bidirectional=True) if recurrent else None
         self.head = nn.Linear(32 if recurrent else 64, 10)
@@ -228,8 +221,10 @@ PACKAGES: Mapping[str, tuple[Callable[[str], Case], list[str]]] = {
     "smp": (segmentation_models, [*SEGMENTATION]),
     "torchvision": (
         torchvision_tasks,
-        ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
-        + ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"],
+        [
+            *["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"],
+            *["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"],
+        ],
     ),
     "monai": (monai, ["unet", "segresnet"]),
     "own": (own, ["sound", "lstm", "siamese"]),

@@ -134,6 +134,8 @@ def promise_own_network(made: dict[str, Any]) -> None:
     assert macs(made["small"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
     assert graphprune.train.evaluate(made["small"], made["data"].val).accuracy > 0.3, "far above chance, which is 0.1"
     assert made["done"]
+    left, whole = (sum(p.numel() for p in made[name].parameters()) for name in ("small_bert", "bert"))
+    assert left < 0.35 * whole, "its width is pruned too"
     assert 0 < made["found"].value < made["most"].value < 1
 
 
