@@ -242,7 +242,7 @@ def wanted() -> list[tuple[str, str]]:
 
 
 def read() -> list[dict[str, Any]]:
-    return list(csv.DictReader(TABLE.open())) if TABLE.is_file() else []
+    return list(csv.DictReader(TABLE.read_text().splitlines())) if TABLE.is_file() else []
 
 
 def append(row: dict[str, Any]) -> None:

@@ -224,3 +224,10 @@ def test_a_normalisation_is_known_by_what_it_does() -> None:
     norms = Written(7), Turned(7), nn.LayerNorm(7), nn.GroupNorm(1, 7), nn.LayerNorm([7, 7]), nn.GroupNorm(7, 14)
     others = Scaled(7), Scaled(7, softmax=True), nn.BatchNorm2d(7), nn.PReLU(7), nn.Linear(7, 7), nn.Identity()
     assert find_norms(nn.Sequential(*norms, *others)) == {"0": -1, "1": 1, "2": -1, "3": 1}
+
+
+def test_graphs_that_are_pruned_in_another_way_have_another_fingerprint() -> None:
+    model = Stream(lambda: nn.RMSNorm(WIDTH))
+    one, other = graphprune.trace(model, X.float()), graphprune.trace(model, X.float(), norms="kept")
+    assert one.groups == other.groups
+    assert one.fingerprint() != other.fingerprint()

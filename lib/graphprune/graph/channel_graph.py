@@ -235,6 +235,6 @@ class ChannelGraph:
         return Data(x=self.features(self.flatten(keep)[None])[0], edge_index=self.edge_index.clone())
 
     def fingerprint(self) -> str:
-        """A hash of nodes, edges and groups that is the same in every process."""
-        parts = (self.nodes, self.groups, self.edge_index.tolist())
+        """A hash of nodes, edges, groups, and norms over kept channels, that is the same in every process."""
+        parts = (self.nodes, self.groups, self.edge_index.tolist(), *([self.over_kept] if self.over_kept else []))
         return hashlib.sha256(repr(parts).encode()).hexdigest()
