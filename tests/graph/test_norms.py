@@ -231,3 +231,31 @@ def test_graphs_that_are_pruned_in_another_way_have_another_fingerprint() -> Non
     one, other = graphprune.trace(model, X.float()), graphprune.trace(model, X.float(), norms="kept")
     assert one.groups == other.groups
     assert one.fingerprint() != other.fingerprint()
+
+
+class Tokens(nn.Module):
+    """A class token in front of the others, and places for many of them."""
+
+    def __init__(self, width: int, places: int) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(8, width), nn.LayerNorm(width), nn.Linear(width, 2)
+        self.token = nn.Parameter(torch.rand(1, 1, width))
+        self.places = nn.Parameter(torch.rand(1, places, width)) if places else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.token.expand(x.shape[0], -1, -1), self.embed(x)], 1)
+        return self.head(self.norm(y if self.places is None else y + self.places)[:, 0])
+
+
+@pytest.mark.parametrize(("width", "places"), [(4, 0), (256, 301)])
+def test_a_class_token_and_large_position_embeddings_follow_down_to_one_channel(width: int, places: int) -> None:
+    model = Tokens(width, places).double().eval()
+    x = torch.randn(1, places - 1 if places else 5, 8, dtype=torch.double)
+    assert graphprune.trace(model, x).groups == ()
+    graph = graphprune.trace(model, x, norms="kept")
+    assert {group.name: group.channels for group in graph.groups} == {"embed": width}
+    for left in (1, width // 2):
+        keep = {"embed": torch.arange(width) < left}
+        small, twin = graphprune.prune(model, graph, keep), graphprune.masked(model, graph, keep)
+        assert small.token.shape == (1, 1, left)
+        assert torch.allclose(small(x), twin(x), rtol=1e-10)
