@@ -238,7 +238,7 @@ def reasons(graph: ChannelGraph) -> str:
     """Why layers are frozen, counted, without the names of the places."""
     counts: dict[str, int] = {}
     for reason in graph.frozen.values():
-        words = [word for word in reason.split() if "'" not in word and word != "at"]
+        words = [word for word in reason.partition(" (")[0].split() if "'" not in word and word != "at"]
         counts[" ".join(words)] = counts.get(" ".join(words), 0) + 1
     return "; ".join(f"{count} x {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:3])
 
@@ -300,6 +300,7 @@ def report() -> None:
         "`make conformance` runs what is missing and writes this. Float64, random normalisation statistics, random weights;",
         "one optimizer step on a batch of two; the smallest square input the network takes. Seconds are processor seconds of",
         f"one thread, memory is the process's peak. {runtime.hardware()}; torch {torch.__version__}.",
+        "Networks of other packages are in [conformance_families.md](conformance_families.md).",
         "",
         *summary(rows, zoo, missing),
         "",

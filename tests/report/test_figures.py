@@ -1,5 +1,7 @@
 """Figures: the same file for the same figure, and a network drawn so that every layer and every edge can be read."""
 
+from collections import OrderedDict
+
 import matplotlib
 import pytest
 import torch
@@ -95,6 +97,23 @@ def test_names_leave_out_what_the_left_neighbour_says(resnet8):
     assert texts.count("layer1.0.\nconv1") == 1
     assert "layer2.0.\nshortcut.0" in texts
     assert {"bn1", "shortcut.1", "linear"} <= set(texts)  # of one block, and of none
+
+
+def test_names_of_parallel_layers_leave_out_what_the_one_above_says():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.out = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            return self.out(self.q(x) + self.k(x))
+
+    graph = trace(
+        nn.Sequential(OrderedDict(up=nn.Linear(4, 4), attention=Attention(), head=nn.Linear(4, 2))), torch.zeros(1, 4)
+    )
+    texts = [text.get_text() for text in draw_graph(graph, names=True).axes[0].texts]
+    assert texts.count("q") == 1
+    assert "attention.k" in texts
 
 
 def test_no_name_touches_the_next(resnet8):

@@ -85,6 +85,24 @@ class Count:
     atoms: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A layer whose statistics run over channels that can be pruned.
+
+    Attributes:
+        path: the module's.
+        dim: the dimension of its operand that it normalises, counted from the end where negative.
+        atoms: (channels,) int64, as of a `Site`.
+        kept: whether its statistics run over the kept channels (`trace(..., norms="kept")`). Else they are those of the whole
+            width, zeros included, and `prune` scales the layer's weight: possible for RMSNorm alone.
+    """
+
+    path: str
+    dim: int
+    atoms: Tensor
+    kept: bool
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
     """The traced network: layers, data flow, coupled groups. Made by `trace`.
@@ -103,6 +121,7 @@ class ChannelGraph:
         sized: whether the forward reads sizes, so that each pruned network's forward is recorded for its proof.
         inputs: the inputs it was traced with; floating point ones on the meta device, unless their values were needed.
         weightless: whether the forward was recorded without weights and values.
+        norms: the layers whose statistics run over prunable channels.
     """
 
     nodes: tuple[Node, ...]
@@ -118,6 +137,12 @@ class ChannelGraph:
     sized: bool = False
     inputs: Inputs | None = field(default=None, repr=False)
     weightless: bool = True
+    norms: tuple[Norm, ...] = ()
+
+    @cached_property
+    def over_kept(self) -> dict[str, int]:
+        """The modules that are normalisations over the kept channels: path -> the dimension that they normalise."""
+        return {norm.path: norm.dim for norm in self.norms if norm.kept}
 
     def __repr__(self) -> str:
         coupled = sum(len(group.layers) > 1 for group in self.groups)
@@ -253,6 +278,6 @@ class ChannelGraph:
         return Data(x=self.features(self.flatten(keep)[None])[0], edge_index=self.edge_index.clone())
 
     def fingerprint(self) -> str:
-        """A hash of nodes, edges and groups that is the same in every process."""
-        parts = (self.nodes, self.groups, self.edge_index.tolist())
+        """A hash of nodes, edges, groups, and norms over kept channels, that is the same in every process."""
+        parts = (self.nodes, self.groups, self.edge_index.tolist(), *([self.over_kept] if self.over_kept else []))
         return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -17,7 +17,7 @@ from graphprune.graph.weightless import light, like, twin
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
 
-Numbers = Mapping[NumberKey, int]
+Numbers = Mapping[NumberKey, int | float]
 """A number that a module keeps -> what it is in a pruned network."""
 
 BLOCK = 1 << 20
@@ -59,7 +59,7 @@ def cut(module: nn.Module, places: Places, numbers: Numbers | None = None) -> nn
     return small
 
 
-def set_number(module: nn.Module, name: str, place: int | None, value: int) -> None:
+def set_number(module: nn.Module, name: str, place: int | None, value: int | float) -> None:
     """A number that a module keeps, or of a list of numbers the one at `place`."""
     if place is not None:
         before = list(getattr(module, name))
@@ -69,15 +69,19 @@ def set_number(module: nn.Module, name: str, place: int | None, value: int) -> N
         setattr(module, name, value)
 
 
-def cut_parts(parts: Parts, places: Places) -> Parts:
+def cut_parts(parts: Parts, places: Places, numbers: Numbers) -> Parts:
     """As `cut`, of a weightless network and for shapes only: a module that changes is copied, all else is shared."""
     swap: dict[int, Any] = {key: new for key, (_, new) in smaller_tensors(parts.tensors, places).items()}
     owners = owners_of(parts.tensors, swap)
+    own = {key: value for key, value in numbers.items() if key[0] in parts.modules}
+    counting = {path for path, *_ in own}
     tensors = {path: swap.get(id(tensor), tensor) for path, tensor in parts.tensors.items()}
-    touched = {path: module for path, module in parts.modules.items() if path in owners or module._modules}
+    touched = {path: module for path, module in parts.modules.items() if path in owners | counting or module._modules}
     changed = {path: light(module, swap) for path, module in touched.items()}
     for path in owners & changed.keys():
         mend(changed[path])
+    for (path, name, place), value in own.items():
+        set_number(changed[path], name, place, value)
     return replace(parts, modules={**parts.modules, **changed}, tensors=tensors)
 
 
@@ -150,7 +154,7 @@ def mend(module: nn.Module) -> None:
         outputs, inputs = module.weight.shape
         sizes = {"in_features": inputs, "out_features": outputs}
     elif isinstance(module, nn.GroupNorm) and weight is not None:
-        groups = module.num_groups * len(weight) // module.num_channels
+        groups = max(module.num_groups * len(weight) // module.num_channels, 1)
         sizes = {"num_groups": groups, "num_channels": len(weight)}
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         sized = weight if weight is not None else module.running_mean

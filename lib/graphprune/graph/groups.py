@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.graph.channel_graph import ChannelGraph, Count, Group, Node, Site
+from graphprune.graph.channel_graph import ChannelGraph, Count, Group, Node, Norm, Site
 from graphprune.graph.cutting import Numbers, Places, cut
 from graphprune.graph.inputs import Inputs, Outputs, as_inputs, weightless_inputs
+from graphprune.graph.norms import find_norms
 from graphprune.graph.parts import Parts, named_modules, parts_of
 from graphprune.graph.recording import Recording, Stopped
 from graphprune.graph.rules.labels import counted, varying
@@ -31,7 +32,9 @@ from graphprune.graph.weightless import on_meta
 
 
 @torch.inference_mode(False)  # what is recorded must tell when it is written into
-def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, **keywords: Any) -> ChannelGraph:
+def trace(
+    model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, norms: Norms = "whole", **keywords: Any
+) -> ChannelGraph:
     """Trace a network into its channel graph.
 
     The forward is run once, without weights where it runs without them, and written down (see `graphprune.graph.recording`).
@@ -46,10 +49,14 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
             accepts is the fastest.
         outputs: which outputs count, where not all do: keys or positions of the result, `outputs=["logits"]`, or a function
             of it. Channels that are an output which counts cannot go.
+        norms: over which channels LayerNorm and its like take their statistics in a pruned network. "whole": over all that
+            were there, as the masked twin does, so that the channels stay (RMSNorm's may go, its weight makes up for them).
+            "kept": over the kept ones, in the masked twin too; so a transformer's width can be pruned.
         keywords: the forward's keywords, `trace(model, **batch)`.
 
     Raises:
         TypeError: `model` is no module, or there is no tensor among the inputs.
+        ValueError: `norms` is neither of the two.
         ValueError: the network rejects the input, or decides by the values of its tensors; the message names the line.
 
     >>> import torch, graphprune
@@ -59,11 +66,14 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if norms not in NORMS:
+        raise ValueError(f"norms={norms!r}: must be one of {', '.join(map(repr, NORMS))}")
     shell = on_meta(model)
     shell.eval()
-    first, inputs, weightless = first_recording(model, shell, as_inputs(example_input, keywords, outputs))
+    over_kept = find_norms(shell) if norms == "kept" else {}
+    first, inputs, weightless = first_recording(model, shell, as_inputs(example_input, keywords, outputs), over_kept)
     parts = parts_of(shell, first.graph)
-    fresh = Fresh(model, shell, inputs, weightless)
+    fresh = Fresh(model, shell, inputs, weightless, over_kept)
     run = propagate(parts, first)
     if fixed := tangled(run.record):
         run = propagate(parts, first, fixed=fixed)
@@ -85,6 +95,9 @@ def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = Non
     return assemble(run.record, fresh, first, training)
 
 
+Norms = Literal["whole", "kept"]
+NORMS = get_args(Norms)
+
 TRIES = 60
 """Times that groups are offered to the proof, less of them each time, before all is frozen."""
 
@@ -95,13 +108,14 @@ class Fresh:
 
     Attributes:
         model, shell: the network, and its weightless copy.
-        inputs, weightless: as of a `ChannelGraph`.
+        inputs, weightless, over_kept: as of a `ChannelGraph`.
     """
 
     model: nn.Module
     shell: nn.Module
     inputs: Inputs
     weightless: bool
+    over_kept: Mapping[str, int]
 
     def cut(self, places: Places, numbers: Numbers) -> nn.Module:
         """A pruned copy."""
@@ -132,7 +146,7 @@ def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fres
     if not idle:
         return None
     try:
-        training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, training=True)
+        training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
         parts = parts_of(parts.root, training.graph)
         if idle <= unread(parts, training.graph):
             return None
@@ -222,6 +236,10 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         sized=first.sized or (training is not None and training.sized),
         inputs=fresh.inputs,
         weightless=fresh.weightless,
+        norms=tuple(
+            Norm(path, dim, torch.from_numpy(whole[classes[labels.numpy()]]), kept)
+            for path, (dim, labels, kept) in record.norms.items()
+        ),
     )
 
 

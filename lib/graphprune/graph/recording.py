@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from graphprune.graph.inputs import Inputs, leaves, on_leaves
 from graphprune.graph.parts import named_modules, named_tensors
 from graphprune.graph.rules.data_movement import elementwise
+from graphprune.graph.rules.layers import kept_norm
 from graphprune.graph.rules.operation import Call, Rule, tensors
 from graphprune.graph.rules.output_shapes import Formula
 from graphprune.graph.rules.table import formula_of, module_base, rule_of
@@ -42,7 +44,7 @@ SHAPE_READS = {"stride", "storage_offset", "__len__", "element_size", "nbytes"}
 
 MENDED = (
     *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_groups", "num_channels"),
-    *("num_parameters", "embedding_dim", "input_size"),
+    *("num_parameters", "embedding_dim", "input_size", "normalized_shape"),
 )
 """Sizes that torch's layers keep and that pruning changes (`cutting.mend`)."""
 
@@ -398,17 +400,18 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 @contextmanager
-def reporting(recorder: Recorder, root: nn.Module) -> Iterator[None]:
-    """Meanwhile leaf modules report their calls, and numbers that modules keep carry their origin."""
+def reporting(recorder: Recorder, root: nn.Module, norms: Mapping[str, int]) -> Iterator[None]:
+    """Meanwhile leaf modules report their calls, and numbers that modules keep carry their origin. norms: as of `record`."""
     modules: dict[int, tuple[str, nn.Module]] = {}
     for path, module in named_modules(root).items():
         modules.setdefault(id(module), (path, module))
     before: list[tuple[dict[str, Any], dict[str, Any]]] = []
     patched: list[dict[str, Any]] = []
     for path, module in modules.values():
-        state, leaf = vars(module), is_leaf(module)
+        state, leaf = vars(module), path in norms or is_leaf(module)
         if leaf:
-            numbers = {name: state[name] for name in MENDED if _is_number(state.get(name))}
+            found = {name: state[name] for name in MENDED if name in state}
+            numbers = {name: value for name, value in found.items() if _is_number(value) or _are_numbers(value)}
         else:
             numbers = {name: value for name, value in state.items() if _is_number(value) or _are_numbers(value)}
         before.append((state, numbers))
@@ -419,7 +422,7 @@ def reporting(recorder: Recorder, root: nn.Module) -> Iterator[None]:
                 items = (with_origin(item, recorder.use, attribute, path, name, place) for place, item in enumerate(value))
                 state[name] = type(value)(items)
         if leaf:
-            rule = rule_of(module)
+            rule = functools.partial(kept_norm, dim=norms[path]) if path in norms else rule_of(module)
             op = Operation("call_module", path, rule, formula_of(module, rule), False, True)
             state["forward"] = functools.partial(recorder.called, path, module, op, module.forward)
             patched.append(state)
@@ -448,6 +451,10 @@ def shapes_only() -> Iterator[None]:
         yield
 
 
+NONE: Mapping[str, int] = MappingProxyType({})
+"""No normalisation over kept channels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One forward, written down.
@@ -469,13 +476,14 @@ class Stopped(Exception):
         self.at = at
 
 
-def record(root: nn.Module, inputs: Inputs, training: bool = False) -> Recording:
+def record(root: nn.Module, inputs: Inputs, training: bool = False, norms: Mapping[str, int] = NONE) -> Recording:
     """Run a network's forward once and write it down.
 
     Args:
         root: a throwaway copy, weightless or not; its modules end in evaluation mode.
         inputs: on the network's device.
         training: whether in training mode.
+        norms: modules that are normalisations over kept channels, path -> the dimension; each is one operation.
 
     Raises:
         Stopped: the forward raises; from its error.
@@ -487,7 +495,7 @@ def record(root: nn.Module, inputs: Inputs, training: bool = False) -> Recording
     for number, tensor in enumerate(inputs.tensors):
         recorder.place(number, tensor)
     try:
-        with shapes_only(), reporting(recorder, root), torch.device(inputs.tensors[0].device), recorder:
+        with shapes_only(), reporting(recorder, root, norms), torch.device(inputs.tensors[0].device), recorder:
             found = inputs.call(root)
     except Exception as error:
         raise Stopped(len(recorder.graph.nodes)) from error

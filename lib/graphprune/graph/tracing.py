@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
-from graphprune.graph.recording import Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
+from graphprune.graph.recording import NONE, Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
 from graphprune.graph.rules.propagation import Propagation, Record
 from graphprune.graph.weightless import throwaway, twin
 
@@ -20,13 +20,16 @@ class InputRejected(ValueError):
     """The network does not take the example input."""
 
 
-def first_recording(model: nn.Module, shell: nn.Module, inputs: Inputs) -> tuple[Recording, Inputs, bool]:
+def first_recording(
+    model: nn.Module, shell: nn.Module, inputs: Inputs, norms: Mapping[str, int] = NONE
+) -> tuple[Recording, Inputs, bool]:
     """Record a network's forward: of its weightless copy, or where that fails of a copy of the network itself.
 
     Args:
         model: the network.
         shell: its weightless copy.
         inputs: as the caller gave them.
+        norms: as of `record`.
 
     Returns:
         The recording; the inputs it was made with, of which integers keep their values; whether it is weightless.
@@ -36,7 +39,7 @@ def first_recording(model: nn.Module, shell: nn.Module, inputs: Inputs) -> tuple
         ValueError: it decides by the values of tensors; the message names the line.
     """
     try:
-        recording = record(throwaway(shell), weightless_inputs(inputs))
+        recording = record(throwaway(shell), weightless_inputs(inputs), norms=norms)
         return recording, inputs.mapped(lambda given: given.to("meta") if given.is_floating_point() else given.detach()), True
     except Stopped as stopped:
         if isinstance(stopped.__cause__, ValuesDecide):
@@ -45,7 +48,7 @@ def first_recording(model: nn.Module, shell: nn.Module, inputs: Inputs) -> tuple
     real = fitted(inputs, model)
     if not any(tensor.is_meta for tensor in (*real.tensors, *model.parameters())):
         try:
-            return record(twin(model, {}), real), real, False
+            return record(twin(model, {}), real, norms=norms), real, False
         except Stopped as stopped:
             if isinstance(stopped.__cause__, ValuesDecide):
                 cannot_be_traced(stopped.__cause__)
@@ -53,9 +56,11 @@ def first_recording(model: nn.Module, shell: nn.Module, inputs: Inputs) -> tuple
     raise InputRejected(rejection(inputs, first)) from first
 
 
-def record_again(network: nn.Module, inputs: Inputs, weightless: bool, training: bool = False) -> Recording:
+def record_again(
+    network: nn.Module, inputs: Inputs, weightless: bool, norms: Mapping[str, int] = NONE, training: bool = False
+) -> Recording:
     """Record a throwaway copy of a network as `first_recording` did."""
-    return record(network, weightless_inputs(inputs) if weightless else inputs, training)
+    return record(network, weightless_inputs(inputs) if weightless else inputs, training, norms)
 
 
 def fitted(inputs: Inputs, model: nn.Module) -> Inputs:

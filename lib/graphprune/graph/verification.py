@@ -24,7 +24,7 @@ from graphprune.graph.tracing import record_again
 
 TAKES_SIZES = {
     *("view", "reshape", "expand", "unflatten", "split", "split_with_sizes", "narrow", "getitem", "zeros", "ones", "empty"),
-    *("new_zeros", "new_ones", "new_empty", "conv1d", "conv2d", "conv3d"),
+    *("layer_norm", "rms_norm", "new_zeros", "new_ones", "new_empty", "conv1d", "conv2d", "conv3d"),
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
 }
 """Operations whose numbers may differ in a pruned network: what they give is told by its shape and its labels."""
@@ -100,7 +100,7 @@ def verify_cut(
 ) -> tuple[str, str] | None:
     """As `verify`, of a network that is yet to be pruned."""
     places, numbers = kept_places(graph, kept), kept_numbers(graph, kept)
-    return verify(graph, kept, lambda: cut_parts(parts, places), lambda: network(places, numbers))
+    return verify(graph, kept, lambda: cut_parts(parts, places, numbers), lambda: network(places, numbers))
 
 
 def carried(
@@ -140,7 +140,7 @@ def recorded_again(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, tr
     assert graph.inputs is not None
     nodes = list(skeleton.nodes)
     try:
-        again = record_again(small, graph.inputs, graph.weightless, training).graph
+        again = record_again(small, graph.inputs, graph.weightless, graph.over_kept, training).graph
     except Stopped as stopped:
         error: Any = stopped.__cause__
         at = nodes[min(stopped.at, len(nodes) - 1)]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.checking import CHECKED, compare_outputs
 from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
+from graphprune.graph.norms import make_up, run_over_kept
 from graphprune.graph.parts import named_tensors, parts_of
 from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
@@ -71,6 +72,7 @@ def prune(
         trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
     if trouble:
         raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
+    numbers = {**numbers, **make_up(small, graph, kept)}
     setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
     setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **numbers})
     parameters = list(model.parameters())
@@ -84,7 +86,8 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
     """The network in its full shape with every pruned slice zeroed: the oracle for `prune`.
 
     Rows of producers *and* columns of consumers are zero, since what lies between may turn 0 into something else
-    (sigmoid(0) = 0.5). Running variances are set to 1, not 0.
+    (sigmoid(0) = 0.5). Running variances are set to 1, not 0. Of a graph traced with `norms="kept"`, the statistics of its
+    layer norms run over the kept channels.
 
     Args, Raises: as `prune`.
     """
@@ -103,6 +106,7 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
                     tensor[gone.to(tensor.device)] = -1
                 continue
             tensor.index_fill_(site.dim, gone.to(tensor.device), 1.0 if site.tensor.endswith("running_var") else 0.0)
+    run_over_kept(twin, graph, kept)
     return twin
 
 

@@ -178,7 +178,7 @@ class CostModel:
             raise ValueError("graph was traced with the network's weights, for its forward needs values: use graphprune.cost")
         batch = len(inputs.tensors[0])
         with naming_bad_input(inputs):
-            recording = record_again(cut(graph.shell, {}), inputs, weightless=True)
+            recording = record_again(cut(graph.shell, {}), inputs, True, graph.over_kept)
         seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
         record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
         self.full = Cost(_flops(cut(graph.shell, {}), inputs) // (2 * batch), self._all_parameters())

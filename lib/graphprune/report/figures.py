@@ -163,11 +163,16 @@ def _ink(colour: Any) -> str:
 
 
 def _labels(graph: ChannelGraph, drawing: Layout) -> list[str]:
-    """For each layer its name without what it shares with the layer on its left, a line for every twelve letters."""
+    """For each layer its name without what it shares with the layer on its left, a line for every twelve letters.
+
+    Where none is there, the layer above counts, if it belongs to the same module: an attention's queries, keys and values.
+    """
     at = {place: node.name.split(".") for place, node in zip(drawing.places, graph.nodes, strict=True)}
     labels = []
     for place, parts in at.items():
         left = at.get(Place(place.row, place.column - 1, place.lane), [])
+        above = at.get(Place(place.row, place.column, place.lane - 1), [])
+        left = left or (above if above[:-1] == parts[:-1] else [])
         same = [a == b for a, b in zip(left, parts[:-1], strict=False)]
         shared = [*same, False].index(False)
         while shared and parts[shared].isdigit():  # a number by itself says nothing

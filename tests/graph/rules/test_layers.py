@@ -163,7 +163,7 @@ def test_layer_norm_freezes_channels_that_it_averages_over_and_no_others(run: Ca
     assert run.layers == [("layer", "norm", [0, 0, 0, 0])]
     run(nn.LayerNorm(4), run.fresh(1, 3, 4, dim=2))
     assert run.frozen == [3, 4, 5, 6]
-    assert run.reasons == {"LayerNorm 'layer' normalises over it"}
+    assert run.reasons == {"LayerNorm 'layer' normalises over it (norms=\"kept\" prunes it)"}
 
 
 def test_local_response_norm_looks_at_neighbouring_channels(run: Calls) -> None:

@@ -124,3 +124,17 @@ def test_without_labels_the_same_structure_is_left() -> None:
     assert found["a"].tolist() == [[-1, -1]]
     assert found["b"][0] == 3
     assert found["b"][1][0].tolist() == [-1, -1]
+
+
+def test_a_size_that_is_read_is_no_data_flow() -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            return self.c(self.b(y).view(y.shape[0], -1))
+
+    graph = graphprune.trace(Sized(), torch.zeros(2, 4))
+    assert graph.edge_index.T.tolist() == [[0, 1], [1, 2]]

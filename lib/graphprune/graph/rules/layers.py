@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -163,15 +164,62 @@ def group_norm(run: Run, call: Call) -> Tensor:
     return labels
 
 
+KEPT = 'normalises over it (norms="kept" prunes it)'
+"""Why the channels of a layer norm stay, and what to do about it."""
+
+
 def layer_norm(run: Run, call: Call) -> Tensor:
-    """Its statistics run over the last dimensions: removing a channel there would change the others."""
+    """Its statistics run over the last dimensions: removing a channel there would change the others.
+
+    Not those of an RMSNorm that has a weight: zeros add nothing to a sum of squares, and `prune` makes up for their number.
+    """
     if computed(run, call):
         return unknown(run, call)
     shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
+    if len(shape) == 1 and isinstance(call.op, nn.RMSNorm) and call.op.weight is not None and free_along(run, call.x, -1):
+        return normalised(run, call, -1, kept=False)
     dims = range(call.x.ndim - len(shape), call.x.ndim)
-    run.ledger.collapse(call.x, dims, f"{call.what} normalises over it")
+    run.ledger.collapse(call.x, dims, f"{call.what} {KEPT if len(shape) == 1 else 'normalises over it'}")
     last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
     run.layer(_path(call), "norm", last.expand(call.x.shape[-1]))
+    return call.x
+
+
+def kept_norm(run: Run, call: Call, dim: int) -> Any:
+    """Any module that normalises over one dimension, its statistics over the kept channels.
+
+    Where labels differ along other dimensions too (a norm within heads), whole rows go instead.
+    """
+    if computed(run, call) or len(call.operands) != 1:
+        return unknown(run, call)
+    if not free_along(run, call.x, dim):
+        labels = run.ledger.collapse(call.x, [dim % call.x.ndim], f"{call.what} normalises over it").expand(call.x.shape)
+        run.norm(_path(call), dim, torch.full((call.x.shape[dim],), -1), True)
+        return labels
+    return normalised(run, call, dim, kept=True)
+
+
+def free_along(run: Run, labels: Tensor, dim: int) -> bool:
+    """Whether labels differ along one dimension at most, this one, but for those that are tied already."""
+    if set(varying(labels)) <= {dim % labels.ndim}:
+        return True
+    small = compact(labels)
+    classes = torch.from_numpy(np.append(run.ledger.classes(), -1))[small] if run.ledger.atoms is None else small
+    return set(varying(classes)) <= {dim % labels.ndim}
+
+
+def normalised(run: Run, call: Call, dim: int, kept: bool) -> Tensor:
+    """A normalisation whose channels can go: its parameters and the sizes that it keeps follow."""
+    path, channels = _path(call), lengthwise(run, call, dim, "normalises over it")
+    for name in call.op._parameters:
+        if getattr(call.op, name) is not None:
+            run.site(f"{path}.{name}", 0, channels)
+    for name, size in vars(call.op).items():
+        for place, number in enumerate(size) if isinstance(size, tuple | list) else ((None, size),):
+            if type(number) is int and number == len(channels) > 1:
+                run.number((path, name, place), channels)
+    run.norm(path, dim, channels, kept)
+    run.layer(path, "norm", channels)
     return call.x
 
 

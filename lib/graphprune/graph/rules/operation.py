@@ -116,6 +116,9 @@ class Run(Protocol):
     def layer(self, name: str, kind: str, labels: Tensor) -> None:
         """The current node is a layer of the graph, with these output channels."""
 
+    def norm(self, path: str, dim: int, labels: Tensor, kept: bool) -> None:
+        """The statistics of this module run over these labels, (channels,): see `graphprune.graph.channel_graph.Norm`."""
+
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""
 

@@ -22,12 +22,14 @@ from torch.fx.node import map_aggregate, map_arg
 from graphprune.graph.parts import Parts
 from graphprune.graph.rules.data_movement import elementwise
 from graphprune.graph.rules.labels import Disagreement, Ledger, along, tidy, unlabelled
+from graphprune.graph.rules.layers import kept_norm
 from graphprune.graph.rules.operation import Call, NumberKey, tensors, unknown
 from graphprune.graph.rules.table import reads_weight
 from graphprune.graph.weightless import light_shell, without_data
 
-LARGE = 1 << 16
-"""Parameters of more elements than this are fixed where they are operands: a standardised weight, say."""
+LARGE, LARGE_KEPT = 1 << 16, 1 << 20
+"""Parameters of more elements than this are fixed where they are operands: a standardised weight, say. The second where norms
+run over the kept channels, so that the width of position embeddings follows."""
 
 
 @dataclass
@@ -53,12 +55,14 @@ class Record:
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
     numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
+    norms: dict[str, tuple[int, Tensor, bool]] = field(default_factory=dict)  # as `Norm` has them
     contractions: list[tuple[Tensor, float]] = field(default_factory=list)  # multiply-adds at each place of these labels
     products: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # weight -> positions it is applied at
 
     def continued(self) -> Record:
         """A record of another pass over the same parameters: labels go on, layers and edges are its own."""
-        return Record(self.ledger, sites=self.sites, elements=self.elements, opaque=self.opaque, numbers=self.numbers)
+        kept = {"elements": self.elements, "opaque": self.opaque, "numbers": self.numbers, "norms": self.norms}
+        return Record(self.ledger, sites=self.sites, **kept)  # type: ignore[arg-type]
 
 
 class Propagation:
@@ -86,6 +90,8 @@ class Propagation:
         recorded: bool = True,
     ):
         self.parts, self.graph, self.seeds, self.recorded = parts, graph, seeds, recorded
+        over_kept = any(getattr(node.meta.get("rule"), "func", None) is kept_norm for node in graph.nodes)
+        self.large = LARGE_KEPT if over_kept else LARGE
         self.record = record or Record(Ledger(atoms))
         self.ledger = self.record.ledger
         self.values: dict[fx.Node, Any] = {}
@@ -113,6 +119,7 @@ class Propagation:
             elif node.meta["rule"] is None:  # a number
                 self.record.entering[node.name] = self._filled(node, self.labels)
                 self._note(node, node.meta["value"], node.meta["value"])
+                self.sources[node] = ()  # a size is no data
             else:
                 self._call(node)
             if self.seeds is None and node not in self.sources:
@@ -200,7 +207,7 @@ class Propagation:
         """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
         if not isinstance(value, Tensor):
             return unlabelled_like(value)
-        if name not in self.canonical or value.numel() == 1 or not value.is_floating_point() or value.numel() > LARGE:
+        if name not in self.canonical or not value.is_floating_point() or value.numel() > self.large:
             return unlabelled(value.shape)
         name = self.canonical[name]
         if name in self.fixed:
@@ -209,6 +216,8 @@ class Propagation:
         if self.seeds is not None:
             dims = [dim for (tensor, dim) in self.seeds if tensor == name]
             return along(self.seeds[name, dims[0]], dims[0], value.shape) if dims else unlabelled(value.shape)
+        if value.numel() == 1:
+            return unlabelled(value.shape)
         if name not in self.record.elements:
             self.record.elements[name] = self.ledger.fresh(value.numel()).view(value.shape)
         return self.record.elements[name]
@@ -235,6 +244,12 @@ class Propagation:
         else:
             for found in (before, labels):
                 self.ledger.freeze(found, f"the number '{key[0]}.{key[1]}' counts it, and something else")
+
+    def norm(self, path: str, dim: int, labels: Tensor, kept: bool) -> None:
+        """The statistics of this module run over these labels, (channels,)."""
+        if self.seeds is None:
+            before = self.record.norms.setdefault(path, (dim, labels, kept))
+            self.ledger.tie(before[1], labels, f"the layer '{path}' is shared")
 
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""
