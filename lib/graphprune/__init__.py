@@ -11,8 +11,8 @@ Start here: `trace` a network, score its channels (`importance`), decide which t
 >>> graphprune.cost(small, torch.zeros(1, 3, 32, 32)).params < graphprune.cost(model, torch.zeros(1, 3, 32, 32)).params
 True
 
-Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `search`, `exact`,
-`ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home is, and is
+Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `search`,
+`exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home is, and is
 loaded on first use.
 """
 
@@ -30,6 +30,7 @@ _WINGS = (
     "encoders",
     "exact",
     "graph",
+    "neurons",
     "pruning",
     "ranking",
     "report",
