@@ -12,8 +12,8 @@ Start here: `trace` a network, score its channels (`importance`), decide which t
 True
 
 Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `search`,
-`exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home is, and is
-loaded on first use.
+`exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home
+is, and is loaded on first use.
 """
 
 import sys

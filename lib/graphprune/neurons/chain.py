@@ -176,9 +176,9 @@ def _operation(name: str, layer: nn.Module) -> Operation:
         return Affine(name, linear, absolute, _bias(layer, weight, 0), weighted=True)
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
         weight = layer.weight.detach()
-        about = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
-        maps = [partial(F.conv2d, weight=w, **about) for w in (weight, weight.abs())]
-        return Affine(name, *maps, _bias(layer, weight, 2), weighted=True)
+        about: dict[str, Any] = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
+        linear, absolute = (partial(F.conv2d, weight=w, **about) for w in (weight, weight.abs()))
+        return Affine(name, linear, absolute, _bias(layer, weight, 2), weighted=True)
     if isinstance(layer, _BatchNorm):
         scale, shift = _scale_shift(name, layer)
         places = [1] * (2 if isinstance(layer, nn.BatchNorm2d) else 0)

@@ -71,11 +71,12 @@ def shifted(rows: Rows, value: Value, s: Index, cap: Array) -> Value:
 
 def published(rows: Rows, value: Value, s: Index, low: Array, high: Array) -> tuple[Value, Gates]:
     """A scored ReLU as the authors' code has it: x >= 0, x <= v u+, and with g = h - (1 - s) u+ also x >= g and
-    x <= g - (1 - v) l. A gate that the bounds decide is no column: v = 1 where l > 0, v = 0 where u <= 0.
+    x <= g - (1 - v) l. A gate that the rows decide is no column: v = 1 where l > 0; v = 0 where u <= 0, and then l <= h <= 0.
     """
     cap = np.maximum(high, 0)
     x = rows.variables(cap.shape, 0.0, cap)
     on, open_ = low > 0, (low <= 0) & (high > 0)
+    _off(rows, value, low, high)
     _equal(rows, value, s, cap, x, on)
     v = rows.variables((int(open_.sum()),), 0.0, 1.0, whole=True)
     terms, beside = value.at(open_).row(-1.0)
@@ -110,12 +111,13 @@ def exact(rows: Rows, value: Value, s: Index, low: Array, high: Array) -> tuple[
 
 
 def relu(rows: Rows, value: Value, low: Array, high: Array) -> tuple[Value, Gates | None]:
-    """x = max(h, 0), unscored: x >= h, x <= h - (1 - v) l, x <= v u, with a column v only where l < 0 < u."""
+    """x = max(h, 0), unscored: x >= h, x <= h - (1 - v) l, x <= v u+, with a column v only where l < 0 < u."""
     if value.known is not None:
         return Value(known=np.maximum(value.known, 0)), None
     assert value.columns is not None
     x = rows.variables(low.shape, 0.0, np.maximum(high, 0))
     on, open_ = (low >= 0) & (high > 0), (low < 0) & (high > 0)
+    _off(rows, value, low, high)
     rows.add([(x[on], 1.0), (value.columns[on], -1.0)], 0.0, 0.0)
     v = rows.variables((int(open_.sum()),), 0.0, 1.0, whole=True)
     xo, ho = x[open_], value.columns[open_]
@@ -125,10 +127,14 @@ def relu(rows: Rows, value: Value, low: Array, high: Array) -> tuple[Value, Gate
     return Value(columns=x), Gates(v, open_.nonzero())
 
 
-def max_pool(rows: Rows, op: MaxPool, value: Value, low: Array, high: Array, shape: torch.Size) -> tuple[Value, Gates | None]:
+def max_pool(
+    rows: Rows, op: MaxPool, value: Value, low: Array, high: Array, shape: torch.Size, valid: bool
+) -> tuple[Value, Gates | None]:
     """x >= x_i; x <= x_i + (1 - z_i)(u_max - l_i), with binaries z that add up to 1 in each window.
 
-    An input whose upper bound lies below another's lower bound is never the largest, and has no z.
+    Args:
+        valid: whether the bounds hold for all scores; then an input whose upper bound lies below another's lower bound is
+            never the largest, and has no z.
     """
     if value.known is not None:
         pooled = op(torch.from_numpy(value.known).reshape(len(value.known), *shape))
@@ -140,7 +146,7 @@ def max_pool(rows: Rows, op: MaxPool, value: Value, low: Array, high: Array, sha
     inputs = value.columns[:, windows.clip(0)]
     x = rows.variables(there.shape[:2], lows.max(2), highs.max(2))
     wide = np.broadcast_to(x[:, :, None], there.shape)
-    possible = there & (highs >= lows.max(2, keepdims=True))
+    possible = there & (highs >= lows.max(2, keepdims=True)) if valid else there
     alone = possible & (possible.sum(2, keepdims=True) == 1)
     rows.add([(wide[alone], 1.0), (inputs[alone], -1.0)], 0.0, 0.0)
     open_ = possible & ~alone
@@ -159,6 +165,13 @@ def _one_each(rows: Rows, z: Index, open_: NDArray[np.bool_]) -> None:
     if len(window):
         matrix = sparse.csr_array((np.ones(len(z)), (place, np.arange(len(z)))), shape=(len(window), len(z)))
         rows.sums(matrix, z, 1.0)
+
+
+def _off(rows: Rows, value: Value, low: Array, high: Array) -> None:
+    """l <= h <= 0 where the bounds say that a ReLU gives 0."""
+    if value.columns is not None:
+        off = high <= 0
+        rows.add([(value.columns[off], 1.0)], low[off], 0.0)
 
 
 def _equal(rows: Rows, value: Value, s: Index, cap: Array, x: Index, on: NDArray[np.bool_]) -> None:

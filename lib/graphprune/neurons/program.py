@@ -80,7 +80,7 @@ def build(chain: Chain, bounds: Bounds, images: Tensor, labels: Tensor, lam: flo
         elif isinstance(op, Relu):
             value, gate = formulation.relu(rows, value, low, high)
         elif isinstance(op, MaxPool):
-            value, gate = formulation.max_pool(rows, op, value, low, high, shape)
+            value, gate = formulation.max_pool(rows, op, value, low, high, shape, program == "exact")
         made.append(None if isinstance(op, Flatten) or value is before else value.columns)
         gates.append(gate)
         after = bounds.inputs[place + 1] if place + 1 < len(chain.operations) else bounds.outputs
@@ -118,9 +118,9 @@ def _largest(rows: Rows, s: Sequence[Index]) -> Index:
 def point(program: Program, chain: Chain, bounds: Bounds, images: Tensor, s: Sequence[Tensor]) -> Array:
     """A value for every column, from a run of the network with the scores `s`: what a warm start is given."""
     found = np.zeros(program.rows.columns)
-    for columns, part in zip(program.s, s, strict=True):
-        found[columns] = part.numpy()
-    made, left, x = replay.values(chain, bounds, images, s), iter(s), images
+    for units, part in zip(program.s, s, strict=True):
+        found[units] = part.numpy()
+    made, x = replay.values(chain, bounds, images, s), images
     for place, op in enumerate(chain.operations):
         columns, gate = program.made[place], program.gates[place]
         if columns is not None:

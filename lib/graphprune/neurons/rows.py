@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import highspy
 import numpy as np
@@ -20,7 +21,7 @@ class Rows:
         self.columns = 0
         self.rows = 0
         self._bounds: list[tuple[NDArray[np.float64], ...]] = []  # lower, upper, cost, whether whole
-        self._entries: list[tuple[NDArray[np.float64], ...]] = []  # row, column, coefficient
+        self._entries: list[tuple[NDArray[Any], ...]] = []  # row, column, coefficient
         self._sides: list[NDArray[np.float64]] = []
 
     def variables(

@@ -88,14 +88,15 @@ def scores(
         RuntimeError: HiGHS calls the program infeasible or unbounded, or fails.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> net[0].weight.data, net[2].weight.data = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([[2.0, -2, 0], [-2, 2, 0]])
+    >>> net[0].weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> net[2].weight.data = torch.tensor([[2.0, -2.0, 0.0], [-2.0, 2.0, 0.0]])
     >>> net[0].bias.data, net[2].bias.data = torch.zeros(3), torch.zeros(2)
     >>> found = scores(net, torch.eye(2), torch.tensor([0, 1]))
     >>> found.status, found["0"][2].item()  # the last unit helps neither class
     ('optimal', 0.0)
     """
     begun = time.monotonic()
-    _check(program, solver, lam, radius, time_limit)
+    check(program, solver, lam, radius, time_limit)
     radius = RADIUS[program] if radius is None else float(radius)
     chain = read(model, images, program)
     x, y = _images(chain, images, labels)
@@ -125,9 +126,7 @@ def scores(
     return Scores(by_group(graph, chain, found.s), found.status, found.objective, found.bound, seconds, sizes)
 
 
-def per_class(
-    model: nn.Module, images: Tensor, labels: Tensor, *, time_limit: float = 60.0, **options: object
-) -> Scores:
+def per_class(model: nn.Module, images: Tensor, labels: Tensor, *, time_limit: float = 60.0, **options: object) -> Scores:
     """The scores of each class's images alone, averaged over the classes: the paper's variant with one program a class.
 
     Small programs can be solved to their optima where one for all images cannot. The status is "optimal" only if each
@@ -167,7 +166,8 @@ def by_group(graph: ChannelGraph, chain: Chain, s: Sequence[Tensor]) -> dict[str
     return {name: (total[span] / hits[span]).clone() for name, span in graph.slices.items()}
 
 
-def _check(program: str, solver: str, lam: float, radius: float | None, time_limit: float) -> None:
+def check(program: str, solver: str, lam: float, radius: float | None, time_limit: float) -> None:
+    """Raise ValueError for the first argument that is out of its range."""
     if program not in PROGRAMS:
         raise ValueError(f"program={program!r} is unknown: use 'published' or 'exact'")
     if solver not in SOLVERS:
