@@ -5,9 +5,12 @@
 [True, False, True]
 """
 
+from graphprune.neurons.bounds import propagate
+from graphprune.neurons.chain import read
 from graphprune.neurons.decoupled import blocks, decoupled
 from graphprune.neurons.images import pick
 from graphprune.neurons.removal import mask_units, remove
+from graphprune.neurons.replay import objective
 from graphprune.neurons.scores import Scores, per_class, scores
 from graphprune.neurons.selection import keep_above, keep_share, overlap, tied
 
@@ -18,9 +21,12 @@ __all__ = [
     "keep_above",
     "keep_share",
     "mask_units",
+    "objective",
     "overlap",
     "per_class",
     "pick",
+    "propagate",
+    "read",
     "remove",
     "scores",
     "tied",

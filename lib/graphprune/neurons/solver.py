@@ -63,11 +63,12 @@ def solve(
         start: feasible scores and their point; what HiGHS starts from, and what is returned if nothing better is found.
         time_limit: wall-clock seconds of all rounds.
         relax: leave the gates free between 0 and 1.
-        feasible: whether any scores in [0, 1] are feasible, so that those of a relaxation may be returned before its end.
+        feasible: whether all scores in [0, 1] are feasible, so that those of a relaxation count as found.
     Raises:
         RuntimeError: HiGHS calls the program infeasible (also without presolve) or unbounded, or fails.
     """
-    run = _Run(program, objective, start, lam, time.monotonic() + time_limit, feasible)
+    relax = relax or len(program.whole) == 0
+    run = _Run(program, objective, start, lam, time.monotonic() + time_limit, relax, feasible)
     status = run.rounds_of(whole=False)
     if len(program.whole) == 0:
         return run.solution(status)
@@ -86,9 +87,11 @@ class _Run:
         start: tuple[list[Tensor], Array],
         lam: float,
         deadline: float,
+        relax: bool,
         feasible: bool,
     ) -> None:
-        self.program, self.objective, self.lam, self.deadline, self.feasible = program, objective, lam, deadline, feasible
+        self.program, self.objective, self.lam = program, objective, lam
+        self.deadline, self.relax, self.feasible = deadline, relax, feasible
         self.s, self.point = start
         self.best, self.bound = objective(self.s), -np.inf
         self.count = self.cuts = self.retried = 0
@@ -135,7 +138,7 @@ class _Run:
         if not found.value_valid or (whole and info.primal_solution_status != 2):
             return status, None
         x = np.array(found.col_value)
-        if whole or self.feasible or len(self.program.whole) == 0 or status == "optimal":
+        if whole or self.feasible or (self.relax and status == "optimal"):
             self._look_at(x, whole)
         return status, x
 

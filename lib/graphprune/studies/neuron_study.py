@@ -48,6 +48,7 @@ class Settings:
 class Case:
     """A trained network, and what a way to score it may look at."""
 
+    name: str
     model: nn.Module
     graph: ChannelGraph
     data: Dataset
@@ -175,7 +176,7 @@ def case_of(
     """A trained network with the images of its programs, picked by `batch` (by the seed if None)."""
     model = trained(name, data, recipe, seed, folder)
     images, labels = neurons.pick(model, data, settings.per_class, seed if batch is None else batch)
-    return Case(model, trace(model, data.example()), data, images, labels, seed, settings)
+    return Case(name, model, trace(model, data.example()), data, images, labels, seed, settings)
 
 
 def score(case: Case, way: str, folder: Path, label: str = "") -> Scores:
@@ -197,7 +198,7 @@ def score(case: Case, way: str, folder: Path, label: str = "") -> Scores:
     weights = {name: value.cpu() for name, value in case.model.state_dict().items()}
     parameters = {"weights": weights, "images": case.images, "labels": case.labels, "way": way, "seed": case.seed}
     parameters |= {"data": case.data.fingerprint(), "settings": asdict(case.settings)}
-    path = Path(folder) / f"neuron-study-{case.data.name}-{way.replace(', ', '-')}-seed{case.seed}{label}.json"
+    path = Path(folder) / f"neuron-study-{case.data.name}-{case.name}-{way.replace(', ', '-')}-seed{case.seed}{label}.json"
     stored = store.stage(path, worked_out, parameters=parameters, modules=("studies.neuron_study",))
     groups = {name: torch.tensor(part) for name, part in stored["groups"].items()}
     return Scores(groups, **{key: stored[key] for key in ("status", "objective", "bound", "seconds", "sizes")})
@@ -242,7 +243,7 @@ def study(case: Case, ways: Sequence[str], shares: Sequence[float], tune: Recipe
         "data": case.data.fingerprint(), "ways": list(ways), "shares": list(shares), "tune": tune, "seed": case.seed,
         "settings": asdict(case.settings),
     }  # fmt: skip
-    path = Path(folder) / f"neuron-study-{case.data.name}-seed{case.seed}.parquet"
+    path = Path(folder) / f"neuron-study-{case.data.name}-{case.name}-contest-seed{case.seed}.parquet"
     return store.stage(path, rows, parameters=parameters, modules=("studies.neuron_study",))
 
 
