@@ -1,6 +1,7 @@
 """Scores of whole networks: groups, status, bound and gap, and what is refused before any work."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,16 @@ from torch import nn
 
 import graphprune
 from graphprune import neurons
+from graphprune.neurons import gradient
 from graphprune.neurons.scores import Scores, mean_of
 
 Y = torch.tensor([0, 1])
+
+
+@pytest.fixture(autouse=True)
+def short_descent(monkeypatch):
+    """Fewer steps of gradient descent than users have, to save time."""
+    monkeypatch.setattr(gradient, "descend", partial(gradient.descend, steps=40, starts=1))
 
 
 def test_scores_are_of_the_graphs_groups_and_carry_their_proof():

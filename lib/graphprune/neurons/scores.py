@@ -144,12 +144,16 @@ def per_class(model: nn.Module, images: Tensor, labels: Tensor, *, time_limit: f
 
 
 def mean_of(parts: Sequence[Scores]) -> Scores:
-    """Several scores of the same groups as one: scores, objective and bound are means, seconds and sizes sums."""
+    """Several scores of the same groups as one: scores, objective and bound are means, seconds and sizes sums.
+
+    `sizes["solved"]` says how many are optimal.
+    """
     states = [part.status for part in parts]
     worst = next((state for state in ("time limit", "local", "relaxation") if state in states), "optimal")
     groups = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
     objective, bound = (sum(getattr(p, key) for p in parts) / len(parts) for key in ("objective", "bound"))
     sizes = {key: sum(part.sizes.get(key, 0) for part in parts) for key in parts[0].sizes}
+    sizes["solved"] = states.count("optimal")
     return Scores(groups, worst, objective, bound, sum(part.seconds for part in parts), sizes)
 
 

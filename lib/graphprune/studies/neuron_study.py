@@ -61,7 +61,7 @@ class Case:
 Way = Callable[[Case], Mapping[str, Tensor]]
 
 
-def _program(program: str, solver: str) -> Way:
+def _program(program: str, solver: str) -> Callable[[Case], Scores]:
     def score(case: Case) -> Scores:
         s = case.settings
         radius = s.radius if program == "published" else 0.0
@@ -94,6 +94,12 @@ def _snip(case: Case) -> dict[str, Tensor]:
     return {name: total[span].clone() for name, span in case.graph.slices.items()}
 
 
+def _turned(found: Scores) -> Scores:
+    """The same scores with their order turned round."""
+    about = (found.status, found.objective, found.bound, found.seconds, found.sizes)
+    return Scores({name: -part for name, part in found.items()}, *about)
+
+
 def _random(case: Case) -> dict[str, Tensor]:
     return importance.random(case.model, case.graph, runtime.seed_generator(case.seed, "neuron_study.random"))
 
@@ -107,7 +113,7 @@ WAYS: dict[str, Way] = {
     "Taylor": lambda case: importance.taylor(case.model, case.graph, case.data, seed=case.seed),
     "SNIP": _snip,
     "random": _random,
-    "critical": lambda case: {name: -s for name, s in _program("published", "mip")(case).items()},
+    "critical": lambda case: _turned(_program("published", "mip")(case)),
 }
 """What notebook 07 compares. `critical` removes what the published program wants most."""
 
@@ -187,6 +193,8 @@ def score(case: Case, way: str, folder: Path, label: str = "") -> Scores:
     Args:
         label: part of the file's name, so that other settings do not overwrite these.
     """
+    if way == "critical":  # the same program is not solved twice
+        return _turned(score(case, "MIP, published", folder, label))
 
     def worked_out() -> dict[str, Any]:
         found = (WAYS | SOLVERS)[way](case)
