@@ -127,7 +127,8 @@ def decoupled(
 ) -> Scores:
     """Score every layer alone, the layers before it unpruned and a linear head after it; the programs run in parallel.
 
-    Source: ElAraby et al. 2020, the variant decoupled by layer. The linear head is ours: with it each program is convex.
+    Source: ElAraby, Wolf and Carvalho 2023, the variant decoupled by layer. The linear head is ours: with
+    it each program is convex.
 
     Args:
         images, labels, lam: as in `scores`. head_images, head_labels: what the heads are fitted to, some hundred or more.

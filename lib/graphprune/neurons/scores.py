@@ -68,7 +68,9 @@ def scores(
 ) -> Scores:
     """Score every neuron and channel of a chain network by a program over a few images, solved together.
 
-    Source: ElAraby et al. 2020, "Identifying critical neurons in ANN architectures using mixed integer programming".
+    Source: ElAraby, Wolf and Carvalho 2023, "Identifying critical neurons in ANN architectures using mixed integer
+    programming" (arXiv 2002.07259).
+
     A unit's score s in [0, 1] lowers its pre-activation: x = ReLU(h - (1 - s) u+), with u+ its upper bound. The program
     minimises lam (mean cross-entropy) + (sum of the L - 1 largest of I_l), I_l = mean_j(s_lj - 2).
 
