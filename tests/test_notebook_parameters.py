@@ -57,6 +57,12 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"plans": {"mlp": {"base": [1.0, 0.1], "tune": [0.2, 0.05], "scratch": [0.2, 0.1]}}, "spectra": False},
         **{"ways": ["magnitude, ER", "SNIP", "paths, global (ours)"], "channels_kept": 0.6},
     },
+    "07": {
+        **{"cases": [["digits", "fc-12-8"]], "seeds": [0, 1], "shares": 0.5, "thresholds": 0.1, "base": [2.0, 0.2]},
+        **{"tune": [0.2, 0.02], "scratch": [0.2, 0.05], "batch_size": 32, "augment": True, "lam": 2.0, "radius": 1e-4},
+        **{"time_limit": 1.0, "class_seconds": 0.1, "head_images": 100, "ways": ["MIP, published", "L1", "random"]},
+        **{"radii": 1e-4, "lams": 2.0, "sweep_seconds": 0.5, "batches": 2, "second_dataset": "digits", "sizes": "fc-8"},
+    },
     "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
 }
 SECOND_TASK = CHANGES["04"] | {"network": "resnet8", "deeper": "resnet8", "second_task": "mnist", "task_epochs": 0.005}

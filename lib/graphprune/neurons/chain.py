@@ -1,0 +1,244 @@
+"""A network read as a chain of operations: affine maps, scores of their units, ReLUs and poolings, one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PROGRAMS = ("published", "exact")
+SKIPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)  # they change nothing in evaluation mode
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """x -> linear(x) + bias: a linear layer, a convolution, a BN layer with its running statistics, an average pooling.
+
+    Attributes:
+        linear: (B, *in) -> (B, *out). absolute: the same with the weights' absolute values, for intervals.
+        bias: broadcasts over (B, *out).
+        weighted: whether it is a linear layer or a convolution.
+    """
+
+    name: str
+    linear: Callable[[Tensor], Tensor]
+    absolute: Callable[[Tensor], Tensor]
+    bias: Tensor
+    weighted: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.bias
+
+
+@dataclass(frozen=True)
+class Score:
+    """The units of one layer with a score s in [0, 1] each, shared over images and pixels.
+
+    Attributes:
+        gated: x = ReLU(h - (1 - s) cap), the layer's ReLU taken in; else x = h - (1 - s) cap.
+    """
+
+    layer: str
+    channels: int
+    gated: bool
+
+    def __call__(self, h: Tensor, s: Tensor, cap: Tensor) -> Tensor:
+        """h, cap (B, C, ...), s (C,)."""
+        shifted = h - (1 - s.reshape(-1, *[1] * (h.ndim - 2))) * cap
+        return shifted.relu() if self.gated else shifted
+
+
+@dataclass(frozen=True)
+class Relu:
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+
+@dataclass(frozen=True)
+class Flatten:
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    ceil_mode: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=self.ceil_mode)
+
+    def windows(self, shape: torch.Size) -> Tensor:
+        """(C, H, W) -> (outputs, kernel places) int64: which flattened inputs an output looks at; -1 = none."""
+        number = torch.arange(shape.numel(), dtype=torch.float64).reshape(1, *shape)
+        out = self(number).shape[2:]
+        pads = [
+            max(0, (o - 1) * s + k - n) for o, s, k, n in zip(out, self.stride, self.kernel, shape[1:], strict=True)
+        ]  # of a ceiling
+        padded = F.pad(number, (0, pads[1], 0, pads[0]), value=-1.0)
+        patches = padded.unfold(2, self.kernel[0], self.stride[0]).unfold(3, self.kernel[1], self.stride[1])
+        return patches[:, :, : out[0], : out[1]].reshape(-1, self.kernel[0] * self.kernel[1]).long()
+
+
+Operation = Affine | Score | Relu | Flatten | MaxPool
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The operations in order; the last output is the logits (B, K)."""
+
+    operations: tuple[Operation, ...]
+
+    @property
+    def scored(self) -> tuple[Score, ...]:
+        return tuple(op for op in self.operations if isinstance(op, Score))
+
+
+def read(model: nn.Module, images: Tensor, program: str = "exact") -> Chain:
+    """A network as a chain, in float64, found by running it on the images and looking at what each layer is given.
+
+    Every linear layer and convolution but the last is scored. With `exact` a BN layer that follows one directly is folded
+    into it, so that the layer has its ReLU right after it; with `published` it stays a map of its own.
+
+    Args:
+        images: (B, *input shape).
+        program: `published` or `exact`.
+    Raises:
+        ValueError: a layer is not supported (it is named), or the layers do not form a chain.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> [score.layer for score in read(net, torch.zeros(1, 2)).scored]
+    ['0']
+    """
+    if program not in PROGRAMS:
+        raise ValueError(f"program={program!r} is unknown: use 'published' or 'exact'")
+    operations: list[Operation] = []
+    for name, layer, reshaped in _layers(model, images):
+        if reshaped:
+            operations.append(Flatten())
+        if isinstance(layer, _BatchNorm) and program == "exact" and _weighted(operations[-1:]):
+            last = operations[-1]
+            assert isinstance(last, Affine)
+            operations[-1] = _folded(last, *_scale_shift(name, layer))
+        else:
+            operations.append(_operation(name, layer))
+    return Chain(_with_scores(operations))
+
+
+def _layers(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, bool]]:
+    """Name, layer, and whether its input was flattened on the way, of every layer in the order of execution."""
+    twin = copy.deepcopy(model).cpu().double().eval()
+    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        return lambda layer, given, made: calls.append((name, layer, given[0], made))
+
+    for name, layer in twin.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(note(name))
+    with torch.no_grad():
+        try:
+            logits = twin(images.cpu().double())
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(f"images of shape {tuple(images.shape)}: the model does not take them: {error}") from error
+    found, last = [], None
+    for name, layer, given, made in calls:
+        if last is not None and (given.data_ptr() != last.data_ptr() or given.numel() != last.numel()):
+            raise ValueError(_no_chain(f"layer {name!r} does not read the output of the layer before it"))
+        flat = last is not None and given.shape != last.shape
+        if flat and given.ndim != 2:
+            raise ValueError(_no_chain(f"layer {name!r} reads its input reshaped to {tuple(given.shape)}"))
+        found.append((name, layer, flat))
+        last = made
+    if last is None or logits.data_ptr() != last.data_ptr() or logits.ndim != 2:
+        raise ValueError(_no_chain(f"its outputs, of shape {tuple(logits.shape)}, are not those of its last layer"))
+    if len({name for name, _, _ in found}) < len(found):
+        raise ValueError(_no_chain("a layer is used twice"))
+    return [entry for entry in found if not isinstance(entry[1], SKIPPED)]
+
+
+def _no_chain(why: str) -> str:
+    return f"model: {why}; the program needs a plain chain of modules (no skips, no functional ReLU), as nn.Sequential makes"
+
+
+def _operation(name: str, layer: nn.Module) -> Operation:
+    if isinstance(layer, nn.Linear):
+        weight = layer.weight.detach()
+        linear, absolute = (partial(F.linear, weight=w) for w in (weight, weight.abs()))
+        return Affine(name, linear, absolute, _bias(layer, weight, 0), weighted=True)
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
+        weight = layer.weight.detach()
+        about: dict[str, Any] = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
+        linear, absolute = (partial(F.conv2d, weight=w, **about) for w in (weight, weight.abs()))
+        return Affine(name, linear, absolute, _bias(layer, weight, 2), weighted=True)
+    if isinstance(layer, _BatchNorm):
+        scale, shift = _scale_shift(name, layer)
+        places = [1] * (2 if isinstance(layer, nn.BatchNorm2d) else 0)
+        scale, shift = scale.reshape(-1, *places), shift.reshape(-1, *places)
+        return Affine(name, lambda x: x * scale, lambda x: x * scale.abs(), shift)
+    if isinstance(layer, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+        return Affine(name, layer, layer, torch.zeros((), dtype=torch.float64))
+    if isinstance(layer, nn.ReLU):
+        return Relu()
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+        return Flatten()
+    if isinstance(layer, nn.MaxPool2d) and layer.padding in (0, (0, 0)) and layer.dilation in (1, (1, 1)):
+        stride = layer.kernel_size if layer.stride is None else layer.stride
+        return MaxPool(_pair(layer.kernel_size), _pair(stride), layer.ceil_mode)
+    raise ValueError(
+        f"model: layer {name!r} ({layer!r}) is not supported; the program knows Linear, Conv2d with zeros as padding, "
+        "BatchNorm, ReLU, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d without padding, Flatten, Dropout and Identity"
+    )
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, places: int) -> Tensor:
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    return bias.reshape(-1, *[1] * places)
+
+
+def _scale_shift(name: str, layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    if layer.running_mean is None or layer.running_var is None:
+        raise ValueError(f"model: BN layer {name!r} keeps no running statistics; build it with track_running_stats=True")
+    mean, var = layer.running_mean, layer.running_var
+    scale = (var + layer.eps).rsqrt() * (1.0 if layer.weight is None else layer.weight.detach())
+    return scale, (0.0 if layer.bias is None else layer.bias.detach()) - mean * scale
+
+
+def _folded(layer: Affine, scale: Tensor, shift: Tensor) -> Affine:
+    wide = [t.reshape(layer.bias.shape) for t in (scale, shift)]
+    linear, absolute = layer.linear, layer.absolute
+    return Affine(
+        layer.name, lambda x: linear(x) * wide[0], lambda x: absolute(x) * wide[0].abs(), layer.bias * wide[0] + wide[1], True
+    )
+
+
+def _weighted(operations: list[Operation]) -> bool:
+    return bool(operations) and isinstance(operations[-1], Affine) and operations[-1].weighted
+
+
+def _with_scores(operations: list[Operation]) -> tuple[Operation, ...]:
+    layers = [place for place, op in enumerate(operations) if isinstance(op, Affine) and op.weighted]
+    if len(layers) < 2:
+        raise ValueError("model: it has no hidden layer to score; the last linear layer or convolution makes the logits")
+    found: list[Operation] = []
+    for place, op in enumerate(operations):
+        absorbed = place - 1 in layers[:-1] and isinstance(op, Relu)
+        if not absorbed:
+            found.append(op)
+        if place in layers[:-1]:
+            assert isinstance(op, Affine)
+            gated = isinstance(operations[place + 1], Relu)
+            found.append(Score(op.name, op.bias.numel(), gated))
+    return tuple(found)

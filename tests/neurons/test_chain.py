@@ -1,0 +1,106 @@
+"""A network read as a chain: what it computes, which layers are scored, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_programs import conv, fc, images
+from torch import nn
+
+from graphprune import models
+from graphprune.neurons import chain, replay
+from graphprune.neurons.bounds import propagate
+from graphprune.neurons.chain import Flatten, MaxPool, Relu, Score
+
+
+def kinds(read: chain.Chain) -> list[str]:
+    return [type(op).__name__ for op in read.operations]
+
+
+def test_the_layers_of_a_linear_network():
+    read = chain.read(fc(0, 2, 3, 4, 2), images(0, 1, 2))
+    assert kinds(read) == ["Affine", "Score", "Affine", "Score", "Affine"]
+    assert [(score.layer, score.channels, score.gated) for score in read.scored] == [("0", 3, True), ("2", 4, True)]
+
+
+def test_bn_is_folded_by_the_exact_program_alone():
+    net, x = conv(0, nn.AvgPool2d(2)), images(0, 1, 1, 5, 5)
+    assert kinds(chain.read(net, x, "exact"))[:3] == ["Affine", "Score", "Affine"]
+    published = chain.read(net, x, "published")
+    assert kinds(published)[:5] == ["Affine", "Score", "Affine", "Relu", "Affine"]
+    assert [score.gated for score in published.scored] == [False, True]
+
+
+@pytest.mark.parametrize("program", ["exact", "published"])
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (fc(1, 3, 4, 2), (3,)),
+        (conv(1, nn.MaxPool2d(2)), (1, 5, 5)),
+        (conv(2, nn.AvgPool2d(4, 3, padding=1)), (1, 5, 5)),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(2, 2)),
+            (1, 5, 5),
+        ),
+        (models.seeded("vgg16", 0, in_channels=1), (1, 8, 8)),
+    ],
+)
+def test_all_scores_one_replay_the_network(net, shape, program):
+    x = images(1, 2, *shape)
+    read = chain.read(net, x, program)
+    bounds = propagate(read, x.double(), 1e-5, program)
+    logits = replay.values(read, bounds, x.double(), replay.ones(read))[-1]
+    expected = net.double().eval()(x.double())
+    net.float()
+    assert torch.allclose(logits, expected, atol=1e-12)
+
+
+def test_windows_of_a_pooling_name_its_inputs():
+    assert MaxPool((2, 2), (2, 2), False).windows(torch.Size([1, 2, 4])).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    ceiling = MaxPool((2, 2), (2, 2), True).windows(torch.Size([1, 3, 3]))
+    assert ceiling.tolist() == [[0, 1, 3, 4], [2, -1, 5, -1], [6, 7, -1, -1], [8, -1, -1, -1]]
+
+
+def test_operations_by_hand():
+    h = torch.tensor([[2.0, -1.0]])
+    assert Score("a", 2, True)(h, torch.tensor([0.5, 1.0]), torch.tensor([[3.0, 0.0]])).tolist() == [[0.5, 0.0]]
+    assert Score("a", 2, False)(h, torch.tensor([0.0, 1.0]), torch.tensor([[3.0, 0.0]])).tolist() == [[-1.0, -1.0]]
+    assert Relu()(h).tolist() == [[2.0, 0.0]]
+    assert Flatten()(torch.zeros(2, 3, 4)).shape == (2, 12)
+    assert np.isclose(MaxPool((1, 2), (1, 2), False)(torch.tensor([[[[1.0, 2.0]]]])).item(), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), r"layer '1' \(Tanh\(\)\) is not supported"),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(1)), "layer '3'"),
+        (nn.Sequential(nn.Linear(3, 2)), "no hidden layer to score"),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2)), "track_running_stats"),
+    ],
+)
+def test_what_is_not_supported_is_named(net, message):
+    with pytest.raises(ValueError, match=message):
+        chain.read(net.eval(), images(0, 2, 3))
+
+
+def test_a_skip_and_a_functional_relu_are_no_chain():
+    with pytest.raises(ValueError, match=r"layer 'bn1'|does not read the output of the layer before it"):
+        chain.read(models.tiny_cnn(), images(0, 1, 1, 8, 8))
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).relu())
+
+    with pytest.raises(ValueError, match="layer 'b' does not read the output of the layer before it"):
+        chain.read(Functional(), images(0, 1, 3))
+
+
+def test_images_that_do_not_fit_and_unknown_programs_are_refused():
+    with pytest.raises(ValueError, match=r"images of shape \(1, 4\)"):
+        chain.read(fc(0, 3, 4, 2), images(0, 1, 4))
+    with pytest.raises(ValueError, match="program='big-M'"):
+        chain.read(fc(0, 3, 4, 2), images(0, 1, 3), "big-M")
