@@ -30,7 +30,7 @@ from graphprune.runs import runtime, safe_files, store
 from graphprune.runs.checks import at_least, share
 from graphprune.runs.description import network
 from graphprune.search.algorithm1 import sacp
-from graphprune.search.trial import Task, Trial, run_all, read_weights
+from graphprune.search.trial import Task, Trial, read_weights, run_all
 from graphprune.training import data as data_sets
 from graphprune.training import models, train
 from graphprune.training.data import Dataset
