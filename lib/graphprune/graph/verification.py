@@ -143,7 +143,8 @@ def recorded_again(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, tr
         again = record_again(small, graph.inputs, graph.weightless, training).graph
     except Stopped as stopped:
         error: Any = stopped.__cause__
-        at = nodes[min(stopped.at, len(nodes) - 1)]
+        operations = [node for node in nodes[stopped.at :] if node.op.startswith("call") and node.meta["rule"] is not None]
+        at = [*operations, nodes[-1]][0]  # its numbers and weights are written down before it
         raise Trouble(at.name, f"{type(error).__name__}: {first_line(error)}") from error
     for node, other in zip(nodes, again.nodes, strict=False):
         if (node.op, node.name) != (other.op, other.name) or (node.op != "call_function" and node.target != other.target):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphprune.graph.parts import named_modules, named_tensors
 
 HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+FORWARD_HOOKS = [name for name in HOOKS if name.startswith("_forward")]
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
 
 
@@ -108,9 +109,11 @@ def throwaway(module: nn.Module) -> nn.Module:
     swap: dict[int, Any] = {}
     made = light(module, swap)
     for copied in named_modules(made).values():
-        for name, value in vars(copied).items():
+        state = vars(copied)
+        for name, value in state.items():
             if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
-                copied.__dict__[name] = exchanged(value, swap)
+                state[name] = exchanged(value, swap)
+        state |= {name: copy.copy(state[name]) for name in FORWARD_HOOKS}  # a forward may register some
     return made
 
 
