@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from graphprune.graph.rules.labels import compact, first_along, same, unlabelled, varies, varying
+from graphprune.graph.rules.labels import along, compact, first_along, same, unlabelled, varies, varying
 from graphprune.graph.rules.operation import (
     Call,
     Run,
@@ -303,10 +303,14 @@ def created(run: Run, call: Call) -> Any:
 def sized_like(run: Run, call: Call, sizes: Sequence[Any]) -> Tensor:
     """Labels of what is alike in all places: where a size, as written, is that of a tensor, its places are that tensor's.
 
-    One tensor at most can tell places apart; the others' sizes hold.
+    So are those of a number that a module keeps and that was found to count channels. One tensor or number at most can tell
+    places apart; the others' sizes hold.
     """
     shape, owner, found = call.out.shape, None, {}
     for dim, size in enumerate(sizes):
+        counted = run.counted(key) if (key := number_key(size)) else None
+        if counted is not None and len(counted) == shape[dim] and varies(counted, 0):
+            return along(counted, dim, shape)
         if not isinstance(size, fx.Node) or size.target != "size" or len(size.args) < 2:
             continue
         source, place = size.args
