@@ -86,6 +86,8 @@ def test_a_pruned_graph_network_is_its_masked_twin_forward_and_backward_and_as_a
         for dim in range(gradient.ndim):
             gradient = gradient.index_select(dim, places[path, dim]) if (path, dim) in places else gradient
         assert torch.allclose(parameter.grad, gradient, rtol=0, atol=1e-10 * float(gradient.abs().max()) + 1e-15)
+    counted = graphprune.CostModel(graph, args).of_counts(torch.tensor([[int(mask.sum()) for mask in keep.values()]]))
+    assert graphprune.Cost(int(counted[0]), int(counted[1])) == graphprune.cost(small, args)
     file = graphprune.save_pruned(tmp_path / "small.safetensors", small, graph, keep)
     assert torch.equal(graphprune.load_pruned(file, make().double().eval())(*args), found)
 
@@ -97,3 +99,8 @@ def test_heads_go_as_a_whole() -> None:
     assert (small.a.heads, small.a.att_src.shape, small.a.lin.weight.shape) == (2, (1, 2, 8), (16, 7))
     assert torch.equal(small.a.att_src, model.a.att_src[:, [0, 3]])
     assert graph.frozen == {"b.lin": "mean() at 'mean' reduces over it"}
+
+
+def test_one_input_of_a_graph_network_is_a_node() -> None:
+    model = Two(GCNConv(7, 16), GCNConv(16, 3))
+    assert graphprune.cost(model, (X, EDGES)) == graphprune.Cost(macs=7 * 16 + 16 * 3, params=7 * 16 + 16 + 16 * 3 + 3)

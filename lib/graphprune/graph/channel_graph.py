@@ -102,6 +102,7 @@ class ChannelGraph:
         sized: whether the forward reads sizes, so that each pruned network's forward is recorded for its proof.
         inputs: the inputs it was traced with; floating point ones on the meta device, unless their values were needed.
         weightless: whether the forward was recorded without weights and values.
+        zeroed: where it was not, the network with zeros for parameters, for costs.
     """
 
     nodes: tuple[Node, ...]
@@ -117,6 +118,7 @@ class ChannelGraph:
     sized: bool = False
     inputs: Inputs | None = field(default=None, repr=False)
     weightless: bool = True
+    zeroed: nn.Module | None = field(default=None, repr=False)
 
     @cached_property
     def num_atoms(self) -> int:

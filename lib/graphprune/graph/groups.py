@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
-from graphprune.graph.weightless import on_meta
+from graphprune.graph.weightless import on_meta, zeroed
 
 
 @torch.inference_mode(False)  # what is recorded must tell when it is written into
@@ -102,6 +103,11 @@ class Fresh:
     shell: nn.Module
     inputs: Inputs
     weightless: bool
+
+    @cached_property
+    def zeroed(self) -> nn.Module | None:
+        """As of a `ChannelGraph`."""
+        return None if self.weightless else zeroed(self.model)
 
     def cut(self, places: Places, numbers: Numbers) -> nn.Module:
         """A pruned copy."""
@@ -222,6 +228,7 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         sized=first.sized or (training is not None and training.sized),
         inputs=fresh.inputs,
         weightless=fresh.weightless,
+        zeroed=fresh.zeroed,
     )
 
 

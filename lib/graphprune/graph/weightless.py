@@ -28,6 +28,12 @@ def on_meta(model: nn.Module) -> nn.Module:
     return twin(model, {id(tensor): like(tensor, without_data(tensor)) for tensor in every_tensor(model)})
 
 
+def zeroed(model: nn.Module) -> nn.Module:
+    """A copy whose parameters are zeros without memory of their own; all else has its values. For shapes that values decide."""
+    swap = {id(p): like(p, torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape)) for p in model.parameters()}
+    return twin(model, swap).eval()
+
+
 def light_shell(model: nn.Module) -> nn.Module:
     """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
     return light(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})

@@ -150,7 +150,7 @@ def round_keep(
     check_same(model, graph)
     if (round_to == 1 and macs is None) or not graph.groups:
         return graph.unflatten(kept)
-    costs, strength = CostModel(graph, graph.example), _strength(model, graph, scores)
+    costs, strength = CostModel(graph, graph.inputs or graph.example), _strength(model, graph, scores)
 
     def left(counts: Tensor) -> float:
         return int(costs.of_counts(counts[None])[0]) / costs.full.macs

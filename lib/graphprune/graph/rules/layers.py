@@ -249,7 +249,8 @@ def matmul(run: Run, call: Call) -> Any:
     if rows and columns and not rows & columns:
         return unknown(run, call)
     labels = combine(run, a, b, call.what).expand(call.out.shape)
-    _count_products(run, labels, call.out.numel() * depth)
+    if call.name != "_sparse_mm":
+        _count_products(run, labels, call.out.numel() * depth)
     return labels
 
 
