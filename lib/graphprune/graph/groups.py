@@ -29,8 +29,10 @@ from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
 from graphprune.graph.weightless import on_meta, zeroed
+from graphprune.runs.runtime import collector_paused
 
 
+@collector_paused()
 @torch.inference_mode(False)  # what is recorded must tell when it is written into
 def trace(model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, **keywords: Any) -> ChannelGraph:
     """Trace a network into its channel graph.

@@ -46,6 +46,9 @@ MENDED = (
 )
 """Sizes that torch's layers keep and that pruning changes (`cutting.mend`)."""
 
+COUNTS = {int, tuple, list}
+"""What sizes are kept in: plain numbers, alone or several."""
+
 MAY_RETURN_OPERANDS = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
     *("stochastic_depth", "drop_path", "detach", "requires_grad"),
@@ -413,9 +416,10 @@ def reporting(recorder: Recorder, root: nn.Module) -> Iterator[None]:
     for path, module in modules.values():
         state, leaf = vars(module), is_leaf(module)
         if leaf:
-            numbers = {name: state[name] for name in MENDED if _is_number(state.get(name))}
+            numbers = {name: state[name] for name in MENDED if name in state and _is_number(state[name])}
         else:
-            numbers = {name: value for name, value in state.items() if _is_number(value) or _are_numbers(value)}
+            kept = [(name, value) for name, value in state.items() if type(value) in COUNTS]
+            numbers = {name: value for name, value in kept if _is_number(value) or _are_numbers(value)}
         before.append((state, numbers))
         for name, value in numbers.items():
             if isinstance(value, int):

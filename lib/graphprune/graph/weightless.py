@@ -15,6 +15,7 @@ from graphprune.graph.parts import named_modules, named_tensors
 HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 FORWARD_HOOKS = [name for name in HOOKS if name.startswith("_forward")]
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
+PLAIN = {*ATOMS, dict, OrderedDict, tuple, list, set}
 
 
 def without_data(tensor: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def like(tensor: Tensor, data: Tensor) -> Tensor:
 def every_tensor(model: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and tensors that are plain attributes of a module."""
     modules = named_modules(model).values()
-    plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
+    plain = [v for module in modules for v in vars(module).values() if type(v) not in PLAIN and isinstance(v, Tensor)]
     return [*named_tensors(model).values(), *plain]
 
 
@@ -69,8 +70,8 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
     state: Any = value.__getstate__()
     memo.setdefault(id(memo), []).append(state)  # as deepcopy does: an id stands for its value only while that lives
     for name, item in state.items():
-        if type(item) not in ATOMS:
-            state[name] = type(item)() if name in HOOKS and not item else twin(item, memo)
+        if (kind := type(item)) not in ATOMS:
+            state[name] = twin(item, memo) if name not in HOOKS or item else kind()
     made.__setstate__(state)
     return made
 
@@ -83,7 +84,8 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
     elif kind is dict or kind is OrderedDict:
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[key if type(key) in ATOMS else twin(key, memo)] = item if type(item) in ATOMS else twin(item, memo)
+            found = item if type(item) in ATOMS else memo.get(id(item))
+            made[key if type(key) in ATOMS else twin(key, memo)] = twin(item, memo) if found is None else found
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
     else:
@@ -119,7 +121,8 @@ def throwaway(module: nn.Module) -> nn.Module:
         for name, value in state.items():
             if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
                 state[name] = exchanged(value, swap)
-        state |= {name: copy.copy(state[name]) for name in FORWARD_HOOKS}  # a forward may register some
+        for name in FORWARD_HOOKS:  # a forward may register some
+            state[name] = OrderedDict(state[name])
     return made
 
 

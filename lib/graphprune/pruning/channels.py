@@ -22,8 +22,10 @@ from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, check_scores
+from graphprune.runs.runtime import collector_paused
 
 
+@collector_paused()
 def prune(
     model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1, check: bool | None = None
 ) -> nn.Module:

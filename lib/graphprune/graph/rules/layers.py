@@ -120,7 +120,9 @@ def _path(call: Call) -> str:
 
 def _own(call: Call, *names: str) -> list[str | None]:
     """The module's parameters and buffers of these names that are there."""
-    return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
+    parameters, buffers = call.op._parameters, call.op._buffers
+    there = [parameters.get(name) is not None or buffers.get(name) is not None for name in names]
+    return [f"{call.node.target}.{name}" if found else None for name, found in zip(names, there, strict=True)]
 
 
 def computed(run: Run, call: Call) -> bool:
