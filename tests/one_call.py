@@ -43,17 +43,32 @@ class Calls:
         kind = "call_module" if isinstance(op, nn.Module) else "call_method" if isinstance(op, str) else "call_function"
         written = map_aggregate((args, kwargs), self._node)
         node = self.graph.create_node(kind, target, *written)
-        real, options = map_aggregate(
-            (args, kwargs), lambda leaf: torch.zeros(leaf.shape) if isinstance(leaf, Tensor) else leaf
-        )
+        real, options = map_aggregate((args, kwargs), self._stand_in)
+        name = str(getattr(op, "__name__", op))
+        if any(word in name for word in ("getitem", "index", "gather", "scatter")):
+            place = 1 if name == "getitem" else 2
+            indices = map_aggregate(real[place], lambda leaf: leaf.long() if isinstance(leaf, Tensor) else leaf)
+            real = (*real[:place], indices, *real[place + 1 :])
         out = getattr(real[0], op)(*real[1:], **options) if isinstance(op, str) else op(*real, **options)
         return rule_of(op)(self, Call(node, op, args, kwargs, out))  # type: ignore[arg-type]
 
     def _node(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor | Computed):
+        if isinstance(leaf, fx.Node) or not isinstance(leaf, Tensor | Computed):
             return leaf
         node = self.graph.placeholder("x")
         self.labels[node] = leaf
+        node.meta["value"] = self._stand_in(leaf)
+        return node
+
+    def _stand_in(self, leaf: Any) -> Any:
+        """A value in place of labels, or of a size."""
+        return torch.zeros(leaf.shape) if isinstance(leaf, Tensor) else self.labels.get(leaf, leaf)
+
+    def number(self, x: Tensor, dim: int, size: int) -> fx.Node:
+        """The size of a tensor that bears these labels, as the code computes it."""
+        node = self.graph.create_node("call_method", "size", (self._node(x), dim))
+        node.meta = {"rule": None, "value": size}
+        self.labels[node] = size
         return node
 
     def site(self, tensor: str, dim: int, labels: Tensor) -> None:

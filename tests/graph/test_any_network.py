@@ -116,6 +116,11 @@ class Mix(torch.autograd.Function):
         return x.flip(1) * 2
 
 
+def outer_product(model: Any, x: Tensor) -> Tensor:
+    rows, columns = x.mean((2, 3)).sigmoid(), model.b(x).mean((2, 3)).sigmoid()
+    return (rows[:, :, None] * columns[:, None, :]).sum(2)[:, :, None, None]
+
+
 TRAPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "scaled by a power of a size": lambda m, x: m.b(x * x.size(1) ** -0.5),
     "divided by a root of a size": lambda m, x: m.b(x / math.sqrt(x.shape[1])),
@@ -138,6 +143,7 @@ TRAPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "through NumPy": lambda m, x: m.b(torch.from_numpy(x.detach().cpu().numpy() * 2)),
     "state kept between calls": keep_state,
     "channels contracted": contract,
+    "channels times other channels": outer_product,
     "a computed weight": lambda m, x: F.conv2d(x, m.b.weight * 2, m.b.bias, padding=1),
     "einsum": lambda m, x: torch.einsum("bchw,dc->bdhw", x, m.b.weight[:, :, 0, 0]),
     "vmap": lambda m, x: m.b(torch.vmap(lambda t: t.sigmoid() * t.shape[0])(x)),

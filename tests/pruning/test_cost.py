@@ -159,3 +159,39 @@ def test_a_network_can_be_traced_counted_and_pruned_in_inference_mode() -> None:
         small = graphprune.prune(model, graph, keep)
     assert inside.full == outside.full
     assert graphprune.cost(small, example).macs == inside.of_rates(torch.tensor([[5, 5]]))[0].item()
+
+
+class Unpadded(nn.Module):
+    """Attention over the tokens that are no padding: how many there are, only their values say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 2
+        self.words, self.qkv, self.out = nn.Embedding(9, 6), nn.Linear(6, 12), nn.Linear(4, 3)
+        self.register_buffer("padding", torch.tensor(0))
+
+    def forward(self, *, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids[ids != self.padding])
+        q, k, v = self.qkv(x * scale.mean()).view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
+        return self.out(((q @ k.transpose(1, 2)).softmax(-1) @ v).transpose(0, 1).reshape(len(x), -1))
+
+
+def test_the_cost_of_a_forward_that_needs_values_is_counted_with_them() -> None:
+    model, batch = Unpadded(), {"scale": torch.ones(1), "ids": torch.tensor([[4, 7, 0, 0, 1]])}
+    graph = graphprune.trace(model, **batch)
+    assert graph.weightless is False
+    costs = CostModel(graph, batch)
+    weights, products = 3 * (6 * 12 + 4 * 3), 2 * 2 * 3 * 3 * 2
+    assert costs.full == Cost(weights + products, sum(p.numel() for p in model.parameters())) == graphprune.cost(model, batch)
+    assert CostModel(graph, graph.inputs).full == costs.full
+    assert CostModel(graph, {**batch, "ids": torch.tensor([[4, 7, 2, 3, 1]])}).full.macs > costs.full.macs
+    keep = {group.name: torch.arange(group.channels) % 2 == 0 for group in graph.groups}
+    small = graphprune.prune(model, graph, keep)
+    macs, params = costs.of_counts(torch.tensor([[int(mask.sum()) for mask in keep.values()]]))
+    assert Cost(int(macs), int(params)) == graphprune.cost(small, batch)
+    assert macs < costs.full.macs
+    assert {name: int(mask.sum()) for name, mask in graphprune.round_keep(model, graph, keep, 2, macs=1).items()}
+    with pytest.raises(ValueError, match="example_input has no values, and the forward needs them"):
+        CostModel(graph, {name: tensor.to("meta") for name, tensor in batch.items()})
+    with pytest.raises(ValueError, match="rejects example_input"):
+        graphprune.cost(model, {name: tensor.to("meta") for name, tensor in batch.items()})

@@ -179,3 +179,40 @@ def test_writing_that_is_killed_leaves_the_old_file(tmp_path: Path, monkeypatch:
         saved(tmp_path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+class Heads(nn.Module):
+    """Attention that is called by keywords, and keeps its sizes as numbers, one of them in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.widths = 4, [3, 12]
+        self.words, self.q, self.k, self.v = nn.Embedding(9, 6), *(nn.Linear(6, 12) for _ in range(3))
+        self.out = nn.Linear(12, 9)
+        self.out_bias = self.out.bias  # the same tensor by two names
+
+    def forward(self, *, ids: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        x = self.words(ids)
+        q, k, v = (layer(x).view(*ids.shape, self.heads, self.widths[0]).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return {"logits": self.out(y.transpose(1, 2).reshape(*ids.shape, self.widths[1]))}
+
+
+def test_a_network_called_by_keywords_is_saved_with_its_counts_of_heads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, batch = Heads().eval(), {"ids": torch.tensor([[1, 2, 8], [3, 4, 5]]), "mask": torch.ones(1, 1, 3, 3)}
+    graph = graphprune.trace(model, **batch)
+    small = graphprune.prune(model, graph, {"q": torch.tensor([True, False, True, True]), "parameter": torch.arange(6) < 4})
+    path = graphprune.save_pruned(
+        tmp_path / "once", small, graph, {"q": torch.tensor([True, False, True, True]), "parameter": torch.arange(6) < 4}
+    )
+    loaded = graphprune.load_pruned(path, Heads().eval())
+    assert (loaded.heads, loaded.widths, loaded.out.in_features) == (3, [3, 9], 9)  # type: ignore[comparison-overlap]
+    assert torch.equal(loaded(**batch)["logits"], small(**batch)["logits"])
+    again = graphprune.trace(loaded, batch)
+    keep = {"q": torch.tensor([False, True, False]), "parameter": torch.arange(4) < 2}
+    smaller = graphprune.prune(loaded, again, keep)
+    path = graphprune.save_pruned(tmp_path / "twice", smaller, again, keep)
+    last = graphprune.load_pruned(path, Heads().eval())
+    assert (last.heads, last.widths) == (1, [3, 3])  # type: ignore[comparison-overlap]
+    assert torch.equal(last(**batch)["logits"], smaller(**batch)["logits"])

@@ -54,11 +54,11 @@ def test_moving_the_slider_draws_anew(monkeypatch):
         return Picture() if display_id else shown.append(value)
 
     monkeypatch.setattr(neuron_figure, "display", display)
-    monkeypatch.setattr(neuron_figure, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(neuron_figure, "is_interactive", lambda: True)
     neuron_figure.show(0.5)
     shown[0].value = 0.76
     assert shown[1].startswith(b"\x89PNG")
-    monkeypatch.setattr(neuron_figure, "somebody_is_there", lambda: False)
+    monkeypatch.setattr(neuron_figure, "is_interactive", lambda: False)
     neuron_figure.show(0.5)
     assert len(shown) == 2
 

@@ -122,6 +122,7 @@ class ChannelGraph:
         inputs: the inputs it was traced with; floating point ones on the meta device, unless their values were needed.
         weightless: whether the forward was recorded without weights and values.
         norms: the layers whose statistics run over prunable channels.
+        zeroed: where it was not, the network with zeros for parameters, for costs.
     """
 
     nodes: tuple[Node, ...]
@@ -138,6 +139,7 @@ class ChannelGraph:
     inputs: Inputs | None = field(default=None, repr=False)
     weightless: bool = True
     norms: tuple[Norm, ...] = ()
+    zeroed: nn.Module | None = field(default=None, repr=False)
 
     @cached_property
     def over_kept(self) -> dict[str, int]:

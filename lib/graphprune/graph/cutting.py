@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +27,9 @@ BLOCK = 1 << 20
 
 def kept_places(graph: ChannelGraph, kept: Tensor) -> Places:
     """What a mask over all atoms, (num_atoms,) bool, leaves of each site."""
-    stays = kept_classes(graph, kept)
+    stays = kept_classes(graph, kept).numpy()
     distinct = {id(site.atoms): site.atoms for site in graph.sites}
-    found = {key: stays[atoms].nonzero().flatten() for key, atoms in distinct.items()}
+    found = {key: torch.from_numpy(np.flatnonzero(stays[atoms.numpy()])) for key, atoms in distinct.items()}
     return {(site.tensor, site.dim): found[id(site.atoms)] for site in graph.sites}
 
 
@@ -165,6 +166,4 @@ def mend(module: nn.Module) -> None:
         sizes = {"input_size": int(vars(module)["_parameters"]["weight_ih_l0"].shape[1])}
     elif isinstance(module, nn.PReLU):
         sizes = {"num_parameters": module.weight.numel()}
-    for name, size in sizes.items():
-        if getattr(module, name) != size:
-            setattr(module, name, size)
+    vars(module).update(sizes)  # plain numbers: what a module's own setattr does besides takes its time

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,9 +29,11 @@ from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
-from graphprune.graph.weightless import on_meta
+from graphprune.graph.weightless import on_meta, zeroed
+from graphprune.runs.runtime import collector_paused
 
 
+@collector_paused()
 @torch.inference_mode(False)  # what is recorded must tell when it is written into
 def trace(
     model: nn.Module, example_input: Any = None, *, outputs: Outputs = None, norms: Norms = "whole", **keywords: Any
@@ -116,6 +119,11 @@ class Fresh:
     inputs: Inputs
     weightless: bool
     over_kept: Mapping[str, int]
+
+    @cached_property
+    def zeroed(self) -> nn.Module | None:
+        """As of a `ChannelGraph`."""
+        return None if self.weightless else zeroed(self.model)
 
     def cut(self, places: Places, numbers: Numbers) -> nn.Module:
         """A pruned copy."""
@@ -240,6 +248,7 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
             Norm(path, dim, torch.from_numpy(whole[classes[labels.numpy()]]), kept)
             for path, (dim, labels, kept) in record.norms.items()
         ),
+        zeroed=fresh.zeroed,
     )
 
 

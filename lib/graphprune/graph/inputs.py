@@ -51,13 +51,15 @@ def as_inputs(example_input: Any, keywords: Mapping[str, Any] | None = None, out
     """What the caller gave as an `Inputs`.
 
     Args:
-        example_input: a tensor, a tuple or list of the forward's arguments, or a dictionary of its keywords.
+        example_input: a tensor, a tuple or list of the forward's arguments, a dictionary of its keywords, or an `Inputs`.
         keywords: more keywords.
         outputs: which outputs count.
 
     Raises:
         TypeError: there is no tensor.
     """
+    if isinstance(example_input, Inputs):
+        return example_input
     keywords = dict(keywords or {})
     args: tuple[Any, ...] = tuple(example_input) if isinstance(example_input, tuple | list) else (example_input,)
     if isinstance(example_input, Mapping):

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphprune.graph.inputs import Inputs, leaves, on_leaves
 from graphprune.graph.parts import named_modules, named_tensors
-from graphprune.graph.rules.data_movement import elementwise
+from graphprune.graph.rules.data_movement import created, elementwise
 from graphprune.graph.rules.layers import kept_norm
 from graphprune.graph.rules.operation import Call, Rule, tensors
 from graphprune.graph.rules.output_shapes import Formula
@@ -47,6 +47,9 @@ MENDED = (
     *("num_parameters", "embedding_dim", "input_size", "normalized_shape"),
 )
 """Sizes that torch's layers keep and that pruning changes (`cutting.mend`)."""
+
+COUNTS = {int, tuple, list}
+"""What sizes are kept in: plain numbers, alone or several."""
 
 MAY_RETURN_OPERANDS = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
@@ -221,9 +224,13 @@ class Recorder(TorchFunctionMode):
     def _remember(self, found: Sequence[Tensor]) -> None:
         """Which tensors may share memory: those that an operation ran on, and its results."""
         for tensor in found:
+            if tensor.layout is not torch.strided:
+                continue  # a sparse one has no memory of its own that a view could share
             self.memory.setdefault(tensor.untyped_storage()._cdata, {})[id(tensor)] = tensor
 
     def _outdate(self, tensor: Tensor, made: fx.Node) -> None:
+        if tensor.layout is not torch.strided:
+            return
         for key in self.memory.get(tensor.untyped_storage()._cdata, {}):
             if key != id(tensor):
                 self.stale[key] = made
@@ -345,7 +352,7 @@ class Recorder(TorchFunctionMode):
         self.sized |= not self.deaf
 
     def _decided(self, tensor: Tensor) -> None:
-        """A branch on values: those that only the inputs determine are the same in the pruned network."""
+        """A branch on values: those that only inputs and sizes determine. A network that reads sizes is recorded again."""
         pending, seen = [self.node_of(tensor)], set()
         while pending:
             node = pending.pop()
@@ -354,7 +361,8 @@ class Recorder(TorchFunctionMode):
             seen.add(node)
             if node.op == "call_module" or (node.op == "get_attr" and not str(node.target).startswith("_constant")):
                 raise ValuesDecide("a forward that decides by the values of tensors cannot be traced")
-            pending += node.all_input_nodes
+            if node.target != "size" and node.meta.get("rule") is not created:
+                pending += node.all_input_nodes
 
     # modules -------------------------------------------------------------------------------------------------------
 
@@ -413,7 +421,8 @@ def reporting(recorder: Recorder, root: nn.Module, norms: Mapping[str, int]) -> 
             found = {name: state[name] for name in MENDED if name in state}
             numbers = {name: value for name, value in found.items() if _is_number(value) or _are_numbers(value)}
         else:
-            numbers = {name: value for name, value in state.items() if _is_number(value) or _are_numbers(value)}
+            kept = [(name, value) for name, value in state.items() if type(value) in COUNTS]
+            numbers = {name: value for name, value in kept if _is_number(value) or _are_numbers(value)}
         before.append((state, numbers))
         for name, value in numbers.items():
             if isinstance(value, int):

@@ -38,13 +38,16 @@ def first_recording(
         InputRejected: the network rejects the inputs.
         ValueError: it decides by the values of tensors; the message names the line.
     """
-    try:
-        recording = record(throwaway(shell), weightless_inputs(inputs), norms=norms)
-        return recording, inputs.mapped(lambda given: given.to("meta") if given.is_floating_point() else given.detach()), True
-    except Stopped as stopped:
-        if isinstance(stopped.__cause__, ValuesDecide):
-            cannot_be_traced(stopped.__cause__)
-        first = stopped.__cause__
+    first: BaseException | None = None
+    if all(tensor.layout is torch.strided for tensor in inputs.tensors):  # a sparse matrix is its values
+        try:
+            recording = record(throwaway(shell), weightless_inputs(inputs), norms=norms)
+            light = inputs.mapped(lambda given: given.to("meta") if given.is_floating_point() else given.detach())
+            return recording, light, True
+        except Stopped as stopped:
+            if isinstance(stopped.__cause__, ValuesDecide):
+                cannot_be_traced(stopped.__cause__)
+            first = stopped.__cause__
     real = fitted(inputs, model)
     if not any(tensor.is_meta for tensor in (*real.tensors, *model.parameters())):
         try:

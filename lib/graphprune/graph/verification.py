@@ -143,7 +143,8 @@ def recorded_again(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, tr
         again = record_again(small, graph.inputs, graph.weightless, graph.over_kept, training).graph
     except Stopped as stopped:
         error: Any = stopped.__cause__
-        at = nodes[min(stopped.at, len(nodes) - 1)]
+        operations = [node for node in nodes[stopped.at :] if node.op.startswith("call") and node.meta["rule"] is not None]
+        at = [*operations, nodes[-1]][0]  # its numbers and weights are written down before it
         raise Trouble(at.name, f"{type(error).__name__}: {first_line(error)}") from error
     for node, other in zip(nodes, again.nodes, strict=False):
         if (node.op, node.name) != (other.op, other.name) or (node.op != "call_function" and node.target != other.target):
@@ -177,11 +178,18 @@ def same_argument(before: Any, after: Any, free: bool) -> bool:
     """Whether an argument is the same in both recordings. free: a number may differ."""
     if isinstance(before, fx.Node) and isinstance(after, fx.Node):
         number = before.meta["value"] if before.meta.get("rule", 0) is None else None
-        return before.name == after.name and (number is None or free or number == after.meta["value"])
+        return in_memory(before).name == in_memory(after).name and (number is None or free or number == after.meta["value"])
     if isinstance(before, int | float) and isinstance(after, int | float) and not isinstance(before, bool):
         return free or before == after
     plain = (bool, str, bytes, type(None), tuple, list, dict, fx.Node, torch.dtype, torch.device, int, float)
     return before == after if isinstance(before, plain) or isinstance(after, plain) else type(before) is type(after)
+
+
+def in_memory(node: fx.Node) -> fx.Node:
+    """The tensor that a node is a copy of, if any: `contiguous` gives its operand back where a smaller one lies in order."""
+    while node.target == "contiguous":
+        node = node.all_input_nodes[0]
+    return node
 
 
 def written(argument: Any) -> str:

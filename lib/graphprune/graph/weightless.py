@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from graphprune.graph.parts import named_modules, named_tensors
 
 HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+FORWARD_HOOKS = [name for name in HOOKS if name.startswith("_forward")]
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
+PLAIN = {*ATOMS, dict, OrderedDict, tuple, list, set}
 
 
 def without_data(tensor: Tensor) -> Tensor:
@@ -25,6 +27,12 @@ def without_data(tensor: Tensor) -> Tensor:
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
     return twin(model, {id(tensor): like(tensor, without_data(tensor)) for tensor in every_tensor(model)})
+
+
+def zeroed(model: nn.Module) -> nn.Module:
+    """A copy whose parameters are zeros without memory of their own; all else has its values. For shapes that values decide."""
+    swap = {id(p): like(p, torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape)) for p in model.parameters()}
+    return twin(model, swap).eval()
 
 
 def light_shell(model: nn.Module) -> nn.Module:
@@ -40,7 +48,7 @@ def like(tensor: Tensor, data: Tensor) -> Tensor:
 def every_tensor(model: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and tensors that are plain attributes of a module."""
     modules = named_modules(model).values()
-    plain = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
+    plain = [v for module in modules for v in vars(module).values() if type(v) not in PLAIN and isinstance(v, Tensor)]
     return [*named_tensors(model).values(), *plain]
 
 
@@ -62,8 +70,8 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
     state: Any = value.__getstate__()
     memo.setdefault(id(memo), []).append(state)  # as deepcopy does: an id stands for its value only while that lives
     for name, item in state.items():
-        if type(item) not in ATOMS:
-            state[name] = type(item)() if name in HOOKS and not item else twin(item, memo)
+        if (kind := type(item)) not in ATOMS:
+            state[name] = twin(item, memo) if name not in HOOKS or item else kind()
     made.__setstate__(state)
     return made
 
@@ -76,7 +84,8 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
     elif kind is dict or kind is OrderedDict:
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[key if type(key) in ATOMS else twin(key, memo)] = item if type(item) in ATOMS else twin(item, memo)
+            found = item if type(item) in ATOMS else memo.get(id(item))
+            made[key if type(key) in ATOMS else twin(key, memo)] = twin(item, memo) if found is None else found
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
     else:
@@ -108,9 +117,12 @@ def throwaway(module: nn.Module) -> nn.Module:
     swap: dict[int, Any] = {}
     made = light(module, swap)
     for copied in named_modules(made).values():
-        for name, value in vars(copied).items():
+        state = vars(copied)
+        for name, value in state.items():
             if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
-                copied.__dict__[name] = exchanged(value, swap)
+                state[name] = exchanged(value, swap)
+        for name in FORWARD_HOOKS:  # a forward may register some
+            state[name] = OrderedDict(state[name])
     return made
 
 

@@ -24,8 +24,10 @@ from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, as_scores
 from graphprune.runs.checks import at_least
+from graphprune.runs.runtime import collector_paused
 
 
+@collector_paused()
 def prune(
     model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1, check: bool | None = None
 ) -> nn.Module:
@@ -154,7 +156,7 @@ def round_keep(
     check_same(model, graph)
     if (round_to == 1 and macs is None) or not graph.groups:
         return graph.unflatten(kept)
-    costs, strength = CostModel(graph, graph.example), _strength(model, graph, scores)
+    costs, strength = CostModel(graph, graph.inputs or graph.example), _strength(model, graph, scores)
 
     def left(counts: Tensor) -> float:
         return int(costs.of_counts(counts[None])[0]) / costs.full.macs

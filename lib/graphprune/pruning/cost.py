@@ -1,7 +1,8 @@
 """What a network costs: multiply-adds, parameters, milliseconds.
 
 One multiply-add is 1. Counted are the products of convolutions, linear layers and attention, for one input; not counted are
-normalisation, activations, pooling and biases.
+normalisation, activations, pooling, biases, and the messages that graph networks add up. One input is a place of the first
+dimension of the first tensor that the forward takes: an image, a sentence, or of a graph network a node.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.cutting import cut
 from graphprune.graph.inputs import Inputs, as_inputs, naming_bad_input, weightless_inputs
 from graphprune.graph.parts import parts_of
-from graphprune.graph.tracing import propagate, record_again
-from graphprune.graph.weightless import on_meta
+from graphprune.graph.tracing import fitted, propagate, record_again
+from graphprune.graph.weightless import on_meta, zeroed
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
 from graphprune.runs.runtime import evaluating
 
@@ -45,7 +46,7 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
 
     Args:
         model: any network.
-        example_input: a tensor (B, ...) or a tuple of the forward's; B is divided out.
+        example_input: what the forward takes: a tensor (B, ...), a tuple, or a dictionary of keywords; B is divided out.
 
     Raises:
         TypeError: `model` is no module, or `example_input` no tensor.
@@ -57,7 +58,13 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
     """
     inputs = check_input(model, example_input)
     params = sum(int(parameter.numel()) for parameter in model.parameters())
-    return Cost(_flops(on_meta(model), inputs) // (2 * len(inputs.tensors[0])), params)
+    try:
+        flops = _flops(on_meta(model), weightless_inputs(inputs))
+    except ValueError:
+        if any(tensor.is_meta for tensor in (*inputs.tensors, *model.parameters())):
+            raise
+        flops = _flops(zeroed(model), fitted(inputs, model))  # values decide its shapes
+    return Cost(flops // (2 * len(inputs.tensors[0])), params)
 
 
 def check_input(model: nn.Module, example_input: Any) -> Inputs:
@@ -76,15 +83,14 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
     return inputs
 
 
-def _flops(meta: nn.Module, inputs: Inputs) -> int:
+def _flops(network: nn.Module, inputs: Inputs) -> int:
     """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        given = weightless_inputs(inputs)
         counting = FlopCounterMode(display=False)
-        with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(meta), torch.device("meta"):
-            meta(*given.args, **given.kwargs)
+        with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(network), torch.device(inputs.tensors[0].device):
+            network(*inputs.args, **inputs.kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counting.get_total_flops()
@@ -110,7 +116,7 @@ def paper_flops(model: nn.Module, example_input: Any) -> int:
     for module in meta.modules():
         if isinstance(module, nn.modules.conv._ConvNd | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             module.register_forward_hook(count)
-    flops = _flops(meta, inputs)
+    flops = _flops(meta, weightless_inputs(inputs))
     return (flops // 2 + extra) // len(inputs.tensors[0])
 
 
@@ -149,7 +155,8 @@ class CostModel:
 
     Args:
         graph: the traced network.
-        example_input: one input of the size to count for. A different size from the one traced with is fine.
+        example_input: what the forward takes, of the size to count for, or `graph.inputs`. A different size from the one traced
+            with is fine. Where the forward needs values (`graph.weightless` is False), it must have them.
 
     Attributes:
         full: the unpruned network's cost.
@@ -172,16 +179,21 @@ class CostModel:
         if graph.skeleton is None:
             raise ValueError("graph has no traced network (skeleton): make it with graphprune.trace")
         assert graph.shell is not None
-        inputs = check_input(graph.shell, example_input)
+        network = graph.zeroed or graph.shell
+        inputs = check_input(network, example_input)
         self.graph = graph
-        if not graph.weightless:
-            raise ValueError("graph was traced with the network's weights, for its forward needs values: use graphprune.cost")
+        if graph.weightless:
+            inputs = weightless_inputs(inputs)
+        elif any(tensor.is_meta for tensor in inputs.tensors):
+            raise ValueError("example_input has no values, and the forward needs them: give real tensors, or graph.inputs")
+        else:
+            inputs = fitted(inputs, network)
         batch = len(inputs.tensors[0])
         with naming_bad_input(inputs):
-            recording = record_again(cut(graph.shell, {}), inputs, True, graph.over_kept)
+            recording = record_again(cut(network, {}), inputs, graph.weightless, graph.over_kept)
         seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
         record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
-        self.full = Cost(_flops(cut(graph.shell, {}), inputs) // (2 * batch), self._all_parameters())
+        self.full = Cost(_flops(cut(network, {}), inputs) // (2 * batch), self._all_parameters())
         if max(self.full.macs, self.full.params) >= 2**53:
             raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
         self.forms = self._quadratic(record.products, batch) + self._linear(record.contractions, batch)

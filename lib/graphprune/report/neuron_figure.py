@@ -14,7 +14,7 @@ from ipywidgets import FloatSlider, Layout
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graphprune.report.slider import somebody_is_there
+from graphprune.report.slider import is_interactive
 
 INPUT = [(0, 0), (1, 1), (2, 0), (2, 1)]  # edges of weight 1: hidden unit, input
 OUTPUT = {(0, 0): 2, (1, 0): -2, (0, 1): -2, (1, 1): 2}  # output, hidden unit
@@ -94,7 +94,7 @@ def _edge(axis: Axes, start: tuple[float, float], end: tuple[float, float], weig
 def show(score: float, lam: float = 5.0) -> None:
     """The picture, and below it a slider over the score where a person's notebook runs the cell."""
     picture = display(_png(draw(score, lam), score), display_id=True)
-    if picture is not None and somebody_is_there():
+    if picture is not None and is_interactive():
         wide = {"layout": Layout(width="32em"), "style": {"description_width": "6em"}}
         knob = FloatSlider(score, min=0, max=1, step=0.02, description="score s0", **wide)
         knob.observe(lambda change: picture.update(_png(draw(change["new"], lam), change["new"])), "value")

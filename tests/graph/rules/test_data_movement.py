@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from one_call import Calls, Computed, channels
 from torch import nn
 
-from graphprune.graph.rules.data_movement import takes_everything
 from graphprune.graph.rules.labels import unlabelled
 
 
@@ -48,10 +47,31 @@ def test_a_constant_with_the_channels_size_holds_them(run: Calls) -> None:
     assert run.reasons == {f"add() at '{list(run.graph.nodes)[-1].name}' combines it with a tensor of fixed size"}
 
 
-def test_channels_against_places_of_another_dimension_are_both_told_apart(run: Calls) -> None:
-    """(1, 2, 1) + (1, 1, 3): neither has a size where the other varies."""
+def test_of_channels_against_channels_of_another_dimension_the_second_stay(run: Calls) -> None:
+    """(1, 2, 1) + (1, 1, 3): a place would go with either of two channels, so one of them must not."""
     out = run(operator.add, run.fresh(1, 2, 1), run.fresh(1, 1, 3, dim=2))
     assert out.tolist() == [[[0, 0, 0], [1, 1, 1]]]
+    assert run.frozen == [2, 3, 4]
+
+
+def test_what_is_expanded_to_channels_goes_with_them(run: Calls) -> None:
+    assert channels(run("expand_as", unlabelled((2, 1, 1)), run.fresh(2, 3, 2))) == [0, 1, 2]
+    assert run.frozen == []
+    run("expand_as", unlabelled((1, 3, 1)), run.fresh(2, 3, 2))
+    assert run.frozen == [3, 4, 5]
+
+
+def test_zeros_of_the_size_of_channels_go_with_them(run: Calls) -> None:
+    x = run.fresh(2, 3, 4)
+    size = run.number(x, 1, 3)
+    assert channels(run("new_zeros", unlabelled((1,)), (5, size))) == [0, 1, 2]
+    assert channels(run(torch.ones, 5, size)) == [0, 1, 2]
+    assert channels(run(torch.zeros, size=(2, size))) == [0, 1, 2]
+    assert channels(run("new_full", x, (size, 2), 1.0), dim=0) == [0, 1, 2]
+    assert channels(run("expand", unlabelled((2, 1)), -1, size)) == [0, 1, 2]
+    assert torch.equal(run(torch.zeros, run.number(x, 0, 2), 3), unlabelled((2, 3)))  # of its places, not its channels
+    assert torch.equal(run(torch.zeros, size, size), unlabelled((3, 3)))  # two places for one channel
+    assert run.frozen == []
 
 
 # --- moved as they are ------------------------------------------------------------------------------------------------
@@ -143,42 +163,6 @@ def test_parts_of_places_leave_channels_alone(run: Calls) -> None:
 def test_picked_or_shifted_channels_are_frozen(run: Calls, op: object, args: tuple[object, ...]) -> None:
     run(op, run.fresh(1, 3, 2, 2), *args)
     assert run.frozen == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("index", "frozen"),
-    [
-        ((slice(None), slice(0, 2)), [0, 1, 2]),
-        ((slice(None), 0), [0, 1, 2]),
-        ((Ellipsis, slice(1, None), slice(None), slice(None)), [0, 1, 2]),
-        ((slice(None), slice(None), 0), []),
-        ((Ellipsis, None), []),
-        ((slice(None), slice(0, 9)), []),
-        ((Ellipsis, slice(0, 1)), []),
-    ],
-)
-def test_an_index_freezes_the_channels_that_it_picks(run: Calls, index: tuple[object, ...], frozen: list[int]) -> None:
-    x = run.fresh(1, 3, 2, 2)
-    assert torch.equal(run(operator.getitem, x, index), x[index])
-    assert run.frozen == frozen
-
-
-def test_an_item_of_a_tuple_is_free(run: Calls) -> None:
-    x, y = run.fresh(1, 2), run.fresh(1, 3)
-    assert run(operator.getitem, (x, y), 1) is y
-    assert run.frozen == []
-
-
-@pytest.mark.parametrize(
-    ("item", "size", "whole"),
-    [
-        (slice(None), 4, True), (slice(0, 4), 4, True), (slice(None, 9, 1), 4, True), (slice(0, 3), 4, False),
-        (slice(1, None), 4, False), (slice(None, None, 2), 4, False), (slice(None, -1), 4, False), (0, 1, False),
-        (slice(None, None, 1), 4, True), (slice(None, "a node"), 4, False),
-    ],
-)  # fmt: skip
-def test_a_slice_takes_everything_only_if_it_would_of_a_smaller_one(item: object, size: int, whole: bool) -> None:
-    assert takes_everything(item, size) is whole
 
 
 def test_joined_channels_follow_one_another(run: Calls) -> None:

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, fx, nn
 
 from graphprune.graph.channel_select import ChannelSelect
-from graphprune.graph.rules import data_movement, layers, output_shapes
+from graphprune.graph.rules import data_movement, indexing, layers, output_shapes
 from graphprune.graph.rules.operation import unknown
 from graphprune.graph.rules.table import BY_MODULE, formula_of, module_base, reads_weight, rule_of
 
@@ -47,7 +47,7 @@ def relu(x: Tensor) -> Tensor:
         (nn.InstanceNorm2d(1), layers.instance_norm), (nn.RMSNorm(1), layers.layer_norm),
         (nn.Softmax(1), layers.softmax), (nn.PReLU(), layers.prelu), (nn.GLU(), data_movement.glu),
         (nn.MaxPool3d(1), layers.pooling), ("mean", layers.reduction), (torch.cat, data_movement.concatenate),
-        (operator.getitem, data_movement.getitem), (nn.Flatten(), data_movement.flatten), ("permute", data_movement.execute),
+        (operator.getitem, indexing.getitem), (nn.Flatten(), data_movement.flatten), ("permute", data_movement.execute),
         (nn.ReflectionPad2d(1), data_movement.pad), (namedtuple("Pair", "a b"), data_movement.collection),
     ],
 )  # fmt: skip

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
-from graphprune.graph.rules.labels import compact, first_along, same, unlabelled, varies, varying
+from graphprune.graph.rules.labels import along, compact, first_along, same, unlabelled, varies, varying
 from graphprune.graph.rules.operation import (
     Call,
     Run,
@@ -23,7 +23,6 @@ from graphprune.graph.rules.operation import (
     of_attributes,
     others,
     size_of,
-    tensors,
     unknown,
 )
 from graphprune.graph.rules.output_shapes import broadcast
@@ -43,6 +42,8 @@ def combine(run: Run, a: Tensor, b: Tensor, what: str) -> Tensor:
     a, b = (t.reshape((1,) * (ndim - t.ndim) + tuple(t.shape)) if t.ndim < ndim else t for t in (a, b))
     reason = f"{what} combines it with a tensor of fixed size"
     vary_a, vary_b = set(varying(a)), set(varying(b))
+    if vary_a and vary_b and not vary_a & vary_b:  # an outer product: one place would go with either of two channels
+        run.ledger.refuse(b, f"{what} combines it with channels that lie along another dimension")
     for dim in vary_a - vary_b:
         a = hold_size(run, a, b, dim, reason)
     for dim in vary_b - vary_a:
@@ -50,7 +51,8 @@ def combine(run: Run, a: Tensor, b: Tensor, what: str) -> Tensor:
     full_a, full_b = torch.broadcast_tensors(a, b)
     if vary_a & vary_b:
         run.ledger.tie(full_a, full_b, reason)
-    lead, rest = (full_a, full_b) if vary_a or not vary_b else (full_b, full_a)
+    last = run.ledger.offers(a) and not run.ledger.offers(b)  # a's one place that is left, among b's frozen ones
+    lead, rest = (full_a, full_b) if vary_a or not vary_b or last else (full_b, full_a)
     small_lead, small_rest = torch.broadcast_tensors(compact(lead), compact(rest))
     return torch.where(small_lead >= 0, small_lead, small_rest).expand(full_a.shape)
 
@@ -143,8 +145,19 @@ def unflatten(run: Run, call: Call) -> Tensor:
     return labels
 
 
+def expand_as(run: Run, call: Call) -> Any:
+    """What is expanded to a tensor's shape goes on having it."""
+    return combine(run, call.x, call.get(1, "other"), call.what).expand(call.out.shape)
+
+
 def expand(run: Run, call: Call) -> Any:
-    sizes = call.sizes()[-call.x.ndim :] if call.x.ndim else []
+    sizes = call.sizes()
+    spread = [
+        size if dim < 0 or call.x.shape[dim] == 1 else -1 for dim, size in enumerate(sizes, call.x.ndim - len(call.out.shape))
+    ]
+    if varying(made := sized_like(run, call, spread)):
+        return combine(run, made, call.x, call.what)
+    sizes = sizes[-call.x.ndim :] if call.x.ndim else []
     for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
         key = number_key(sizes[dim])
         if key and varies(call.x, dim):
@@ -200,49 +213,6 @@ def split(run: Run, call: Call) -> Any:
 def unbind(run: Run, call: Call) -> Any:
     hold_along(run, call, [call.get(1, "dim", 0) % call.x.ndim], "takes it apart")
     return execute(run, call)
-
-
-def takes_everything(item: Any, size: int) -> bool:
-    """Whether an index, as written in the code, takes a whole dimension of this size, and of any smaller one.
-
-    A computed bound is no literal: it may shrink faster than what it bounds.
-    """
-    whole = isinstance(item, slice) and item.start in (None, 0) and item.step in (None, 1)
-    return whole and (item.stop is None or (isinstance(item.stop, int) and item.stop >= size))
-
-
-def getitem(run: Run, call: Call) -> Any:
-    """Indexing a tensor freezes labels that vary along an indexed dimension; taking an item of a tuple is free."""
-    container, index = call.args
-    if not isinstance(container, Tensor):
-        return container[index]
-    if tensors(index):
-        return unknown(run, call)
-    raw = call.raw(1, "index")
-    items = raw if isinstance(raw, tuple | list) else (raw,)
-    dim = 0
-    for item in items:
-        if item is Ellipsis:
-            dim += container.ndim - sum(i is not None and i is not Ellipsis for i in items)
-        elif item is not None:
-            if not takes_everything(item, container.shape[dim]) and varies(container, dim):
-                pick(run, call, item, dim)
-            dim += 1
-    return container[index]
-
-
-def pick(run: Run, call: Call, item: Any, dim: int) -> None:
-    """Places of a dimension are picked: by numbers that modules keep, which follow, or by position, which must stay."""
-    container = call.args[0]
-    rows = run.ledger.collapse  # what other dimensions tell apart goes as whole rows
-    bounds = [item.start, item.stop] if isinstance(item, slice) and item.step is None else []
-    if not bounds or not all(bound in (None, 0) or of_attributes(bound) for bound in bounds):
-        rows(container, [dim], f"{call.what} picks fixed places of it")
-        return
-    for bound in bounds:
-        if key := number_key(bound):
-            before = container.narrow(dim, 0, bound.meta["value"])
-            run.number(key, rows(before, others(before, dim), f"{call.what} picks places of it").reshape(-1))
 
 
 def select(run: Run, call: Call) -> Any:
@@ -320,8 +290,40 @@ def first_operand(run: Run, call: Call) -> Tensor:
 
 
 def created(run: Run, call: Call) -> Any:
-    """New values: of a tensor only the kind is read. That their shape follows what is pruned, the proof must show."""
-    return unlabelled(call.out.shape)
+    """New tensors of one value: zeros, ones. Sizes that are read of a tensor follow what is pruned of that."""
+    if "out" in call.kwargs:
+        return unknown(run, call)
+    sizes: Any = call.node.args[0 if call.name in {"zeros", "ones", "empty", "full"} else 1 :]
+    sizes = sizes or (call.node.kwargs.get("size"),)
+    if isinstance(sizes[0], tuple | list):
+        sizes = sizes[0]
+    return sized_like(run, call, sizes) if len(sizes) == call.out.ndim else unlabelled(call.out.shape)
+
+
+def sized_like(run: Run, call: Call, sizes: Sequence[Any]) -> Tensor:
+    """Labels of what is alike in all places: where a size, as written, is that of a tensor, its places are that tensor's.
+
+    So are those of a number that a module keeps and that was found to count channels. One tensor or number at most can tell
+    places apart; the others' sizes hold.
+    """
+    shape, owner, found = call.out.shape, None, {}
+    for dim, size in enumerate(sizes):
+        counted = run.counted(key) if (key := number_key(size)) else None
+        if counted is not None and len(counted) == shape[dim] and varies(counted, 0):
+            return along(counted, dim, shape)
+        if not isinstance(size, fx.Node) or size.target != "size" or len(size.args) < 2:
+            continue
+        source, place = size.args
+        labels = run.labels[source]
+        if isinstance(labels, Tensor) and varies(labels, place) and owner in (None, source):
+            owner, found[dim] = source, place % labels.ndim
+    if owner is None or len(set(found.values())) < len(found):
+        return unlabelled(shape)
+    labels = run.labels[owner]
+    rest = [dim for dim in range(labels.ndim) if dim not in found.values()]
+    labels = run.ledger.collapse(labels, rest, f"{call.what} makes a tensor of its size")
+    labels = labels.permute(*found.values(), *rest)
+    return labels.reshape([size if dim in found else 1 for dim, size in enumerate(shape)]).expand(shape)
 
 
 def flatten(run: Run, call: Call) -> Tensor:

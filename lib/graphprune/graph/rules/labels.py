@@ -146,9 +146,13 @@ class Ledger:
 
     def refuse(self, labels: Tensor, reason: str) -> None:
         """As `freeze`; and if they are classes already, none of them may be a prunable one."""
-        if self.atoms is not None and bool(((labels >= 0) & (labels < self.atoms)).any()):
+        if self.offers(labels):
             raise Disagreement(reason)
         self.freeze(labels, reason)
+
+    def offers(self, labels: Tensor) -> bool:
+        """Whether, of labels that are classes already, some are prunable."""
+        return self.atoms is not None and bool(((labels >= 0) & (labels < self.atoms)).any())
 
     def _hold(self, labels: np.ndarray, reason: str) -> None:
         if len(found := labels[labels >= 0]):

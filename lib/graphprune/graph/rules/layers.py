@@ -121,7 +121,9 @@ def _path(call: Call) -> str:
 
 def _own(call: Call, *names: str) -> list[str | None]:
     """The module's parameters and buffers of these names that are there."""
-    return [f"{call.node.target}.{name}" if getattr(call.op, name, None) is not None else None for name in names]
+    parameters, buffers = call.op._parameters, call.op._buffers
+    there = [parameters.get(name) is not None or buffers.get(name) is not None for name in names]
+    return [f"{call.node.target}.{name}" if found else None for name, found in zip(names, there, strict=True)]
 
 
 def computed(run: Run, call: Call) -> bool:
@@ -297,7 +299,8 @@ def matmul(run: Run, call: Call) -> Any:
     if rows and columns and not rows & columns:
         return unknown(run, call)
     labels = combine(run, a, b, call.what).expand(call.out.shape)
-    _count_products(run, labels, call.out.numel() * depth)
+    if call.name != "_sparse_mm":
+        _count_products(run, labels, call.out.numel() * depth)
     return labels
 
 

@@ -113,6 +113,9 @@ class Run(Protocol):
     def number(self, key: NumberKey, labels: Tensor) -> None:
         """A number that a module keeps counts the places of these labels."""
 
+    def counted(self, key: NumberKey) -> Tensor | None:
+        """The labels that a module's number was found to count."""
+
     def layer(self, name: str, kind: str, labels: Tensor) -> None:
         """The current node is a layer of the graph, with these output channels."""
 

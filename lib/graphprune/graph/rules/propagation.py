@@ -236,9 +236,9 @@ class Propagation:
 
     def number(self, key: NumberKey, labels: Tensor) -> None:
         """A number that a module keeps counts the places of these labels, (n,): in a pruned network those that stay."""
+        before = self.record.numbers.setdefault(key, labels)
         if self.seeds is not None:
             return
-        before = self.record.numbers.setdefault(key, labels)
         if before.shape == labels.shape:
             self.ledger.tie(before, labels, f"the number '{key[0]}.{key[1]}' counts it")
         else:
@@ -250,6 +250,10 @@ class Propagation:
         if self.seeds is None:
             before = self.record.norms.setdefault(path, (dim, labels, kept))
             self.ledger.tie(before[1], labels, f"the layer '{path}' is shared")
+
+    def counted(self, key: NumberKey) -> Tensor | None:
+        """The labels that a module's number was found to count so far."""
+        return self.record.numbers.get(key)
 
     def applied(self, weight: str, positions: float) -> None:
         """A weight is multiplied in at so many places."""

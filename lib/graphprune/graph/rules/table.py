@@ -25,9 +25,9 @@ from graphprune.graph.rules.data_movement import (
     elementwise,
     execute,
     expand,
+    expand_as,
     first_operand,
     flatten,
-    getitem,
     glu,
     pad,
     reshape,
@@ -38,6 +38,7 @@ from graphprune.graph.rules.data_movement import (
     unbind,
     unflatten,
 )
+from graphprune.graph.rules.indexing import gather, getitem, index_add, index_select, scatter
 from graphprune.graph.rules.layers import (
     addmm,
     attention,
@@ -92,12 +93,12 @@ BY_NAME: dict[str, Rule] = {
     **_names("local_response_norm", local_response_norm),
     **_names("linear", linear),
     **_names("prelu", prelu),
-    **_names("matmul bmm", matmul),
+    **_names("matmul bmm mm _sparse_mm", matmul),
     **_names("scaled_dot_product_attention", attention),
     **_names("embedding", embedding),
     **_names("addmm", addmm),
     **_names("type_as to type float half double bfloat16", first_operand),
-    **_names("new_zeros new_ones new_empty new_full new_tensor", created),
+    **_names("new_zeros new_ones new_empty new_full new_tensor zeros ones empty full", created),
     **_names("softmax log_softmax softmin normalize gumbel_softmax", softmax),
     **_names("interpolate upsample upsample_nearest upsample_bilinear", spatial),
     **_names(
@@ -110,10 +111,15 @@ BY_NAME: dict[str, Rule] = {
     **_names("unflatten", unflatten),
     **_names("flatten ravel", flatten),
     **_names("expand", expand),
+    **_names("expand_as", expand_as),
     **_names("chunk tensor_split", chunk),
     **_names("split split_with_sizes", split),
     **_names("unbind", unbind),
     **_names("getitem", getitem),
+    **_names("index_select", index_select),
+    **_names("gather", gather),
+    **_names("scatter scatter_add scatter_reduce", scatter),
+    **_names("index_add index_copy index_reduce index_fill", index_add),
     **_names("select narrow", select),
     **_names("roll", roll),
     **_names("cat concat concatenate", concatenate),
@@ -122,7 +128,7 @@ BY_NAME: dict[str, Rule] = {
     **_names("channel_shuffle native_channel_shuffle", channel_shuffle),
     **_names("glu", glu),
     **_names(
-        "permute transpose swapaxes swapdims movedim moveaxis t squeeze unsqueeze expand_as repeat tile repeat_interleave "
+        "permute transpose swapaxes swapdims movedim moveaxis t squeeze unsqueeze repeat tile repeat_interleave "
         "flip pixel_shuffle pixel_unshuffle getattr view_as reshape_as",
         execute,
     ),
