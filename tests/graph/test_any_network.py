@@ -121,6 +121,43 @@ def outer_product(model: Any, x: Tensor) -> Tensor:
     return (rows[:, :, None] * columns[:, None, :]).sum(2)[:, :, None, None]
 
 
+def write_into_a_half(model: Any, x: Tensor) -> Tensor:
+    y = model.b(x)
+    y.chunk(2, 1)[0].add_(1)
+    return y
+
+
+def write_into_each_channel(model: Any, x: Tensor) -> Tensor:
+    y = model.b(x)
+    for place, channel in enumerate(y.unbind(1)):
+        channel.mul_(place)
+    return y
+
+
+def write_by_an_index(model: Any, x: Tensor) -> Tensor:
+    y = model.b(x).clone()
+    y[:, [0, 3]] = 0.5
+    y[y < 0] = 0.3
+    return y
+
+
+def copy_into(model: Any, x: Tensor) -> Tensor:
+    return torch.empty_like(x).copy_(model.b(x).flip(1))
+
+
+def keep_in_a_list(model: Any, x: Tensor) -> Tensor:
+    model.store["of all calls"].append(model.b(x))
+    return model.store["of all calls"][0] + x
+
+
+def follow_the_mean(model: Any, x: Tensor) -> Tensor:
+    model.mean.mul_(0.9).add_(x.mean((0, 2, 3)) * 0.1)
+    return model.b(x) + model.mean[:, None, None]
+
+
+BACKWARDS = torch.arange(15, -1, -1)
+
+
 TRAPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "scaled by a power of a size": lambda m, x: m.b(x * x.size(1) ** -0.5),
     "divided by a root of a size": lambda m, x: m.b(x / math.sqrt(x.shape[1])),
@@ -153,6 +190,26 @@ TRAPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "channels one by one": lambda m, x: m.b(torch.stack([c * 2 for c in x.unbind(1)], 1)),
     "iteration over rows": lambda m, x: m.b(torch.stack([row.flip(0) for row in x])),
     "out=": lambda m, x: m.b(torch.add(x, 1, out=torch.empty_like(x))),
+    "a half that is changed": write_into_a_half,
+    "channels that are changed one by one": write_into_each_channel,
+    "places that are written by index": write_by_an_index,
+    "a copy into new memory": copy_into,
+    "channels picked by a tensor": lambda m, x: m.b(x[:, BACKWARDS]),
+    "channels picked by index_select": lambda m, x: m.b(x.index_select(1, BACKWARDS)),
+    "channels gathered": lambda m, x: m.b(x.gather(1, BACKWARDS[None, :, None, None].expand_as(x))),
+    "channels scattered": lambda m, x: m.b(torch.zeros_like(x).scatter(1, BACKWARDS[None, :, None, None].expand_as(x), x)),
+    "channels added at an index": lambda m, x: m.b(torch.zeros_like(x).index_add(1, BACKWARDS, x)),
+    "values above zero": lambda m, x: m.b(x) * x[x > 0].sum(),
+    "a sum with NumPy's keywords": lambda m, x: m.b(x) * torch.sum(x, axis=1, keepdims=True),  # type: ignore[call-overload]
+    "a list of values": lambda m, x: m.b(x) * x.mean((0, 2, 3)).tolist()[3],
+    "a rounded share of a size": lambda m, x: m.b(x) * round(x.shape[1] * 0.3),
+    "a size as a tensor": lambda m, x: m.b(x) * torch.tensor([x.shape[1], 1.0]).sum(),
+    "a size as text": lambda m, x: m.b(x) * float(f"{x.shape[1]}"),
+    "a size for loops": lambda m, x: m.b(x) * len(list(range(20))[: x.shape[1]]),
+    "a size as a bound": lambda m, x: m.b(x).clamp(max=x.shape[1] / 100),
+    "a size in a filled tensor": lambda m, x: m.b(x) + x.new_full((1, x.shape[1], 1, 1), x.shape[1]),
+    "a triangle of a size": lambda m, x: m.b(x) * torch.ones(x.shape[1], x.shape[1]).tril().sum(1)[:, None, None],
+    "a weight that is read": lambda m, x: m.b(x) * m.a.weight.mean((1, 2, 3))[:, None, None],
     "an exact reversal": lambda m, x: m.b(1 - x.flip(1)),
 }
 
@@ -174,6 +231,10 @@ def test_traps_that_need_more_than_a_line() -> None:
     assert difference(tied, IMAGE)[0] <= 1e-10
     assert difference(Net(lambda m, x: m.b(x) * m.t, t=torch.randn(1, 16, 1, 1, dtype=torch.double)), IMAGE)[0] <= 1e-10
     assert difference(Net(split_by_number, width=8), IMAGE)[0] <= 1e-10
+    assert difference(Net(keep_in_a_list, store={"of all calls": []}), IMAGE)[0] <= 1e-10
+    following = Net(follow_the_mean)
+    following.register_buffer("mean", torch.zeros(16))
+    assert difference(following, IMAGE) == (pytest.approx(0, abs=1e-10), {"a": 16, "b": 16})
     normed = Net(lambda m, x: m.b(x))
     normed.b = nn.utils.parametrizations.weight_norm(normed.b)
     assert difference(normed, IMAGE)[0] <= 1e-10
@@ -185,6 +246,31 @@ def test_a_scripted_part_is_frozen() -> None:
     error, groups = difference(model, IMAGE)
     assert error <= 1e-10
     assert set(groups) <= {"b"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_part_that_torch_has_traced_is_frozen() -> None:
+    part = torch.jit.trace(nn.Sequential(conv(16, 16), nn.ReLU()).double(), IMAGE.repeat(1, 6, 1, 1)[:, :16])
+    error, groups = difference(Net(lambda m, x: m.b(m.traced(x)), traced=part), IMAGE)
+    assert error <= 1e-10
+    assert set(groups) <= {"b"}
+
+
+def test_hooks_that_a_forward_registers_are_its_own() -> None:
+    """A recording must leave none on the network: each further one would store one output more."""
+
+    class Capturing(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if not hasattr(self, "seen"):
+                self.seen: list[Tensor] = []
+                self.a.register_forward_hook(lambda module, args, out: self.seen.append(out))
+                self.b.register_forward_hook(lambda module, args, out: self.seen.append(out))
+            self.seen.clear()
+            super().forward(x)
+            return self.c((self.seen[1] * x.shape[1]).mean((2, 3)))
+
+    model = Capturing(lambda m, x: m.b(x))
+    assert difference(model, IMAGE) == (pytest.approx(0, abs=1e-10), {"a": 16, "b": 16})
 
 
 def test_a_branch_on_values_is_refused_with_its_line() -> None:
@@ -290,6 +376,59 @@ def test_heads_go_as_a_whole_and_attributes_follow(keys: int) -> None:
     assert model.heads == 4
     counted = graphprune.CostModel(graph, x).of_counts(torch.tensor([[1]]))
     assert (int(counted[0]), int(counted[1])) == (graphprune.cost(small, x).macs, graphprune.cost(small, x).params)
+
+
+class Biased(nn.Module):
+    """Two attentions: one with a bias for each head, the other with zeros of the number of heads that it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.first, self.second, self.table = nn.Linear(10, 36), nn.Linear(10, 36), nn.Embedding(9, 4)
+        self.out, self.last = nn.Linear(12, 10), nn.Linear(12, 3)
+
+    def attend(self, layer: nn.Linear, x: Tensor, bias: Tensor | None) -> Tensor:
+        q, k, v = (t.view(*x.shape[:2], self.heads, 3).transpose(1, 2) for t in layer(x).chunk(3, -1))
+        if bias is None:
+            bias = torch.zeros((1, self.heads, 5, 5), dtype=x.dtype, device=x.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.contiguous())
+        return y.transpose(1, 2).reshape(*x.shape[:2], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = torch.arange(x.shape[1])[None] - torch.arange(x.shape[1])[:, None]
+        if (apart[0] < 0).any():  # of sizes alone
+            raise ValueError("no order")
+        bias = self.table(apart + 4).permute(2, 0, 1)[None]
+        x = x + self.out(self.attend(self.first, x, bias)) + self.out(self.attend(self.first, x, bias))
+        return self.last(self.attend(self.second, x, None))
+
+
+def test_biases_and_zeros_go_with_their_heads() -> None:
+    model, x = Biased(), torch.randn(2, 5, 10, dtype=torch.double)
+    error, groups = difference(model, x)
+    assert (error <= 1e-10, groups) == (True, {"first": 4})
+    graph = graphprune.trace(model, x)
+    small = graphprune.prune(model, graph, {"first": torch.arange(4) == 2})  # `contiguous` of one head copies nothing
+    assert (small.heads, small.table.weight.shape, small.second.out_features) == (1, (9, 1), 9)
+
+
+def test_a_number_of_heads_that_also_divides_a_fixed_width_stays() -> None:
+    class Dividing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.up, self.qkv, self.out = 4, nn.Linear(6, 16), nn.Linear(8, 24), nn.Linear(8, 16)
+            self.down = nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.down(self.up(x).relu())
+            b, n, width = x.shape
+            q, k, v = self.qkv(F.layer_norm(x, (8,))).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+            return self.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(b, n, width))
+
+    model, x = Dividing(), torch.randn(2, 5, 6, dtype=torch.double)
+    assert difference(model, x) == (pytest.approx(0, abs=1e-10), {"up": 16})
+    reason = graphprune.trace(model, x).frozen["qkv"]
+    assert re.match(r"a smaller size breaks 'reshape\w*': RuntimeError: shape", reason)
 
 
 def test_an_lstm_behind_convolutions_reads_fewer_features() -> None:

@@ -94,3 +94,8 @@ def test_leaves_are_changed_in_plain_containers() -> None:
     assert found == ({"a": 11}, (12, 13), slice(None, 14), [15, "x"])
     assert [type(item) for item in found] == [dict, tuple, slice, list]
     assert list(leaves(({"a": [1, (2,)]}, 3))) == [1, 2, 3]
+
+
+def test_inputs_are_taken_as_they_are() -> None:
+    inputs = as_inputs({"x": torch.zeros(1)})
+    assert as_inputs(inputs) is inputs

@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor, nn
 
 from graphprune.graph.parts import named_tensors
-from graphprune.graph.weightless import light_shell, on_meta, twin
+from graphprune.graph.weightless import light_shell, on_meta, throwaway, twin, zeroed
 
 
 class Odd(nn.Module):
@@ -72,3 +72,24 @@ def test_weightless_copies_have_the_same_shapes_and_leave_the_model_alone() -> N
         shell.features[0] = nn.Identity()
     assert all(torch.equal(tensor, before[name]) for name, tensor in named_tensors(model).items())
     assert isinstance(model.features[0], nn.Sequential)
+
+
+def test_a_throwaway_copy_keeps_its_hooks_and_state_to_itself() -> None:
+    odd = Odd()
+    made = throwaway(odd)
+    made.register_forward_hook(lambda module, args, out: out)
+    made.layer.register_forward_pre_hook(lambda module, args: None)
+    made.sizes.append(5)
+    made.cached = 1  # type: ignore[assignment]
+    assert (len(odd._forward_hooks), len(odd.layer._forward_pre_hooks), odd.sizes) == (1, 0, [3, 4])
+    assert not hasattr(odd, "cached")
+    assert made.layer.weight is odd.layer.weight
+
+
+def test_zeros_in_place_of_parameters_take_no_memory_and_buffers_keep_their_values() -> None:
+    odd = Odd()
+    made = zeroed(odd)
+    assert made.layer.weight.untyped_storage().nbytes() == 4
+    assert made(torch.randn(1, 2, 3, 3)).unique().tolist() == [1]  # the hook's
+    assert int(made.count) == 7
+    assert bool(odd.layer.weight.any())

@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -212,3 +213,28 @@ def test_a_gpu_is_seeded_where_it_is_the_place_and_no_other(monkeypatch):
     torch.set_rng_state(before)
     fork = "fork [device(type='cuda', index=1)]"
     assert asked == [fork, "on cuda:1", "seed 3", "end of on cuda:1", "work", f"end of {fork}"]
+
+
+def test_the_collector_waits_and_goes_on_as_before():
+    with runtime.collector_paused():
+        assert not gc.isenabled()
+        with runtime.collector_paused():
+            pass
+        assert not gc.isenabled()
+        made = [[] for _ in range(3)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert any(found is made for found in gc.get_objects(generation=2))
+    gc.freeze()
+    try:
+        with runtime.collector_paused():
+            pass
+        assert gc.get_freeze_count() > 0  # what the caller set aside stays so
+    finally:
+        gc.unfreeze()
+
+
+def test_the_collector_goes_on_after_an_error():
+    with pytest.raises(ZeroDivisionError), runtime.collector_paused():
+        _ = 1 / 0
+    assert gc.isenabled()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graphprune.graph.parts import named_modules, named_tensors
 
 HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
-FORWARD_HOOKS = [name for name in HOOKS if name.startswith("_forward")]
+FORWARD_HOOKS = {name for name in HOOKS if name.startswith("_forward")}
 ATOMS = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device}
 PLAIN = {*ATOMS, dict, OrderedDict, tuple, list, set}
 
@@ -101,6 +101,8 @@ def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
     """
     if id(module) in swap:
         return swap[id(module)]
+    if "_parameters" not in vars(module):  # a scripted or traced one, whose state lies elsewhere
+        return module
     kind: Any = type(module)
     made = swap[id(module)] = kind.__new__(kind)
     made.__dict__.update(vars(module))
@@ -121,7 +123,7 @@ def throwaway(module: nn.Module) -> nn.Module:
         for name, value in state.items():
             if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
                 state[name] = exchanged(value, swap)
-        for name in FORWARD_HOOKS:  # a forward may register some
+        for name in FORWARD_HOOKS & state.keys():  # a forward may register some
             state[name] = OrderedDict(state[name])
     return made
 

@@ -306,14 +306,17 @@ def sized_like(run: Run, call: Call, sizes: Sequence[Any]) -> Tensor:
     So are those of a number that a module keeps and that was found to count channels. One tensor or number at most can tell
     places apart; the others' sizes hold.
     """
-    shape, owner, found = call.out.shape, None, {}
+    shape = call.out.shape
+    owner: Any = None
+    found: dict[int, int] = {}
     for dim, size in enumerate(sizes):
         counted = run.counted(key) if (key := number_key(size)) else None
         if counted is not None and len(counted) == shape[dim] and varies(counted, 0):
             return along(counted, dim, shape)
         if not isinstance(size, fx.Node) or size.target != "size" or len(size.args) < 2:
             continue
-        source, place = size.args
+        source: Any = size.args[0]
+        place: Any = size.args[1]
         labels = run.labels[source]
         if isinstance(labels, Tensor) and varies(labels, place) and owner in (None, source):
             owner, found[dim] = source, place % labels.ndim
