@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import graphprune
-from graphprune.pruning.allocation import Limits, OverBudget, allocate, order_of, rank_in_group, weigh_by_size
+from graphprune.pruning.allocation import Limits, OverBudget, allocate, block_sizes, order_of, rank_in_group, weigh_by_size
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.cost import CostModel
 
@@ -89,3 +89,15 @@ def test_orders_by_hand(costs: CostModel) -> None:
         order_of(3, costs.graph, flat)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"how\(graph, scores\) has no entry for group '0'"):
         order_of(lambda graph, given: {}, costs.graph, flat)
+
+
+def test_heads_of_attention_are_as_wide_as_they_are() -> None:
+    """4 heads of 8 channels: one head is a multiple of 8 by itself, 2 of them one of 16; of the hidden layer 16 go together."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(img_size=16, patch_size=8, embed_dim=32, depth=1, num_heads=4, num_classes=2).eval()
+    graph = graphprune.trace(model, torch.zeros(1, 3, 16, 16))
+    heads, hidden = "blocks.0.attn.qkv", "blocks.0.mlp.fc1"
+    assert block_sizes(graph, 8) == {heads: 1, hidden: 8}
+    assert block_sizes(graph, 16) == {heads: 2, hidden: 16}
+    assert block_sizes(graph, 1) == {heads: 1, hidden: 1}

@@ -235,6 +235,8 @@ class ChannelGraph:
             ValueError: a group is missing, unknown, of the wrong shape or dtype, or left without a channel.
         """
         names = [group.name for group in self.groups]
+        if not isinstance(keep, Mapping):
+            raise TypeError(f"keep must be a dictionary, group name -> mask, got {type(keep).__name__}; see graph.full()")
         if unknown := [name for name in keep if name not in self.slices]:
             raise ValueError(f"keep names group {unknown[0]!r}, which the graph does not have; its groups: {names}")
         for group in self.groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -80,7 +81,8 @@ def allocate(limits: Limits, order: Mapping[str, Tensor], round_to: int = 1, fix
     Args:
         limits: what the network may cost.
         order: group -> (C,); the lowest goes first.
-        round_to: every group keeps a multiple of it, or all its channels.
+        round_to: every layer keeps a multiple of it, or all its channels. Where several of a layer's channels stay or go as
+            one, as those of an attention head do, they count as many.
         fixed: names of groups that stay whole.
 
     Raises:
@@ -95,7 +97,8 @@ def allocate(limits: Limits, order: Mapping[str, Tensor], round_to: int = 1, fix
     {'conv1': [False, False, True, True], 'conv3': [True, True, True]}
     """
     graph = limits.costs.graph
-    blocks = [_blocks(number, order[group.name], round_to) for number, group in enumerate(graph.groups)]
+    sizes_of_blocks = block_sizes(graph, round_to)
+    blocks = [_blocks(number, order[group.name], sizes_of_blocks[group.name]) for number, group in enumerate(graph.groups)]
     first = [len(own) if group.name in fixed else 1 for group, own in zip(graph.groups, blocks, strict=True)]
     free = [block for own, held in zip(blocks, first, strict=True) for block in own[held:]]
     free.sort(key=lambda block: (block.mean, block.group, -block.place))
@@ -128,6 +131,27 @@ def allocate(limits: Limits, order: Mapping[str, Tensor], round_to: int = 1, fix
     for mask, own, number in zip(keep.values(), blocks, held, strict=True):
         mask[torch.cat([block.channels for block in own[:number]])] = True
     return keep
+
+
+def block_sizes(graph: ChannelGraph, round_to: int) -> dict[str, int]:
+    """How many channels of each group go together, so that every layer's width stays a multiple of `round_to`.
+
+    >>> import graphprune
+    >>> graph = graphprune.trace(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8))
+    >>> block_sizes(graph, 2)
+    {'conv1': 2, 'conv3': 2}
+    """
+    if round_to == 1:
+        return dict.fromkeys(graph.slices, 1)
+    atoms = {node.name: torch.tensor(node.atoms) for node in graph.nodes}
+    found = {}
+    for group in graph.groups:
+        span, alike = graph.slices[group.name], 0  # how many of a layer's channels are one of the group's
+        for layer in group.layers:
+            own = atoms[layer] if layer in atoms else torch.arange(span.start, span.stop)
+            alike = math.gcd(alike, int(((own >= span.start) & (own < span.stop)).sum()) // group.channels)
+        found[group.name] = round_to // math.gcd(round_to, alike or 1)
+    return found
 
 
 class _Block(NamedTuple):

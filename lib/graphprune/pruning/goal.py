@@ -27,6 +27,7 @@ from graphprune.runs import runtime
 from graphprune.runs.checks import at_least
 from graphprune.training import train
 from graphprune.training.data import Dataset
+from graphprune.training.dataset import check_dataset
 from graphprune.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def prune_to(
         scores: how much each channel matters: a dictionary, group -> (C,), or a function (model, graph) -> such a
             dictionary, for example one of `graphprune.importance`. One with a parameter `data` is given the data. L1 norms
             by default.
-        round_to: every group keeps a multiple of this, or all its channels.
+        round_to: every layer keeps a multiple of this, or all its channels.
         ignore: layers that keep all their channels: paths such as "layer1" (with all in it), or modules.
         how: how channels are shared out over the groups. "uniform": the same share of each. "global": one threshold on
             scores divided by their group's mean. "searched": `looks` ways are tried without training and the best by
@@ -170,8 +171,8 @@ def prune_to(
 
 
 def _check_data(how: str | Order, finetune: Finetune, data: Dataset | None) -> None:
-    if data is not None and not isinstance(data, Dataset):
-        raise TypeError(f"data must be a graphprune.data.Dataset, e.g. data.from_tensors(...), got {type(data).__name__}")
+    if data is not None:
+        check_dataset(data)
     if how == "searched" and data is None:
         raise ValueError("how='searched' looks at validation images: give data=, such as graphprune.data.from_tensors(...)")
     if isinstance(finetune, Recipe) and data is None:

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.runs.checks import at_least
+from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> 
 
 def _batches(model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     at_least(1, batches=batches, batch_size=batch_size)
+    check_dataset(data)
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     for images, labels in islice(data.train.batches(batch_size, shuffle=True, generator=generator), batches):

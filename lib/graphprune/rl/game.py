@@ -19,6 +19,7 @@ from graphprune.rl.observation import Observation, observe
 from graphprune.runs import store
 from graphprune.runs.description import network
 from graphprune.training.data import Dataset
+from graphprune.training.dataset import check_dataset
 
 CHANGING = ("kept", "decided in this pass", "decided now", "cost kept", "cost that may stay", "steps done")
 """The node features that change from step to step; the first three 0 or 1 by channel, the others shares, on every node."""
@@ -238,6 +239,7 @@ def game(
     >>> rules.evaluator(kept).accuracy.shape
     torch.Size([4])
     """
+    check_dataset(data)
     observation = observe(model, graph, data, strongest=strongest, seed=seed)
     evaluator = MaskEvaluator(model, graph, data, images=images, calibration=calibration, seed=seed)
     budget = Budget(CostModel(graph, data.example()), share, of)

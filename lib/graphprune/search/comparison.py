@@ -22,6 +22,7 @@ from graphprune.runs.checkpoint import Clock
 from graphprune.runs.description import network
 from graphprune.search.trial import Task, Trial, run_all
 from graphprune.training.data import Dataset
+from graphprune.training.dataset import check_dataset
 from graphprune.training.train import Recipe
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def _check(methods: Mapping[str, Any], against: str | None, seeds: Sequence[int]
         raise ValueError(f"seeds={list(seeds)}: must be at least one, each once")
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe={recipe!r}: must be a train.Recipe, e.g. Recipe(epochs=2, lr=0.01, batch_size=128)")
+    check_dataset(data)
     data.demand("train", "val", "test")
 
 

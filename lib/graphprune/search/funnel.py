@@ -32,6 +32,7 @@ from graphprune.runs.description import network
 from graphprune.search.trial import Task, Trial, read_weights, run_all
 from graphprune.training import train
 from graphprune.training.data import Dataset
+from graphprune.training.dataset import check_dataset
 from graphprune.training.train import Recipe
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def _check(funnel: Funnel) -> None:
         raise ValueError(f"seed={funnel.seed!r}: must be an integer >= 0")
     if funnel.n_jobs == 0 or funnel.threads < 1:
         raise ValueError(f"n_jobs={funnel.n_jobs}, threads={funnel.threads}: at least 1 of each (n_jobs=-1: every core)")
+    check_dataset(funnel.data)
     funnel.data.demand("train", "val", "test")
     _ = funnel.window  # checks the rest
     if funnel.importance is not None:

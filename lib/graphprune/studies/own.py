@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -123,8 +124,13 @@ def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outco
     for layer, reason in graph.frozen.items():
         say(f"  {layer} stays: {reason}")
     train.check_fits(model, data.train, next(model.parameters()).device)
+    found = train.evaluate(model, data.val).accuracy
+    say(f"on validation before pruning: {found:.4f}")
+    if data.objective == CLASSIFICATION and found <= 1.5 / data.num_classes:
+        say("  that is hardly better than chance: is it trained? weights come from --weights or from your function")
     recipe = Recipe(epochs=wish.epochs, lr=wish.lr, batch_size=wish.batch_size, distil=data.objective == CLASSIFICATION)
-    say(f"training takes about {minutes(model, data, recipe, wish):.1f} minutes at most, and can be stopped and started again")
+    longest = math.ceil(minutes(model, data, recipe, wish))
+    say(f"training takes {longest} min or less on this machine, and can be stopped and started again")
     keep, small = _chosen(wish, model, graph, data, recipe, out / "work")
     facts = _measured(wish, model, small, graph, keep, data)
     files = [save_pruned(out / "small.safetensors", small, graph, keep)]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphprune.training.objective import Objective
 from graphprune.training.own_splits import Missing
 from graphprune.training.splits import Augment, Split, TensorSplit, stratified
+
+
+def check_dataset(data: Any) -> None:
+    """Raise TypeError unless `data` has splits, and say how it gets them."""
+    if not hasattr(data, "train") or isinstance(data, nn.Module):
+        raise TypeError(
+            f"data is a {type(data).__name__}: make a data set of it with graphprune.data.from_tensors, from_loaders or "
+            "from_dataset"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

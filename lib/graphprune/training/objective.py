@@ -22,6 +22,7 @@ class Objective:
         metric: what networks are chosen by, higher = better; stands where accuracy does in every result. The negative loss
             unless given.
 
+    >>> import torch
     >>> squared = Objective(lambda outputs, targets: (outputs - targets).square().mean())
     >>> [float(value) for value in squared.sums(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))]
     [4.0, -4.0]
@@ -65,6 +66,7 @@ def _mean(name: str, value: Any, targets: Tensor) -> Tensor:
 def accuracy(outputs: Any, targets: Tensor) -> Tensor:
     """The share of classes (of images, or of pixels: (B, classes, ...) against (B, ...)) that are right, for each input, (B,).
 
+    >>> import torch
     >>> accuracy(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1, 1])).tolist()
     [1.0, 0.0]
     """
@@ -88,6 +90,7 @@ PIXELS = Objective(pixel_loss, accuracy)
 def plain(outputs: Any) -> Any:
     """The tensor that counts of what a network returns: `.logits` or "logits" (Hugging Face), "out" (torchvision); else all.
 
+    >>> import torch
     >>> plain({"out": torch.ones(1), "aux": torch.zeros(1)})
     tensor([1.])
     """

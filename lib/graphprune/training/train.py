@@ -15,6 +15,7 @@ from graphprune.runs import runtime
 from graphprune.runs.checkpoint import Checkpoint
 from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
+from graphprune.training.dataset import check_dataset
 from graphprune.training.history import History
 from graphprune.training.objective import CLASSIFICATION, Measure, Objective, plain
 from graphprune.training.recipe import Recipe
@@ -92,6 +93,7 @@ def fit(
     """
     if recipe.distil and teacher is None:
         raise ValueError("teacher=None: the recipe distils, so give the network to learn from, or set distil=False")
+    check_dataset(data)
     if validate or best:
         data.demand("val")
     objective = _objective(data, loss, metric, recipe, teacher)
@@ -148,6 +150,7 @@ def finetune(
     Args and Raises: as for `fit`; `options` are its `validate`, `loss`, `metric`, `callback` and `best`. With `callback=print`
     every epoch's loss and accuracy are seen.
     """
+    check_dataset(data)
     tuned = copy.deepcopy(model).to(_device(device))
     check_fits(tuned, data.train, _device(device), _objective(data, options.get("loss"), options.get("metric")))
     reestimate_bn(tuned, data, seed=seed)
@@ -179,6 +182,8 @@ def evaluate(
     """
     at_least(1, ", e.g. 512", batch_size=batch_size)
     part = split.val if isinstance(split, Dataset) else split
+    if not hasattr(part, "batches"):
+        check_dataset(part)
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
     judge = objective or part.objective
@@ -206,6 +211,7 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
         ValueError: `batches` or `batch_size` is below 1.
     """
     at_least(1, batches=batches, batch_size=batch_size)
+    check_dataset(data)
     calibrate(model, clean_images(data, batches, batch_size, seed))
 
 
