@@ -110,3 +110,16 @@ def test_weights_that_are_not_finite_are_refused():
     net[2].bias.data[0] = math.inf
     with pytest.raises(ValueError, match="outputs are not finite"):
         neurons.scores(net, images(0, 2, 2), Y)
+
+
+def test_a_layer_too_large_for_a_program_is_named():
+    layers = [
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(9216, 2),
+    ]
+    with pytest.raises(ValueError, match=r"layer '2' maps 9,216 numbers to 9,216, too many for one program"):
+        neurons.scores(nn.Sequential(*layers), images(0, 1, 1, 48, 48), Y[:1], program="published")

@@ -18,6 +18,7 @@ from graphprune.neurons.rows import Index, Rows, Term
 
 Array = NDArray[np.float64]
 TIGHT = 1e-12  # an interval as narrow as this is a point
+LARGEST = 3 * 10**7  # entries of one layer's matrix, 240 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,20 @@ class Gates:
 
 
 def affine(rows: Rows, op: Affine, value: Value, shape: torch.Size) -> Value:
-    """h = W x + b; numbers stay numbers."""
+    """h = W x + b; numbers stay numbers.
+
+    Raises:
+        ValueError: the matrix of a layer is too large to be written out.
+    """
     if value.known is not None:
         return Value(known=op(torch.from_numpy(value.known).reshape(len(value.known), *shape)).flatten(1).numpy())
     assert value.columns is not None
-    count = shape.numel()
+    count, outputs = shape.numel(), op.linear(torch.zeros(1, *shape, dtype=torch.float64)).numel()
+    if count * max(count, outputs) > LARGEST:
+        raise ValueError(
+            f"model: layer {op.name!r} maps {count:,} numbers to {outputs:,}, too many for one program; use solver='gradient', "
+            "or neurons.decoupled"
+        )
     matrix = op.linear(torch.eye(count, dtype=torch.float64).reshape(count, *shape))
     bias = op.bias.expand(matrix.shape[1:]).flatten().numpy()
     out = rows.variables((len(value.columns), bias.size), -np.inf, np.inf)
