@@ -284,9 +284,9 @@ def report() -> None:
         "",
         f"{runtime.hardware()}; {', '.join(map(installed, ['torch', *packages, 'torch-pruning']))}.",
         "",
-        f"- {len(held)} of {len(rows)} cases hold (limit 1e-10, forward and backward); {len(wanted()) - len(rows)} were not run.",
-        f"- Exported to ONNX, and run to the same result: {sum(row['onnx'] == 'yes' for row in rows)}; where the unpruned network "
-        f"is not exported either: {sum(row['onnx'].startswith('nor') for row in rows)}; not tried: "
+        f"- {len(held)} of {len(rows)} cases hold (limit 1e-10, forward and backward); {len(wanted()) - len(rows)} are not run.",
+        f"- Exported to ONNX, and run to the same result: {sum(row['onnx'] == 'yes' for row in rows)}; where the unpruned",
+        f"  network is not exported either: {sum(row['onnx'].startswith('nor') for row in rows)}; not tried: "
         f"{sum(not row['onnx'] for row in rows)}.",
         f"- Torch-Pruning gives a network that runs in {sum(bool(r['tp_left']) for r in rows)} of "
         f"{len([r for r in rows if r['norms'] == 'whole'])} cases, and in {len(exact)} it equals its masked twin to 1e-10.",
