@@ -284,7 +284,7 @@ def report() -> None:
         "",
         f"{runtime.hardware()}; {', '.join(map(installed, ['torch', *packages, 'torch-pruning']))}.",
         "",
-        f"- {len(held)} of {len(rows)} cases hold (limit 1e-10, forward and backward); {len(wanted()) - len(rows)} are not run.",
+        f"- {len(held)} of {len(rows)} cases hold (limit 1e-10, forward and backward); {len(wanted()) - len(rows)} not run.",
         f"- Exported to ONNX, and run to the same result: {sum(row['onnx'] == 'yes' for row in rows)}; where the unpruned",
         f"  network is not exported either: {sum(row['onnx'].startswith('nor') for row in rows)}; not tried: "
         f"{sum(not row['onnx'] for row in rows)}.",
