@@ -266,6 +266,12 @@ def installed(package: str) -> str:
         return f"{package} (not here)"
 
 
+def over_goal(row: dict[str, Any]) -> str:
+    """The network and what is left of it, where that is more than it should be; else ""."""
+    goal = {"whole": 0.75, "kept": 0.4}[row["norms"]]
+    return f"{row['network']} {row['norms']} {float(row['left']):.2f}" if row["left"] and float(row["left"]) > goal else ""
+
+
 def report() -> None:
     rows = read()
     held = [row for row in rows if row["status"] == "ok"]
@@ -285,6 +291,7 @@ def report() -> None:
         f"{runtime.hardware()}; {', '.join(map(installed, ['torch', *packages, 'torch-pruning']))}.",
         "",
         f"- {len(held)} of {len(rows)} cases hold (limit 1e-10, forward and backward); {len(wanted()) - len(rows)} not run.",
+        f"- More left than the goal (0.75, with norms kept 0.4): {', '.join(map(over_goal, filter(over_goal, rows)))}.",
         f"- Exported to ONNX, and run to the same result: {sum(row['onnx'] == 'yes' for row in rows)}; where the unpruned",
         f"  network is not exported either: {sum(row['onnx'].startswith('nor') for row in rows)}; not tried: "
         f"{sum(not row['onnx'] for row in rows)}.",
