@@ -121,7 +121,7 @@ SEGMENTATION = {"unet": "Unet", "fpn": "FPN", "unet++": "UnetPlusPlus", "deeplab
 
 
 def ultralytics(kind: str) -> Case:
-    """Detection: what the head gives before the boxes are drawn up, so that no channel is frozen by their decoding."""
+    """A detector or classifier, all that it returns."""
     from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
     if kind.endswith("cls"):

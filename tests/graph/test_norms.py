@@ -259,3 +259,18 @@ def test_a_class_token_and_large_position_embeddings_follow_down_to_one_channel(
         small, twin = graphprune.prune(model, graph, keep), graphprune.masked(model, graph, keep)
         assert small.token.shape == (1, 1, left)
         assert torch.allclose(small(x), twin(x), rtol=1e-10)
+
+
+def test_a_layer_norm_among_other_things_stays_in_either_case() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(nn.functional.layer_norm(self.up(x), (6,)))
+
+    for norms in ("whole", "kept"):
+        graph = graphprune.trace(Mixed().double(), X, norms=norms)  # type: ignore[arg-type]
+        assert graph.groups == ()
+        assert graph.frozen["up"].endswith('(norms="kept" prunes it in a module that does nothing else)')

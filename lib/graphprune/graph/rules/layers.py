@@ -167,6 +167,7 @@ def group_norm(run: Run, call: Call) -> Tensor:
 
 
 KEPT = 'normalises over it (norms="kept" prunes it)'
+KEPT_FUNCTION = 'normalises over it (norms="kept" prunes it in a module that does nothing else)'
 """Why the channels of a layer norm stay, and what to do about it."""
 
 
@@ -181,7 +182,8 @@ def layer_norm(run: Run, call: Call) -> Tensor:
     if len(shape) == 1 and isinstance(call.op, nn.RMSNorm) and call.op.weight is not None and free_along(run, call.x, -1):
         return normalised(run, call, -1, kept=False)
     dims = range(call.x.ndim - len(shape), call.x.ndim)
-    run.ledger.collapse(call.x, dims, f"{call.what} {KEPT if len(shape) == 1 else 'normalises over it'}")
+    remedy = KEPT if call.is_module else KEPT_FUNCTION
+    run.ledger.collapse(call.x, dims, f"{call.what} {remedy if len(shape) == 1 else 'normalises over it'}")
     last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
     run.layer(_path(call), "norm", last.expand(call.x.shape[-1]))
     return call.x
