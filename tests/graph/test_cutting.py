@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from graphprune.graph import cutting
-from graphprune.graph.cutting import cut, sliced
+from graphprune.graph.cutting import cut, slice_tensor
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -13,14 +13,18 @@ from graphprune.graph.cutting import cut, sliced
 def test_rows_and_columns_cut_by_blocks_are_those_cut_at_once(dim: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "BLOCK", block)
     weight, rows, columns = torch.randn(7, 6, 5, 2), torch.tensor([0, 3, 4, 6]), torch.tensor([1, 2, 4])
-    small = sliced(weight.requires_grad_(), {dim: columns, 0: rows})
+    small = slice_tensor(weight.requires_grad_(), {dim: columns, 0: rows})
     assert torch.equal(small, weight[rows].movedim(dim, 1)[:, columns].movedim(1, dim))
     assert not small.requires_grad
 
 
 def test_what_is_left_has_memory_of_its_own() -> None:
     weight, every = torch.zeros(4, 3), torch.arange(4)
-    for small in (sliced(weight, {0: every}), sliced(weight, {0: every[:2]}), sliced(weight, {0: every[:2], 1: every[:1]})):
+    for small in (
+        slice_tensor(weight, {0: every}),
+        slice_tensor(weight, {0: every[:2]}),
+        slice_tensor(weight, {0: every[:2], 1: every[:1]}),
+    ):
         small.fill_(1)
     assert not weight.any()
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor, nn
 
 from graphprune.graph.parts import named_tensors
-from graphprune.graph.weightless import light_shell, on_meta, throwaway, twin, zeroed
+from graphprune.graph.weightless import copy_for_run, copy_network, light_shell, on_meta, zeroed
 
 
 class Odd(nn.Module):
@@ -30,7 +30,7 @@ class Odd(nn.Module):
 
 def test_a_twin_is_a_deep_copy() -> None:
     odd = Odd()
-    made, wanted = twin(odd, {}), copy.deepcopy(odd)
+    made, wanted = copy_network(odd, {}), copy.deepcopy(odd)
     x = torch.randn(1, 2, 3, 3)
     assert torch.equal(made(x), wanted(x))
     assert vars(made).keys() == vars(wanted).keys()
@@ -58,7 +58,7 @@ class Own(nn.Module):
 def test_a_module_s_own_way_of_being_copied_is_kept() -> None:
     own = nn.Sequential(Own(), nn.ReLU())
     own[0].mark = 1
-    assert not hasattr(twin(own, {})[0], "mark")
+    assert not hasattr(copy_network(own, {})[0], "mark")
 
 
 def test_weightless_copies_have_the_same_shapes_and_leave_the_model_alone() -> None:
@@ -76,7 +76,7 @@ def test_weightless_copies_have_the_same_shapes_and_leave_the_model_alone() -> N
 
 def test_a_throwaway_copy_keeps_its_hooks_and_state_to_itself() -> None:
     odd = Odd()
-    made = throwaway(odd)
+    made = copy_for_run(odd)
     made.register_forward_hook(lambda module, args, out: out)
     made.layer.register_forward_pre_hook(lambda module, args: None)
     made.sizes.append(5)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.parts import Parts, named_modules, named_tensors
 from graphprune.graph.rules.operation import NumberKey
-from graphprune.graph.weightless import light, like, twin
+from graphprune.graph.weightless import copy_network, copy_shell, like
 
 Places = Mapping[tuple[str, int], Tensor]
 """(tensor, dim) -> the indices that stay along that dimension."""
@@ -51,7 +51,7 @@ def cut(module: nn.Module, places: Places, numbers: Numbers | None = None) -> nn
     tensors = named_tensors(module)
     swap = smaller_tensors(tensors, places)
     owners = owners_of(tensors, swap)
-    small = twin(module, {key: like(old, new) for key, (old, new) in swap.items()})
+    small = copy_network(module, {key: like(old, new) for key, (old, new) in swap.items()})
     modules = named_modules(small)
     for path in owners:
         mend(modules[path])
@@ -78,7 +78,7 @@ def cut_parts(parts: Parts, places: Places, numbers: Numbers) -> Parts:
     counting = {path for path, *_ in own}
     tensors = {path: swap.get(id(tensor), tensor) for path, tensor in parts.tensors.items()}
     touched = {path: module for path, module in parts.modules.items() if path in owners | counting or module._modules}
-    changed = {path: light(module, swap) for path, module in touched.items()}
+    changed = {path: copy_shell(module, swap) for path, module in touched.items()}
     for path in owners & changed.keys():
         mend(changed[path])
     for (path, name, place), value in own.items():
@@ -91,7 +91,7 @@ def smaller_tensors(tensors: Mapping[str, Tensor], places: Places) -> dict[int, 
     dims: dict[str, dict[int, Tensor]] = {}
     for (name, dim), index in places.items():
         dims.setdefault(name, {})[dim] = index
-    return {id(tensors[name]): (tensors[name], left_of(tensors[name], indices)) for name, indices in dims.items()}
+    return {id(tensors[name]): (tensors[name], cut_tensor(tensors[name], indices)) for name, indices in dims.items()}
 
 
 def owners_of(tensors: Mapping[str, Tensor], chosen: Container[int]) -> set[str]:
@@ -99,12 +99,12 @@ def owners_of(tensors: Mapping[str, Tensor], chosen: Container[int]) -> set[str]
     return {path.rpartition(".")[0] for path, tensor in tensors.items() if id(tensor) in chosen}
 
 
-def left_of(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+def cut_tensor(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     """A tensor with only these slices; one dimension cut along two is the index of a `ChannelSelect`."""
-    return renumbered(tensor, indices) if 1 in indices and tensor.ndim == 1 else sliced(tensor, indices)
+    return renumber_index(tensor, indices) if 1 in indices and tensor.ndim == 1 else slice_tensor(tensor, indices)
 
 
-def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+def slice_tensor(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     """The tensor with only these slices, its memory its own. Rows go first: they are cheap, and leave less to go over."""
     shape = list(tensor.shape)
     if tensor.is_meta:
@@ -114,13 +114,13 @@ def sliced(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     data = tensor.detach()
     cuts = [(dim, index.to(data.device)) for dim, index in sorted(indices.items()) if index.numel() < shape[dim]]
     if len(cuts) == 2 and cuts[0][0] == 0 and data.numel() > BLOCK and data.device.type == "cpu":
-        return rows_and(data, cuts[0][1], *cuts[1])
+        return slice_rows(data, cuts[0][1], *cuts[1])
     for dim, index in cuts:
         data = data.index_select(dim, index)
     return data if cuts else data.clone()
 
 
-def rows_and(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
+def slice_rows(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
     """These rows, and of them these slices: some rows at a time, so that they are still in cache when they are cut."""
     shape = list(data.shape)
     shape[0], shape[dim] = len(rows), len(index)
@@ -130,7 +130,7 @@ def rows_and(data: Tensor, rows: Tensor, dim: int, index: Tensor) -> Tensor:
     return out
 
 
-def renumbered(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
+def renumber_index(index: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     """A `ChannelSelect` index over the kept channels: rows cut, values renumbered, -1 where the source is gone."""
     rows, sources = (indices[dim].to(index.device) for dim in (0, 1))
     if index.is_meta:

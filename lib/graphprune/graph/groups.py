@@ -24,7 +24,7 @@ from graphprune.graph.inputs import Inputs, Outputs, as_inputs, weightless_input
 from graphprune.graph.norms import find_norms
 from graphprune.graph.parts import Parts, named_modules, parts_of
 from graphprune.graph.recording import Recording, Stopped
-from graphprune.graph.rules.labels import counted, varying
+from graphprune.graph.rules.labels import count_values, varying_dims
 from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
@@ -255,7 +255,9 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
 def tangled(record: Record) -> set[str]:
     """Parameters and buffers used as operands whose elements do not differ along one dimension: rotary frequencies, say."""
     classes = record.ledger.classes() if record.elements else np.zeros(0, np.int64)
-    return {name for name, labels in record.elements.items() if len(varying(torch.from_numpy(classes[labels.numpy()]))) != 1}
+    return {
+        name for name, labels in record.elements.items() if len(varying_dims(torch.from_numpy(classes[labels.numpy()]))) != 1
+    }
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
@@ -270,7 +272,7 @@ def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
     sites = {}
     for name, labels in record.elements.items():
         found = torch.from_numpy(classes[labels.numpy()])
-        dims = varying(found)
+        dims = varying_dims(found)
         shared = any(tensor == name for tensor, _ in record.sites)
         if name in record.opaque:
             record.ledger.freeze(labels, f"the parameter '{name}' is also read by an operation that is not known")
@@ -293,7 +295,7 @@ def group_classes(columns: Iterable[np.ndarray], why: np.ndarray, count: int) ->
         return []
     kind, kinds = np.zeros(count, np.int64), 1  # classes of one kind are alike in the columns so far
     for found in columns:
-        touched, times = counted(found)
+        touched, times = count_values(found)
         before = kind[touched] * (len(found) + 1) + times
         if len(before) and (before == before[0]).all():  # mostly all of a kind, as often
             kind[touched], kinds = kinds, kinds + 1

@@ -18,7 +18,7 @@ from graphprune.graph.channel_graph import ChannelGraph, Norm
 from graphprune.graph.cutting import Numbers, Places, cut, kept_classes, kept_numbers
 from graphprune.graph.parts import named_modules
 from graphprune.graph.rules.operation import NumberKey
-from graphprune.graph.weightless import like, twin
+from graphprune.graph.weightless import copy_network, like
 
 TOLERANCE = 1e-3
 """How well a module must meet what defines a normalisation, next to results of about 1; it may compute in single precision."""
@@ -75,7 +75,7 @@ def _normalises(module: nn.Module, dim: int, channels: int) -> bool:
     try:
         with torch.no_grad():
             same, turned = (
-                twin(module, {id(p): like(p, w) for p, w in zip(weights, given, strict=True)}).eval()
+                copy_network(module, {id(p): like(p, w) for p, w in zip(weights, given, strict=True)}).eval()
                 for given in (drawn, [w[order] for w in drawn])
             )
             out = same(x)

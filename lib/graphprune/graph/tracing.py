@@ -13,7 +13,7 @@ from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
 from graphprune.graph.recording import NONE, Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
 from graphprune.graph.rules.propagation import Propagation, Record
-from graphprune.graph.weightless import throwaway, twin
+from graphprune.graph.weightless import copy_for_run, copy_network
 
 
 class InputRejected(ValueError):
@@ -41,7 +41,7 @@ def first_recording(
     first: BaseException | None = None
     if all(tensor.layout is torch.strided for tensor in inputs.tensors):  # a sparse matrix is its values
         try:
-            recording = record(throwaway(shell), weightless_inputs(inputs), norms=norms)
+            recording = record(copy_for_run(shell), weightless_inputs(inputs), norms=norms)
             light = inputs.mapped(lambda given: given.to("meta") if given.is_floating_point() else given.detach())
             return recording, light, True
         except Stopped as stopped:
@@ -51,7 +51,7 @@ def first_recording(
     real = fitted(inputs, model)
     if not any(tensor.is_meta for tensor in (*real.tensors, *model.parameters())):
         try:
-            return record(twin(model, {}), real, norms=norms), real, False
+            return record(copy_network(model, {}), real, norms=norms), real, False
         except Stopped as stopped:
             if isinstance(stopped.__cause__, ValuesDecide):
                 cannot_be_traced(stopped.__cause__)

@@ -17,7 +17,7 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.cutting import Numbers, Places, cut_parts, kept_classes, kept_numbers, kept_places
 from graphprune.graph.parts import Parts, parts_of
 from graphprune.graph.recording import Stopped, shapes_only
-from graphprune.graph.rules.labels import Disagreement, compact, laid_along, varies
+from graphprune.graph.rules.labels import Disagreement, compact, stored_dims, varies
 from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.propagation import Propagation, first_line
 from graphprune.graph.tracing import record_again
@@ -62,11 +62,11 @@ def verify(
                 continue
             if graph.sized:
                 small = network()
-                again = recorded_again(graph, skeleton, small, training)
-                run = carried(parts_of(small, again), again, seeds, graph.num_atoms)
+                again = record_cut(graph, skeleton, small, training)
+                run = carry_labels(parts_of(small, again), again, seeds, graph.num_atoms)
                 compare_places(skeleton, whole_labels(graph, skeleton), run, kept_classes(graph, kept))
             else:
-                run = carried(parts(), skeleton, seeds, graph.num_atoms, recorded=False)
+                run = carry_labels(parts(), skeleton, seeds, graph.num_atoms, recorded=False)
     except Trouble as trouble:
         return trouble.node, trouble.why
     return None
@@ -103,7 +103,7 @@ def verify_cut(
     return verify(graph, kept, lambda: cut_parts(parts, places, numbers), lambda: network(places, numbers))
 
 
-def carried(
+def carry_labels(
     parts: Parts,
     graph: fx.Graph,
     seeds: Mapping[tuple[str, int], Tensor],
@@ -131,7 +131,7 @@ def carried(
 # networks that read sizes ---------------------------------------------------------------------------------------------
 
 
-def recorded_again(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, training: bool) -> fx.Graph:
+def record_cut(graph: ChannelGraph, skeleton: fx.Graph, small: nn.Module, training: bool) -> fx.Graph:
     """The forward of a pruned network, if it does what the unpruned one did.
 
     Raises:
@@ -200,7 +200,7 @@ def whole_labels(graph: ChannelGraph, skeleton: fx.Graph) -> dict[str, Any]:
     """The classes that each node of the unpruned network bears."""
     assert graph.shell is not None
     seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
-    run = carried(parts_of(graph.shell, skeleton), skeleton, seeds, graph.num_atoms)
+    run = carry_labels(parts_of(graph.shell, skeleton), skeleton, seeds, graph.num_atoms)
     return {node.name: labels for node, labels in run.labels.items()}
 
 
@@ -214,7 +214,7 @@ def compare_places(skeleton: fx.Graph, wholes: Mapping[str, Any], run: Propagati
         if node.op in ("output", "get_attr"):  # a tensor that is cut is compared where it is read
             continue
         for labels, value in zip(tensors(wholes[node.name]), tensors(other.meta["value"]), strict=True):
-            for dim in {*laid_along(labels), *(d for d, size in enumerate(value.shape) if size != labels.shape[d])}:
+            for dim in {*stored_dims(labels), *(d for d, size in enumerate(value.shape) if size != labels.shape[d])}:
                 left = labels.shape[dim]
                 if varies(labels, dim):
                     alive = stays[compact(labels)].movedim(dim, 0).flatten(1) if labels.ndim > 1 else stays[labels][:, None]

@@ -26,18 +26,18 @@ def without_data(tensor: Tensor) -> Tensor:
 
 def on_meta(model: nn.Module) -> nn.Module:
     """A copy without weights: the same modules, every tensor on the meta device, in single precision. Costs no memory."""
-    return twin(model, {id(tensor): like(tensor, without_data(tensor)) for tensor in every_tensor(model)})
+    return copy_network(model, {id(tensor): like(tensor, without_data(tensor)) for tensor in every_tensor(model)})
 
 
 def zeroed(model: nn.Module) -> nn.Module:
     """A copy whose parameters are zeros without memory of their own; all else has its values. For shapes that values decide."""
     swap = {id(p): like(p, torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape)) for p in model.parameters()}
-    return twin(model, swap).eval()
+    return copy_network(model, swap).eval()
 
 
 def light_shell(model: nn.Module) -> nn.Module:
     """As `on_meta`, for shapes only: what is neither a module nor a tensor is shared with the model."""
-    return light(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})
+    return copy_shell(model, {id(tensor): without_data(tensor) for tensor in every_tensor(model)})
 
 
 def like(tensor: Tensor, data: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def every_tensor(model: nn.Module) -> list[Tensor]:
     return [*named_tensors(model).values(), *plain]
 
 
-def twin(value: Any, memo: dict[int, Any]) -> Any:
+def copy_network(value: Any, memo: dict[int, Any]) -> Any:
     """What `copy.deepcopy(value, memo)` gives, in a fifth of its time: a module's state is mostly empty dictionaries of hooks.
 
     Args:
@@ -71,7 +71,7 @@ def twin(value: Any, memo: dict[int, Any]) -> Any:
     memo.setdefault(id(memo), []).append(state)  # as deepcopy does: an id stands for its value only while that lives
     for name, item in state.items():
         if (kind := type(item)) not in ATOMS:
-            state[name] = twin(item, memo) if name not in HOOKS or item else kind()
+            state[name] = copy_network(item, memo) if name not in HOOKS or item else kind()
     made.__setstate__(state)
     return made
 
@@ -85,7 +85,7 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
         made = memo[id(value)] = kind()
         for key, item in value.items():
             found = item if type(item) in ATOMS else memo.get(id(item))
-            made[key if type(key) in ATOMS else twin(key, memo)] = twin(item, memo) if found is None else found
+            made[key if type(key) in ATOMS else copy_network(key, memo)] = copy_network(item, memo) if found is None else found
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
     else:
@@ -93,7 +93,7 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
     return memo[id(value)]
 
 
-def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
+def copy_shell(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
     """A copy of the tree of modules for shapes only, tensors exchanged by identity; all else is shared.
 
     Args:
@@ -110,30 +110,30 @@ def light(module: nn.Module, swap: dict[int, Any]) -> nn.Module:
         made.__dict__ |= {name: swap.get(id(value), value) for name, value in vars(module).items()}
     for name in ("_parameters", "_buffers"):
         made.__dict__[name] = {path: swap.get(id(tensor), tensor) for path, tensor in vars(module)[name].items()}
-    made.__dict__["_modules"] = {path: child and light(child, swap) for path, child in module._modules.items()}
+    made.__dict__["_modules"] = {path: child and copy_shell(child, swap) for path, child in module._modules.items()}
     return made
 
 
-def throwaway(module: nn.Module) -> nn.Module:
+def copy_for_run(module: nn.Module) -> nn.Module:
     """A copy to run a forward on: the modules and the containers in their attributes are its own, tensors are shared."""
     swap: dict[int, Any] = {}
-    made = light(module, swap)
+    made = copy_shell(module, swap)
     for copied in named_modules(made).values():
         state = vars(copied)
         for name, value in state.items():
             if type(value) in (list, tuple, set, dict, OrderedDict) and name not in HOOKS and value:
-                state[name] = exchanged(value, swap)
+                state[name] = exchange_items(value, swap)
         for name in FORWARD_HOOKS & state.keys():  # a forward may register some
             state[name] = OrderedDict(state[name])
     return made
 
 
-def exchanged(value: Any, swap: dict[int, Any]) -> Any:
+def exchange_items(value: Any, swap: dict[int, Any]) -> Any:
     """A container of its own, with what takes the place of its items."""
     kind: Any = type(value)
     if kind in (dict, OrderedDict):
-        return kind((key, exchanged(item, swap)) for key, item in value.items())
-    return kind(exchanged(item, swap) for item in value) if kind in (list, tuple, set) else swap.get(id(value), value)
+        return kind((key, exchange_items(item, swap)) for key, item in value.items())
+    return kind(exchange_items(item, swap) for item in value) if kind in (list, tuple, set) else swap.get(id(value), value)
 
 
 @functools.cache

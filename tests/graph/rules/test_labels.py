@@ -8,12 +8,22 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from graphprune.graph.rules.labels import Disagreement, Ledger, along, compact, components, tidy, unlabelled, varies, varying
+from graphprune.graph.rules.labels import (
+    Disagreement,
+    Ledger,
+    along,
+    compact,
+    components,
+    tidy,
+    unlabelled,
+    varies,
+    varying_dims,
+)
 
 
 def test_labels_of_a_map_vary_along_channels_only() -> None:
     labels = along(torch.tensor([3, 4]), 1, (1, 2, 5, 5))
-    assert varying(labels) == [1]
+    assert varying_dims(labels) == [1]
     assert compact(labels).shape == (1, 2, 1, 1)
     assert not varies(labels, 2)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from graphprune.graph.rules.labels import along, compact, first_along, same, unlabelled, varies, varying
+from graphprune.graph.rules.labels import along, compact, first_along, same, unlabelled, varies, varying_dims
 from graphprune.graph.rules.operation import (
     Call,
     Run,
@@ -41,7 +41,7 @@ def combine(run: Run, a: Tensor, b: Tensor, what: str) -> Tensor:
     ndim = max(a.ndim, b.ndim)
     a, b = (t.reshape((1,) * (ndim - t.ndim) + tuple(t.shape)) if t.ndim < ndim else t for t in (a, b))
     reason = f"{what} combines it with a tensor of fixed size"
-    vary_a, vary_b = set(varying(a)), set(varying(b))
+    vary_a, vary_b = set(varying_dims(a)), set(varying_dims(b))
     if vary_a and vary_b and not vary_a & vary_b:  # an outer product: one place would go with either of two channels
         run.ledger.refuse(b, f"{what} combines it with channels that lie along another dimension")
     for dim in vary_a - vary_b:
@@ -62,7 +62,7 @@ def hold_size(run: Run, labels: Tensor, other: Tensor, dim: int, reason: str) ->
     if other.shape[dim] == 1:
         return labels
     first = run.ledger.collapse(labels, [dim], reason)
-    return first.expand(labels.shape) if varying(first) else labels
+    return first.expand(labels.shape) if varying_dims(first) else labels
 
 
 def elementwise(run: Run, call: Call) -> Tensor:
@@ -95,7 +95,7 @@ def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> None:
         return
     first = first_along(compact(labels), [dim])
     reason = f"{what} fixes a size in the model's code"
-    if varying(first):
+    if varying_dims(first):
         run.ledger.tie(first, labels, reason)
     else:
         run.ledger.freeze(labels, reason)
@@ -155,7 +155,7 @@ def expand(run: Run, call: Call) -> Any:
     spread = [
         size if dim < 0 or call.x.shape[dim] == 1 else -1 for dim, size in enumerate(sizes, call.x.ndim - len(call.out.shape))
     ]
-    if varying(made := sized_like(run, call, spread)):
+    if varying_dims(made := sized_like(run, call, spread)):
         return combine(run, made, call.x, call.what)
     sizes = sizes[-call.x.ndim :] if call.x.ndim else []
     for dim, size in enumerate(call.out.shape[len(call.out.shape) - call.x.ndim :]):
@@ -231,7 +231,7 @@ def concatenate(run: Run, call: Call) -> Tensor:
     dim = call.get(1, "dim", 0) % call.out.ndim
     parts = [part for part in parts if part.ndim == call.out.ndim]
     heads = [first_along(part, [dim]) for part in parts if part.shape[dim]]
-    if any(set(varying(part)) - {dim} for part in parts):
+    if any(set(varying_dims(part)) - {dim} for part in parts):
         for head, part in zip(heads, parts, strict=True):
             run.ledger.tie(heads[0], head, f"{call.what} joins it to a tensor of fixed size")
             run.ledger.tie(head, part, f"{call.what} joins it to a tensor of fixed size")

@@ -36,7 +36,7 @@ def compact(labels: Tensor) -> Tensor:
     return first_along(labels, expanded) if expanded else labels
 
 
-def laid_along(labels: Tensor) -> list[int]:
+def stored_dims(labels: Tensor) -> list[int]:
     """The dimensions that are no expansions: by the strides alone, the only ones along which labels can differ."""
     shape = labels.shape
     return [dim for dim, stride in enumerate(labels.stride()) if stride and shape[dim] > 1]
@@ -50,14 +50,14 @@ def varies(labels: Tensor, dim: int) -> bool:
     return not torch.equal(small, first_along(small, [dim]).expand(small.shape))
 
 
-def varying(labels: Tensor) -> list[int]:
+def varying_dims(labels: Tensor) -> list[int]:
     """The dimensions along which the labels differ."""
     return [dim for dim in range(labels.ndim) if varies(labels, dim)]
 
 
 def tidy(labels: Tensor) -> Tensor:
     """The same labels as an expanded view, stride 0 where they do not vary (a last dimension may stay)."""
-    dims = laid_along(labels)
+    dims = stored_dims(labels)
     if len(dims) < 2:
         return labels
     small = compact(labels)
@@ -87,7 +87,7 @@ def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     return labels.as_strided(shape, stride)
 
 
-def counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_values(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different ones, sorted, and how often each is there (`np.unique` is slow on few).
 
     >>> import numpy as np
@@ -167,7 +167,7 @@ class Ledger:
         first = first_along(labels, dims)
         if not any(varies(labels, dim) for dim in dims):
             return first
-        if varying(first):
+        if varying_dims(first):
             self.tie(first, labels, reason)
         else:
             self.freeze(labels, reason)

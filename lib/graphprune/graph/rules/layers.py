@@ -12,7 +12,7 @@ from torch.fx.node import map_aggregate
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.rules.data_movement import combine
-from graphprune.graph.rules.labels import along, compact, first_along, laid_along, unlabelled, varies, varying
+from graphprune.graph.rules.labels import along, compact, first_along, stored_dims, unlabelled, varies, varying_dims
 from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, others, unknown
 
 # producers and consumers ----------------------------------------------------------------------------------------------
@@ -21,7 +21,7 @@ from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, oth
 def lengthwise(run: Run, call: Call, dim: int, why: str) -> Tensor:
     """(C,): the labels along one dimension, for an operation that treats all places of the others alike."""
     x = call.x
-    if laid_along(x) in ([], [dim % x.ndim]):
+    if stored_dims(x) in ([], [dim % x.ndim]):
         return x.as_strided((x.shape[dim],), (x.stride(dim),))
     return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
 
@@ -112,7 +112,7 @@ def channelwise(run: Run, call: Call, names: Sequence[str | None], kind: str) ->
     if kind:
         first = next((name for name in names if name), None)
         run.layer(first.rpartition(".")[0] if first else _path(call), kind, channels)
-    return call.x if laid_along(call.x) in ([], [1]) else along(channels, 1, call.out.shape)
+    return call.x if stored_dims(call.x) in ([], [1]) else along(channels, 1, call.out.shape)
 
 
 def _path(call: Call) -> str:
@@ -205,11 +205,11 @@ def kept_norm(run: Run, call: Call, dim: int) -> Any:
 
 def free_along(run: Run, labels: Tensor, dim: int) -> bool:
     """Whether labels differ along one dimension at most, this one, but for those that are tied already."""
-    if set(varying(labels)) <= {dim % labels.ndim}:
+    if set(varying_dims(labels)) <= {dim % labels.ndim}:
         return True
     small = compact(labels)
     classes = torch.from_numpy(np.append(run.ledger.classes(), -1))[small] if run.ledger.atoms is None else small
-    return set(varying(classes)) <= {dim % labels.ndim}
+    return set(varying_dims(classes)) <= {dim % labels.ndim}
 
 
 def normalised(run: Run, call: Call, dim: int, kept: bool) -> Tensor:
@@ -278,7 +278,7 @@ def reduction(run: Run, call: Call) -> Any:
     dims = as_dims(None if isinstance(dim, bool) else dim, x.ndim)  # std(x, True) is an unbiased one over everything
     keepdim = bool(call.get(keeps, "keepdim", False))
     labels = run.ledger.collapse(x, dims, f"{call.what} reduces over it")
-    if any(varies(x, dim) for dim in dims) and not varying(labels):
+    if any(varies(x, dim) for dim in dims) and not varying_dims(labels):
         labels = torch.full_like(labels, -1)
     labels = labels.expand([1 if dim in dims else size for dim, size in enumerate(x.shape)])
     if x.ndim == 4 and set(dims) == {2, 3} and call.name in {"mean", "amax"}:
@@ -297,7 +297,7 @@ def matmul(run: Run, call: Call) -> Any:
     depth = a.shape[-1]
     a = run.ledger.collapse(a, [a.ndim - 1], f"{call.what} contracts it")
     b = run.ledger.collapse(b, [b.ndim - 2], f"{call.what} contracts it")
-    rows, columns = ({dim - labels.ndim for dim in varying(labels)} for labels in (a, b))
+    rows, columns = ({dim - labels.ndim for dim in varying_dims(labels)} for labels in (a, b))
     if rows and columns and not rows & columns:
         return unknown(run, call)
     labels = combine(run, a, b, call.what).expand(call.out.shape)
@@ -325,7 +325,7 @@ def attention(run: Run, call: Call) -> Any:
 
 def _count_products(run: Run, labels: Tensor, macs: int) -> None:
     """Multiply-adds by the dimension that tells labels apart."""
-    dims = varying(labels)
+    dims = varying_dims(labels)
     if len(dims) == 1:
         size = labels.shape[dims[0]]
         run.multiplied(first_along(labels, others(labels, dims[0])).reshape(-1), macs / size)
