@@ -62,7 +62,7 @@ class Settings:
     reward: Literal["self", "standard"] = "self"
     rate: float = 0.3
     lr: float = 2e-3
-    entropy: float = 0.02
+    entropy: float = 0.05
     hidden: int = 32
     layers: int = 3
     heads: int = 4
@@ -132,9 +132,10 @@ class Policy(nn.Module):
             nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
             for _ in range(settings.layers)
         )
-        self.last = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 1))
-        nn.init.normal_(self.last[1].weight, std=0.02)  # all masks about as likely, to begin with
-        nn.init.zeros_(self.last[1].bias)
+        final = nn.Linear(hidden, 1)
+        nn.init.normal_(final.weight, std=0.02)  # all masks about as likely, to begin with
+        nn.init.zeros_(final.bias)
+        self.last = nn.Sequential(nn.LayerNorm(hidden), final)
 
     def forward(self, x: Tensor, pairs: Tensor, budget: Tensor) -> Tensor:
         """x (B, N, F), pairs (B, N, N, D), budget (B,), the share that may stay -> scores (B, N)."""
@@ -241,10 +242,16 @@ Objective = Callable[[World, Tensor, Tensor, Tensor, Tensor, torch.Generator], T
 
 
 class Reinforce:
-    """Draw masks within the budget, reward them, and learn from the difference: the agent's objective."""
+    """Draw masks within the budget, reward them, and learn from the difference: the agent's objective.
+
+    Attributes:
+        past: (networks, budgets), the average performance so far; the memory that it competes with.
+        regrets: points of the masks drawn below the best, a mean an update.
+    """
 
     def __init__(self, settings: Settings, networks: int, budgets: int) -> None:
         self.settings, self.past = settings, torch.full((networks, budgets), torch.nan)
+        self.regrets: list[float] = []
 
     def __call__(
         self, world: World, rows: Tensor, places: Tensor, allowed: Tensor, scores: Tensor, generator: torch.Generator
@@ -254,8 +261,15 @@ class Reinforce:
         performance = world.performance[rows[:, None], drawn]
         gain = advantages(performance, self.past[rows, places], self.settings.reward)
         self.past[rows, places] = remember(self.past[rows, places], performance, self.settings.rate)
+        self.regrets.append(regrets(world, rows, allowed, drawn).mean().item())
         entropy = -(chances.exp() * chances.masked_fill(~allowed, 0)).sum(1).mean()
         return surrogate(scores, world.masks[drawn], gain) - self.settings.entropy * entropy
+
+
+def regrets(world: World, rows: Tensor, allowed: Tensor, drawn: Tensor) -> Tensor:
+    """Points of accuracy below the best mask allowed: rows (B,), allowed (B, 2^C), drawn (B, S) indices -> (B, S)."""
+    best = world.accuracy[rows].masked_fill(~allowed, -1).amax(1, keepdim=True)
+    return 100 * (best - world.accuracy[rows[:, None], drawn])
 
 
 def learn(
@@ -472,7 +486,12 @@ def _update(game: Game, state: _State, seen: tuple[Tensor, Tensor, Tensor], sett
     if size > 1:
         chance = found.sigmoid()
         entropy = torch.distributions.Bernoulli(chance, validate_args=False).entropy().sum()
-        _step(state.policy, state.optimizer, surrogate(found[None], masks[None].float(), gain) - settings.entropy * entropy, settings)
+        _step(
+            state.policy,
+            state.optimizer,
+            surrogate(found[None], masks[None].float(), gain) - settings.entropy * entropy,
+            settings,
+        )
     judged = (state.history[-1]["evaluations"] if state.history else 0) + size
     state.history.append(
         {"evaluations": judged, "performance": performance.mean().item(), "reward": reward, "best": state.best[0]}

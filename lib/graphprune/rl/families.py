@@ -1,7 +1,7 @@
 """Families of small networks, trained many at a time: the population that an agent learns to prune.
 
-Each network sees its own classes of the images and has its own share of dropped channels; each batch of networks has its own
-learning rate and weight decay. So no two networks of a family are alike, and what helps on all of them is worth learning.
+Each network sees its own classes of the images and has its own learning rate and its own share of channels dropped in training.
+So no two networks of a family are alike, and what helps on all of them is worth learning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
 
 FAMILIES = ("mlp", "conv", "residual")
-TOGETHER = 16  # networks trained at once, with one learning rate and weight decay
+TOGETHER = 32  # networks trained at once
 
 
 class Small(nn.Module):
@@ -35,7 +35,7 @@ class Small(nn.Module):
         super().__init__()
         if family not in FAMILIES:
             raise ValueError(f"family={family!r}: must be one of {', '.join(FAMILIES)}")
-        self.family = family
+        self.family, self.width = family, width
         channels, height, pixels_wide = image
         if family == "mlp":
             self.first: nn.Module = nn.Linear(channels * height * pixels_wide, width)
@@ -43,9 +43,8 @@ class Small(nn.Module):
             self.more = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 2))
             self.head = nn.Linear(width, classes)
             return
-        side = {"stride": 2, "padding": 1}
-        self.first = nn.Conv2d(channels, width, 3, **side)
-        self.middle = nn.Conv2d(width, width, 3, **(side if family == "conv" else {"padding": 1}))
+        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1)
+        self.middle = nn.Conv2d(width, width, 3, stride=2 if family == "conv" else 1, padding=1)
         self.more = nn.ModuleList()
         places = -(-height // 2) * -(-pixels_wide // 2)
         if family == "residual":
@@ -83,7 +82,7 @@ def hide(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def train_many(
-    family: str, data: Dataset, count: int, seed: int, *, width: int = 7, depth: int = 2, steps: int = 400
+    family: str, data: Dataset, count: int, seed: int, *, width: int = 7, depth: int = 2, steps: int = 300
 ) -> tuple[list[Small], Tensor]:
     """Train networks of a family side by side.
 
@@ -137,10 +136,9 @@ def _fit(
 ) -> None:
     """AdamW on the sum of all networks' losses: a network's gradient is its own."""
     stays = 1 - 0.25 * torch.rand(len(models), 1, 1, 1, generator=generator)  # the share of channels that a step keeps
-    lr = 10 ** (torch.rand(1, generator=generator).item() * 0.6 - 2.3)
-    decay = 10 ** (torch.rand(1, generator=generator).item() * 2 - 3)
+    pace = 10 ** (-0.6 * torch.rand(len(models), generator=generator))  # of a step, 1/4 to 1: a learning rate of its own
     weights, buffers = torch.func.stack_module_state(list(models))
-    optimizer = torch.optim.AdamW(weights.values(), lr=lr, weight_decay=decay)
+    optimizer = torch.optim.AdamW(weights.values(), lr=2e-2, weight_decay=1e-2)
     slope = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / steps)))
     ours = [row[labels].nonzero().flatten() for row in classes]
     run = torch.func.vmap(lambda w, b, *given: torch.func.functional_call(models[0], (w, b), given))
@@ -150,8 +148,12 @@ def _fit(
         logits = run(weights, buffers, images[pick], kept[:, 0], kept[:, 1])
         optimizer.zero_grad()
         F.cross_entropy(logits.flatten(0, 1), labels[pick].flatten(), reduction="sum").div(64).backward()
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
         optimizer.step()
         slope.step()
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name].lerp(weight, pace.view(-1, *[1] * (weight.ndim - 1))))
     with torch.no_grad():
         for place, model in enumerate(models):
             for name, parameter in model.named_parameters():

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphprune.rl.agent import Settings, log_chances, surrogate
-from graphprune.rl.rewards import SelfCompetition
+from graphprune.rl.agent import Settings, log_chances, regrets
+from graphprune.rl.rewards import Memory, SelfCompetition
 from graphprune.rl.world import World
 
 
@@ -56,6 +56,7 @@ class Free:
 
     Attributes:
         over: the share of masks over their budget, one number an update.
+        regrets: points of those within it below the best, a mean an update; NaN where there is none.
     """
 
     def __init__(
@@ -64,19 +65,25 @@ class Free:
         self.settings, self.shares, self.step = settings, shares, step
         self.price = None if multiplier is None else torch.full((len(shares),), multiplier)
         self.rule = SelfCompetition(settings.rate)
-        self.memories: list[list[dict[str, float]]] = [[{} for _ in shares] for _ in range(networks)]
+        self.memories: list[list[Memory]] = [[{} for _ in shares] for _ in range(networks)]
         self.over: list[float] = []
+        self.regrets: list[float] = []
 
     def __call__(
-        self, world: World, rows: Tensor, places: Tensor, _allowed: Tensor, scores: Tensor, generator: torch.Generator
+        self, world: World, rows: Tensor, places: Tensor, allowed: Tensor, scores: Tensor, generator: torch.Generator
     ) -> Tensor:
         chance = scores.sigmoid()
         drawn = torch.rand(len(rows), self.settings.episodes, world.channels, generator=generator) < chance.detach()[:, None]
         index = (drawn * (1 << torch.arange(world.channels))).sum(2)
         performance = world.performance[rows[:, None], index]
         excess = world.macs[rows[:, None], index] - self.shares[places, None]
-        self.over.append((excess > 1e-6).float().mean().item())
-        reward = self._priced(places, performance, excess) if self.price is not None else self._competing(rows, places, performance, excess)
+        over = excess > 1e-6
+        self.over.append(over.float().mean().item())
+        self.regrets.append(regrets(world, rows, allowed, index)[~over].mean().item())
+        if self.price is not None:
+            reward = self._priced(places, performance, excess)
+        else:
+            reward = self._competing(rows, places, performance, torch.where(over, excess, excess.clamp(max=0)))
         gain = reward - reward.mean(1, keepdim=True)
         log_p = torch.distributions.Bernoulli(logits=scores[:, None]).log_prob(drawn.float()).sum(2)
         entropy = torch.distributions.Bernoulli(logits=scores).entropy().sum(1).mean()
@@ -93,6 +100,6 @@ class Free:
     def _competing(self, rows: Tensor, places: Tensor, performance: Tensor, excess: Tensor) -> Tensor:
         rewards = torch.empty_like(performance)
         for place, (row, budget) in enumerate(zip(rows.tolist(), places.tolist(), strict=True)):
-            over = torch.where(excess[place] > 1e-6, excess[place], excess[place].clamp(max=0))
-            rewards[place], self.memories[row][budget] = self.rule(self.memories[row][budget], performance[place], over)  # type: ignore[assignment]
+            past = self.memories[row][budget]
+            rewards[place], self.memories[row][budget] = self.rule(past, performance[place], excess[place])
         return rewards

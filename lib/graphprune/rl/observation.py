@@ -223,7 +223,8 @@ def _measured(model: nn.Module, graph: ChannelGraph, data: Dataset, images: int,
         produced, _ = _summed(graph, {name: means[name] for name in producers if name in means})
         return torch.where(counts > 0, normalised, produced)
 
-    device, layers = next(model.parameters()).device, {**norms, **producers}
+    device = next(model.parameters()).device
+    layers: dict[str, nn.Module] = {**norms, **producers}
     generator = runtime.seed_generator(seed, "observation")
     sums: dict[str, Any] = defaultdict(float)
     effects: dict[str, Any] = defaultdict(float)

@@ -71,9 +71,7 @@ class VectorPruningEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray])
         self.position = self.game.start(self.num_envs)
         return self._observed(), {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Decide the channels of the next group in every episode; after the last one, begin new episodes.
 
         Raises:

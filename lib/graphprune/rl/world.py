@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from joblib import Parallel, delayed
 from torch import Tensor
 
 from graphprune.graph.groups import trace
@@ -22,7 +23,7 @@ from graphprune.pruning import importance
 from graphprune.pruning.cost import CostModel
 from graphprune.rl.families import Small, train_many, whole
 from graphprune.rl.observation import observe
-from graphprune.runs import store
+from graphprune.runs import runtime, store
 from graphprune.training.data import Dataset
 
 
@@ -110,7 +111,15 @@ def all_masks(channels: int) -> Tensor:
 
 
 def make(
-    families: Sequence[str], data: Dataset, count: int, seed: int, *, width: int = 7, steps: int = 400, folder: Path | None = None
+    families: Sequence[str],
+    data: Dataset,
+    count: int,
+    seed: int,
+    *,
+    width: int = 7,
+    steps: int = 300,
+    folder: Path | None = None,
+    n_jobs: int = 1,
 ) -> World:
     """Train `count` networks of each family and judge every mask of each.
 
@@ -120,6 +129,7 @@ def make(
         count, seed, steps: as `families.train_many` takes them.
         width: channels of each of the two groups; at most 8.
         folder: where the world is stored and found again; not stored unless given.
+        n_jobs: processes; they change no bit.
 
     Raises:
         ValueError: a width above 8.
@@ -133,7 +143,9 @@ def make(
         raise ValueError(f"width={width}: must be 1 .. 8, every one of 4^width masks is judged")
 
     def compute() -> dict[str, Tensor]:
-        parts = [_family(family, place, data, count, seed, width, steps) for place, family in enumerate(families)]
+        jobs = [delayed(_family)(family, place, data, count, seed, width, steps) for place, family in enumerate(families)]
+        work = Parallel(n_jobs, return_as="generator")(jobs)
+        parts = list(runtime.progress(work, "families", len(jobs)))
         nodes = max(part["x"].shape[1] for part in parts)  # families with fewer nodes get empty ones: all zeros
         for part in parts:
             missing = nodes - part["x"].shape[1]
@@ -152,7 +164,12 @@ def make(
 
 
 def _family(family: str, place: int, data: Dataset, count: int, seed: int, width: int, steps: int) -> dict[str, Tensor]:
-    models, classes = train_many(family, data, count, seed, width=width, steps=steps)
+    with runtime.threads(1):
+        return _judged(*train_many(family, data, count, seed, width=width, steps=steps), place, data)
+
+
+def _judged(models: list[Small], classes: Tensor, place: int, data: Dataset) -> dict[str, Tensor]:
+    width, count = models[0].width, len(models)
     graph = trace(models[0], data.example())
     costs, masks = CostModel(graph, data.example()), all_masks(2 * width)
     counts = torch.stack([masks[:, :width].sum(1), masks[:, width:].sum(1)], 1).long()
@@ -178,7 +195,7 @@ def judge(model: Small, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
     The logits are linear in the second group's channels, so that one pass a channel gives them for all its masks.
     """
-    width = model.middle.weight.shape[1]
+    width = model.width
     masks, alone = all_masks(width), torch.cat([torch.zeros(1, width), torch.eye(width)])
     n, a = len(images), model.early(images)
     truth = labels[None, :, None]
