@@ -1,8 +1,8 @@
 """Seconds of an episode against the goal, and of the agent's update against the judging that any search pays for.
 
 ResNet-8 on 8x8 digits, half of the multiply-adds, 300 validation and 128 calibration images: an episode that an outside agent
-plays in `PruningEnv` (six decisions and the network left), and an update of the default agent (its own mask and its episodes
-played and judged, and what it learns from them) beside the judging alone. Random weights, for they
+plays in `PruningEnv` (six decisions and the network left), and an update of the default agent (its masks drawn and judged, and
+what it learns from them) beside the judging alone. Random weights, for they
 change no time; one thread, processor seconds. `make bench` gathers the rows.
 """
 
@@ -33,7 +33,7 @@ def rows() -> list[Row]:
             done = env.step(env.action_space.sample())[2]
 
     def updates() -> None:
-        train(env.game, Settings(evaluations=UPDATES * settings.episodes))
+        train(env.game, Settings(evaluations=UPDATES * settings.episodes + 1))
 
     def judged() -> None:
         kept = torch.rand(settings.episodes, env.game.graph.num_atoms)

@@ -4,20 +4,15 @@ Changes that do not depend on each other go into one run, all sizes as small as 
 one core, a third of it the imports.
 """
 
-import linecache
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-import torch
 
 import graphprune
-from graphprune import models, trace
 from graphprune.report.notebook import parameters, run
-from graphprune.runs import store
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -46,10 +41,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"macs_removed_at_least": 99.0, "points_lost_at_most": 0.0},
     },
     "04": {
-        **{"network": "resnet14", "deeper": "resnet8", "seeds": 3, "n_jobs": 1, "images": 30, "calibration": 16, **UNTRAINED},
-        **{"shares": 0.6, "main_share": 0.5, "ablation_shares": 0.4, "strongest": 2, "decisions": 1, "evaluations": 10},
-        **{"episodes": 4, "epochs": 1, "lr": 0.02, **LIGHT, "n_train": 8, "contrast_epochs": 1, "n_candidates": 20},
-        **{"task_epochs": 0.1, "task_lr": 0.02, "claims": False},
+        **{"families": ["mlp", "residual"], "train_count": 4, "test_count": 3, "width": 4, "world_steps": 20, "n_jobs": 1},
+        **{"budgets": [3, 5], "evaluations": [1, 4, 8], "climbs": 2, "updates": 3, "hidden": 8, "seeds": [0]},
+        **{"few_counts": [2], "shares": [0.5, 0.7], "constraint_updates": 3, "constraint_seeds": [1], "multipliers": [2.0]},
+        **{"other_count": 1, "other_share": 0.6},
+        **{"pair_count": 2, "network": "tiny_cnn", "real_seeds": [0, 1], "real_share": 0.5, "real_evaluations": [1, 4]},
+        **{"images": 40, **UNTRAINED, "long_seeds": [0], "long_evaluations": 20, "single_evaluations": [32, 64]},
+        **{"single_count": 2},
     },
     "05": {"k_main": 5, "m_main": 20, "band_count": 10, "seed": 1, **QUICK},
     "06": {
@@ -65,7 +63,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
 }
-SECOND_TASK = CHANGES["04"] | {"network": "resnet8", "deeper": "resnet8", "second_task": "mnist", "task_epochs": 0.005}
 ELSEWHERE = {"profile", "dataset", "public_weights"}
 """Not changed here: every run changes `profile`; the others need data sets of many images, the profile cifar changes them."""
 
@@ -80,9 +77,6 @@ def names(notebook: str) -> set[str]:
     [(number, name) for number, path in STEMS.items() for name in parameters(path) if name not in ELSEWHERE],
 )
 def test_a_run_below_changes_the_parameter(notebook: str, name: str) -> None:
-    if name == "second_task":
-        assert name in SECOND_TASK
-        return
     default = parameters(STEMS[notebook])[name]
     assert name in names(notebook), "give it another value in CHANGES"
     assert any(values.get(name, default) != default for key, values in CHANGES.items() if key[:2] == notebook)
@@ -110,44 +104,6 @@ def finished(project: Path, notebook: str, changes: dict[str, Any]) -> str:
 @pytest.mark.parametrize("changes", CHANGES)
 def test_notebook_runs_to_its_end_with_other_parameters(changes: str, project: Path) -> None:
     finished(project, changes[:2], CHANGES[changes])
-
-
-@pytest.mark.data("mnist")
-def test_notebook_04_compares_masks_with_a_second_task(project: Path) -> None:
-    assert "one task, two agents" in finished(project, "04", SECOND_TASK)
-
-
-def stored_keys(monkeypatch: pytest.MonkeyPatch, edit: tuple[str, str] = ("", ""), **changed: float) -> dict[str, str]:
-    """What notebook 04 knows each arm's stored result by; `edit` replaces text of its cells, `changed` the agent's settings."""
-    sources = [cell.source for cell in nbformat.read(STEMS["04"], as_version=4).cells if cell.cell_type == "code"]
-    wanted = ("profile = ", "import inspect", "settings = Settings(", "class Agent", "class OneMask", "class Similar")
-    scope: dict[str, Any] = {"__name__": "notebook", "__builtins__": __builtins__}
-    known: dict[str, Any] = {}
-    for number, start in enumerate((*wanted, 'ARMS = {"agent"', "def played(")):
-        [source] = [source for source in sources if start in source]
-        if start == 'ARMS = {"agent"':
-            model = models.seeded("tiny_cnn", 0, in_channels=1)
-            scope["networks"] = {(name, 10): model for name in (scope["network"], scope["deeper"])}
-            scope["graphs"] = {scope[name]: trace(model, torch.zeros(1, 1, 8, 8)) for name in ("network", "deeper")}
-            scope["game"] = stored_keys  # any function that has a source
-        name, text = f"<04, cell {number}>", source.replace(*edit) if edit[0] else source
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        exec(compile(text, name, "exec"), scope)
-    monkeypatch.setattr(store, "stage", lambda _path, _compute, *, parameters, modules: known.update(parameters))
-    if changed:
-        scope["ARMS"]["agent"] = scope["Agent"](replace(scope["settings"], **changed))
-    return {arm: scope["played"](arm, 0.3, 10) or store.digest(known) for arm in scope["ARMS"]}
-
-
-def test_a_stored_result_of_notebook_04_is_known_by_what_made_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    whole = stored_keys(monkeypatch)
-    assert len(set(whole.values())) == len(whole) == 12
-    assert stored_keys(monkeypatch) == whole
-    assert {arm for arm, key in stored_keys(monkeypatch, lr=0.5).items() if key != whole[arm]} == {"agent"}
-    changed = stored_keys(monkeypatch, ("rewards.Lagrangian()", "rewards.Lagrangian(multiplier=2.0)"))
-    assert {arm for arm in whole if changed[arm] != whole[arm]} == {"Lagrangian"}
-    assert not set(stored_keys(monkeypatch, ("np.maximum", "np.minimum")).values()) & set(whole.values())  # edited code
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

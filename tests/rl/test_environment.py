@@ -82,7 +82,7 @@ def test_it_works_under_wrappers(build):
 def test_it_works_in_a_vector(build):
     vector = gymnasium.vector.SyncVectorEnv([lambda: build(reward=PlainAccuracy()), lambda: build(reward=PlainAccuracy())])
     observed, _ = vector.reset(seed=0)
-    assert observed["x"].shape == (2, 9, 12 + len(CHANGING))
+    assert observed["x"].shape == (2, 12, 15 + len(CHANGING))
     plans = np.stack([bits(1, 1, 0, 0, 0, 1, 0), bits(1, 0, 0, 1, 0, 0, 1)])
     for _ in range(2):
         _, rewards, done, _, info = vector.step(plans)
@@ -99,11 +99,13 @@ def test_it_works_in_a_vector(build):
 
 def changing(observed):
     """The changing features by name: by channel (nodes), or the one value that all nodes share."""
-    assert observed["x"].shape[1] == 12 + len(CHANGING)
-    columns = dict(zip(CHANGING, observed["x"][:, 12:].T, strict=True))
+    assert observed["x"].shape[1] == 15 + len(CHANGING)
+    columns = dict(zip(CHANGING, observed["x"][:, 15:].T, strict=True))
     for name in CHANGING[3:]:
         assert len(set(columns[name].tolist())) == 1
-    return {name: columns[name].tolist() if name in CHANGING[:3] else columns[name].item(0) for name in CHANGING}
+    of_channels = {name: columns[name][:9].tolist() for name in CHANGING[:3]}
+    assert all(columns[name][9:].tolist() == [0, 0, 0] for name in CHANGING[:3])  # the three layers
+    return of_channels | {name: columns[name].item(0) for name in CHANGING[3:]}
 
 
 def test_what_is_seen_of_an_episode_by_hand(build):
@@ -148,7 +150,7 @@ def test_the_rest_of_what_is_seen_is_the_observation(build):
     second, *_ = env.step(bits(1, 0, 0, 1, 1, 1, 1))
     fixed = env.game.observation
     for observed in (first, second):
-        assert np.array_equal(observed["x"][:, :12], fixed.x)
+        assert np.array_equal(observed["x"][:, :15], fixed.x)
         assert np.array_equal(observed["edge_index"], fixed.edge_index)
         assert np.array_equal(observed["edge_attr"], fixed.edge_attr)
         assert env.observation_space.contains(observed)

@@ -11,11 +11,11 @@ from graphprune import data, models, train
 from graphprune.environment import game
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.evaluator import Performance
-from graphprune.rl.mask_search import best_of, hill_climbing, random_masks
+from graphprune.rl.mask_search import best_of, hill_climbing, random_masks, random_ratios
 from graphprune.runs import runtime
 from graphprune.train import Recipe
 
-SEARCHES = {"random": random_masks, "hill climbing": hill_climbing}
+SEARCHES = {"random": random_masks, "hill climbing": hill_climbing, "random ratios": random_ratios}
 
 
 @dataclass
@@ -185,3 +185,24 @@ def test_no_evaluation_is_refused(rules, name):
 def test_no_flip_is_refused(rules, flips):
     with pytest.raises(ValueError, match=rf"flips={flips}: must be above 0, e\.g\. 2"):
         hill_climbing(rules, 2, 0, flips=flips)
+
+
+def test_random_ratios_keep_the_largest_norms_of_every_group(rules):
+    seen, asked = watched(rules)
+    random_ratios(seen, 20, seed=0)
+    for mask in asked:
+        for span in rules.graph.slices.values():
+            kept, dropped = rules.l1[span][mask[span]], rules.l1[span][~mask[span]]
+            assert not len(dropped) or kept.min() >= dropped.max()
+    assert len({tuple(mask.tolist()) for mask in asked}) == 3, "all that the budget has room for"
+
+
+def test_a_climb_begins_where_it_is_told_to(rules):
+    start = rules.budget.fit(rules.l1[None].double())[0]
+    seen, asked = watched(rules)
+    found = hill_climbing(seen, 4, seed=0, start=start)
+    assert torch.equal(asked[0], start)
+    assert len(asked) == 4
+    assert found.curve[0].item() == rules.evaluator(start[None]).accuracy.item()
+    with pytest.raises(ValueError, match=r"start: costs more than share=0\.5 of the macs"):
+        hill_climbing(rules, 4, seed=0, start=torch.ones(7, dtype=torch.bool))

@@ -10,6 +10,7 @@ from graphprune import cost, data, importance, models, prune, trace
 from graphprune.data import Dataset
 from graphprune.rl import observation
 from graphprune.rl.observation import NAMES, observe
+from graphprune.runs import runtime
 from graphprune.training.splits import Augment, TensorSplit
 
 
@@ -65,8 +66,9 @@ def seen(net: nn.Module, shape: tuple[int, ...], **options: int | None) -> obser
 
 
 def edges(seen: observation.Observation) -> dict[tuple[int, int], float]:
-    pairs = map(tuple, seen.edge_index.T.tolist())
-    return dict(zip(pairs, seen.edge_attr[:, 0].tolist(), strict=True))
+    weights = seen.edge_attr[:, 2] == 0
+    pairs = map(tuple, seen.edge_index.T[weights].tolist())
+    return dict(zip(pairs, seen.edge_attr[weights, 0].tolist(), strict=True))
 
 
 # nodes ----------------------------------------------------------------------------------------------------------------
@@ -90,10 +92,17 @@ def test_the_features_by_hand():
         "size": [log10(2)] * 4,
         "is_input": [0, 0, 0, 0],
         "is_class": [0, 0, 0, 0],
+        "reads": [-1, 1, -1, 1],  # layer 2 reads by norms 3 and 20^.5, the classes by 2 and 12^.5
+        "taylor": [0, 0, 0, 0],  # see below
+        "is_layer": [0, 0, 0, 0],
     }
     assert tuple(expected) == NAMES
+    x[:, NAMES.index("taylor")] = 0  # both classes get 19.5: gradients cancel, and what is left is rounding
     torch.testing.assert_close(x[:4], torch.tensor(list(expected.values())).T, atol=1e-5, rtol=1e-5)
-    assert x[4:].tolist() == [[0.0] * 10 + [1.0, 0.0], [0.0] * 10 + [0.0, 1.0]]
+    assert x[4:6].tolist() == [[0.0] * 10 + [1.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 10 + [0.0, 1.0, 0.0, 0.0, 0.0]]
+    layers = torch.zeros(2, 15)  # of the group what its channels have, nothing of a channel
+    layers[:, 5:10], layers[:, 14] = x[[0, 2], 5:10], 1
+    assert torch.equal(x[6:], layers)
 
 
 def test_every_feature_is_in_the_table():
@@ -142,6 +151,43 @@ def test_the_activation_is_the_mean_of_the_positive_part_of_what_normalisation_m
         logs = [(mean / mean.mean()).log().clamp(-4, 4) for mean in (both, third.relu().mean((0, 2, 3)))]
         expected = [((log - log.mean()) / log.std(correction=0)).clamp(-4, 4) for log in logs]
     torch.testing.assert_close(x[:7, NAMES.index("activation")], torch.cat(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_taylor_is_output_times_gradient_of_the_predictions_own_loss(tiny, digits):
+    net = unsettled(models.tiny_cnn()).eval()
+    x = observe(net, tiny, digits, images=64).x
+    seen = runtime.seed_generator(0, "observation")
+    images = torch.cat([batch for batch, _ in digits.train.batches(16, shuffle=True, generator=seen, limit=64)])
+    outputs = {}
+    handles = [
+        module.register_forward_hook(lambda module, _inputs, out: outputs.update({module: out}))
+        for module in (net.bn1, net.bn2, net.bn3)
+    ]
+    logits = net(images)
+    for handle in handles:
+        handle.remove()
+    loss = nn.functional.cross_entropy(logits, logits.argmax(1), reduction="sum")
+    effects = [
+        (out * gradient).sum((2, 3)).abs().sum(0)
+        for out, gradient in zip(outputs.values(), torch.autograd.grad(loss, list(outputs.values())), strict=True)
+    ]
+    logs = [(effect / effect.mean()).log().clamp(-4, 4) for effect in (effects[0] + effects[1], effects[2])]
+    expected = [((log - log.mean()) / log.std(correction=0)).clamp(-4, 4) for log in logs]
+    torch.testing.assert_close(x[:7, NAMES.index("taylor")], torch.cat(expected), atol=1e-3, rtol=1e-3)
+
+
+def test_pairs_are_the_edges_from_both_ends():
+    found = seen(by_hand(), (1, 1, 2))
+    pairs = found.pairs()
+    edge = found.edge_index.T.tolist().index([0, 2])  # a slice of 3, where the root mean square is 12.5^.5
+    assert pairs[2, 0, 1].item() == pytest.approx(3 / 12.5**0.5, abs=1e-5)
+    assert pairs[2, 0, :3].tolist() == found.edge_attr[edge].tolist()
+    assert pairs[2, 0, 3:].tolist() == [1, 0, 0, 0]
+    assert pairs[0, 2, :4].tolist() == [0, 0, 0, 0]
+    assert pairs[0, 2, 4:].tolist() == [*found.edge_attr[edge, :2].tolist(), 1]
+    assert pairs[3, 0].tolist() == [0] * 7  # a slice of zeros
+    assert pairs[6, 0].tolist() == [0, 0, 1, 1, 0, 0, 1]  # the first layer and its channel
+    assert pairs[6, 2].tolist() == [0] * 7  # and a channel of the second
 
 
 # edges ----------------------------------------------------------------------------------------------------------------
@@ -307,6 +353,8 @@ def test_a_layer_of_weights_twice_as_large_looks_the_same(digits):
     net.layer1[0].conv1.weight.data *= 2  # the only producer of its group
     other = observe(net, graph, digits)
     own = graph.slices["layer1.0.conv1"]
+    for seen in (one, other):
+        seen.x[:, NAMES.index("taylor")] = 0  # it reads the running statistics, which are of the old weights
     torch.testing.assert_close(other.x[own], one.x[own], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(other.x[:, :4], one.x[:, :4], atol=1e-5, rtol=1e-5)
     assert torch.equal(other.edge_index, one.edge_index)
@@ -324,7 +372,7 @@ def test_channels_in_another_order_are_nodes_in_another_order(resnet8, digits):
             tensor = tensors[site.tensor].data
             tensor.copy_(tensor.index_select(site.dim, order[site.atoms] - site.atoms[0]))
     one, permuted = observe(net, resnet8, digits), observe(other, resnet8, digits)
-    torch.testing.assert_close(permuted.x, one.x[order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(permuted.x[: len(order)], one.x[order], atol=1e-4, rtol=1e-4)
     assert not torch.equal(order, torch.arange(len(order)))
     expected, found = edges(one), edges(permuted)
     assert {(int(order[s]), int(order[t])): value for (s, t), value in found.items()} == pytest.approx(expected, abs=1e-4)
@@ -343,8 +391,9 @@ def test_a_group_of_zeros_is_a_constant_group(tiny, digits):
         nn.init.zeros_(parameter)
     found = observe(net, tiny, digits)
     assert found.x[:, :5].abs().max() == 0
-    assert found.edge_index.shape == (2, 0)
-    assert found.edge_attr.shape == (0, 1)
+    assert edges(found) == {}
+    assert found.edge_index.shape == (2, 22)  # 3 layers and their 4 + 4 + 3 channels, both ways
+    assert found.edge_attr.tolist() == [[0.0, 0.0, 1.0]] * 22
 
 
 NETWORKS = [
@@ -363,8 +412,9 @@ def test_any_network_is_finite_and_of_order_one(name):
     net = models.seeded(f"torchvision:{name}", 0)
     graph = trace(net, torch.zeros(1, 3, 64, 64))
     found = observe(net, graph, noise(2, 3, 64, 64))
-    nodes, (source, target) = graph.num_atoms + 2, found.edge_index
-    assert found.x.shape == (nodes, len(found.names))
+    weights = found.edge_attr[:, 2] == 0
+    nodes, (source, target) = graph.num_atoms + 2, found.edge_index[:, weights]
+    assert found.x.shape == (nodes + sum(len(group.layers) for group in graph.groups), len(found.names))
     for values in (found.x, found.edge_attr):
         assert values.isfinite().all()
         assert values.abs().max() <= 4
@@ -394,7 +444,10 @@ def test_a_seed_gives_the_same_bits(tiny, digits):
     assert torch.equal(one.x, same.x)
     assert torch.equal(one.edge_index, same.edge_index)
     assert torch.equal(one.edge_attr, same.edge_attr)
-    assert (one.x != other.x).any(0).nonzero().flatten().tolist() == [NAMES.index("activation")]
+    assert (one.x != other.x).any(0).nonzero().flatten().tolist() == [
+        NAMES.index("activation"),
+        NAMES.index("taylor"),
+    ]
 
 
 def test_bad_arguments_are_named(tiny, digits):

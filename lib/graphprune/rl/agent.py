@@ -1,27 +1,23 @@
-"""A graph agent that learns which channels to drop: GATv2 encoder, a bit a channel, PPO; to be read from top to bottom.
+"""An agent that learns which channels stay: a GATv2 policy, one bit a channel, drawn within the budget. Read it from the top.
 
-    1 settings   2 the network that decides   3 two kinds of decisions   4 an episode   5 the update   6 the training
+    1 settings   2 the policy   3 drawing within a budget   4 reward and update   5 many small networks   6 one network
 
-Source: the graph RL pruner (arXiv 2509.10526: GAT encoder, binary actions, self-competition), whose sizes and code are not
-public; sizes and the five points below are our reading. PPO: Schulman et al. 2017; its details follow CleanRL's `ppo.py`.
+Source: graph RL pruning (arXiv 2509.10526: GAT encoder over layers and channels, binary actions, self-competition), whose
+sizes and code are not public; what follows is our reading. The update is REINFORCE (Williams 1992) with the mean reward
+of the other masks as baseline (Kool et al. 2019).
 
-1. An episode begins at the best network found so far (the first ones at the whole network) and walks over it once more: the
-   agent competes with its own best by changing it. Policies that build each mask anew learn, too, but their noise of a bit
-   a channel costs more accuracy than hundreds of episodes win back.
-2. A step decides dozens of channels at once. The policy's ratio is clipped for each channel by itself: the ratio of their
-   joint probability would leave the clip's range after the smallest step.
-3. All logits are shifted by one number, found by bisection at each step, so that the cost to be expected at the walk's end
-   stands a little below the budget: *where* to cut is learned, *how much* in all is not. Without it the shared weights
-   swing the whole network's size from update to update, and nothing else is learned.
-4. An episode is judged at the budget, whatever its decisions cost (see `environment`): the channels that come and go are
-   those nearest to the threshold.
-5. The policy's own mask, from the whole network on, keeps the shares of the groups that it expects, and in each group the
-   likeliest channels. A threshold on the logits would empty whole groups while all probabilities are still alike.
+1. Bits are drawn *given that they spend the budget*. So no draw is wasted on a network that is too large, and no reward has
+   to weigh accuracy against cost.
+2. Given the budget, the chance of a mask is exp(sum of its channels' scores) over the sum of that for all masks which spend
+   it. That sum is the same for all masks of one network and budget, and advantages add up to 0 there: it drops out of the
+   gradient and is never needed.
+3. One policy serves all networks and budgets. It sees relative numbers alone, and the budget is a node feature.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,17 +25,12 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Normal
 
-from graphprune.rl.game import Game, Position
-from graphprune.rl.rewards import Memory, Reward, SelfCompetition
+from graphprune.pruning.budget import Budget
+from graphprune.rl.game import Game
+from graphprune.rl.world import World
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import read, write
-from graphprune.runs.description import described
-
-runtime.import_pyg()
-
-from torch_geometric.nn import GATv2Conv  # noqa: E402 (after its warning is dealt with)
 
 # --- 1 settings -------------------------------------------------------------------------------------------------------
 
@@ -49,351 +40,332 @@ class Settings:
     """How the agent learns.
 
     Args:
-        evaluations: networks judged in all; the agent's cost, equal to its rivals'.
-        episodes: networks judged in an update: the policy's own mask, and the episodes it learns from. The last update has
-            what is left of `evaluations`; if that is one network, it is the policy's own mask and nothing is learned.
-        epochs: passes over those episodes; 0 learns nothing and only tries changes (an ablation).
-        minibatches: parts of a pass, an optimizer step each.
-        lr: Adam's learning rate at first.
-        anneal: evaluations over which the learning rate falls linearly towards 0; after them it stays what it was in their
-            last update. It does not depend on `evaluations`, so that a training can be extended.
-        clip, gae_lambda, value, max_norm: PPO's, as in CleanRL; nothing is discounted.
-        hidden: channels of the encoder, over all its heads.
-        layers: graph attention layers; 0 looks at no neighbour (an MLP on each channel by itself: the ablation).
-        heads: attention heads.
-        hold: the logit, at first, of leaving a channel as it is: 3 changes one in 20.
-        slack: share of the cost that the policy is expected to stay below the budget by.
-        actions: "channels", a bit each (the paper), or "ratios", one for each group (AMC, GNN-RL).
+        evaluations: masks judged in all; the agent's cost.
+        episodes: masks drawn for one network and budget in an update; they are compared with each other.
+        pairs: networks and budgets in an update on a world; on one network there is one.
+        reward: "self", better or worse than the average of its own past on this network and budget (self-competition), or
+            "standard", the performance less its mean, over its standard deviation, among the masks of the update.
+        rate: what an update weighs in the average of the past, above 0 and at most 1.
+        lr: AdamW's learning rate; on a world it falls linearly to 0, on one network it stays.
+        entropy: what a nat of the draw's entropy is worth.
+        hidden, layers, heads: of the policy.
+        graph: let nodes look at each other; without, each channel is judged by itself (an MLP: the ablation).
+        edges: let them see weights between channels; without, attention knows nodes alone (the other ablation).
 
     Raises:
         ValueError: a value out of its range.
     """
 
     evaluations: int = 512
-    episodes: int = 8
-    epochs: int = 2
-    minibatches: int = 4
-    lr: float = 1e-2
-    anneal: int = 512
-    clip: float = 0.5
-    gae_lambda: float = 0.95
-    value: float = 0.5
-    max_norm: float = 0.5
-    hidden: int = 16
-    layers: int = 2
-    heads: int = 2
-    hold: float = 3.0
-    slack: float = 0.02
-    actions: Literal["channels", "ratios"] = "channels"
+    episodes: int = 16
+    pairs: int = 48
+    reward: Literal["self", "standard"] = "self"
+    rate: float = 0.3
+    lr: float = 2e-3
+    entropy: float = 0.05
+    hidden: int = 32
+    layers: int = 3
+    heads: int = 4
+    graph: bool = True
+    edges: bool = True
 
     def __post_init__(self) -> None:
-        least_of = {"episodes": 3, "epochs": 0, "minibatches": 1, "anneal": 1, "hidden": 1, "heads": 1, "layers": 0}
-        for name, least in least_of.items():
+        for name, least in {"episodes": 2, "pairs": 1, "hidden": 1, "layers": 0, "heads": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
-        for name in ("lr", "clip", "max_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
-        if not 0 <= self.gae_lambda <= 1:
-            raise ValueError(f"gae_lambda={self.gae_lambda}: must be 0 .. 1")
-        if not self.value >= 0:
-            raise ValueError(f"value={self.value}: must be at least 0")
-        if not abs(self.hold) < float("inf"):
-            raise ValueError(f"hold={self.hold}: must be a finite number, e.g. 3")
-        if self.evaluations < self.episodes:
-            raise ValueError(f"evaluations={self.evaluations}: must be at least episodes={self.episodes}, for one update")
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr}: must be above 0, e.g. 0.002")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate={self.rate}: must be above 0 and at most 1, e.g. 0.3")
+        if not self.entropy >= 0:
+            raise ValueError(f"entropy={self.entropy}: must be at least 0")
         if self.hidden % self.heads:
             raise ValueError(f"hidden={self.hidden}: must be a multiple of heads={self.heads}")
-        if not 0 <= self.slack < 1:
-            raise ValueError(f"slack={self.slack}: must be at least 0 and below 1")
-        if self.actions not in ("channels", "ratios"):
-            raise ValueError(f"actions={self.actions!r}: must be 'channels' or 'ratios'")
-
-    @property
-    def updates(self) -> int:
-        """How many, the last one of fewer networks where `episodes` does not divide `evaluations`."""
-        return -(-self.evaluations // self.episodes)
-
-    def rate(self, judged: int) -> float:
-        """The learning rate of the update before which so many networks were judged."""
-        return self.lr * (1 - min(judged, max(0, self.anneal - self.episodes)) / self.anneal)
+        if self.reward not in ("self", "standard"):
+            raise ValueError(f"reward={self.reward!r}: must be 'self' or 'standard'")
+        if self.evaluations < self.episodes:
+            raise ValueError(f"evaluations={self.evaluations}: must be at least episodes={self.episodes}, for one update")
 
 
-# --- 2 the network that decides ---------------------------------------------------------------------------------------
+# --- 2 the policy -----------------------------------------------------------------------------------------------------
 
 
-class Encoder(nn.Module):
-    """Channels -> embeddings: a linear layer, then residual GATv2 layers (Brody et al. 2022, eq. 7) along the data flow."""
+class Attention(nn.Module):
+    """A GATv2 layer (Brody et al. 2022, eq. 7) over all pairs of nodes: pair features enter the attention and the message."""
 
-    def __init__(self, features: int, edge_features: int, hidden: int, layers: int, heads: int) -> None:
+    def __init__(self, hidden: int, pair_features: int, heads: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(features, hidden), nn.LayerNorm(hidden), nn.ReLU())
-        self.attend = nn.ModuleList(
-            GATv2Conv(hidden, hidden // heads, heads=heads, edge_dim=edge_features) for _ in range(layers)
-        )
-        self.mix = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(max(1, layers)))
+        self.heads = heads
+        self.norm = nn.LayerNorm(hidden)
+        self.receiver, self.sender = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.pair = nn.Linear(pair_features, hidden, bias=False)
+        self.attend = nn.Parameter(torch.randn(heads, hidden // heads) * (heads / hidden) ** 0.5)
+        self.message, self.told = nn.Linear(hidden, hidden), nn.Linear(pair_features, hidden, bias=False)
+        self.mix = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """x (B, N, F), edge_index (2, E), edge_attr (E, D) -> (B, N, hidden)."""
-        h, (batch, nodes, _) = self.first(x), x.shape
-        if not len(self.attend):
-            return h + self.mix[0](h)
-        starts = nodes * torch.arange(batch)
-        edges, attr = (edge_index[:, None] + starts[:, None]).flatten(1), edge_attr.repeat(batch, 1)
-        for attend, mix in zip(self.attend, self.mix, strict=True):
-            h = h + mix(torch.relu(attend(h.flatten(0, 1), edges, attr).view_as(h)))
-        return h
+    def forward(self, h: Tensor, pairs: Tensor, there: Tensor) -> Tensor:
+        """h (B, N, hidden), pairs (B, N, N, D) at [receiver, sender], there (B, N) bool -> (B, N, hidden)."""
+        x, (batch, nodes, hidden) = self.norm(h), h.shape
+        seen = self.receiver(x)[:, :, None] + self.sender(x)[:, None] + self.pair(pairs)
+        seen = nn.functional.leaky_relu(seen, 0.2).view(batch, nodes, nodes, self.heads, -1)
+        weight = (seen * self.attend).sum(-1).masked_fill(~there[:, None, :, None], -1e9).softmax(2)  # (B, N, N, heads)
+        message = torch.einsum("bijh,bjhd->bihd", weight, self.message(x).view(batch, nodes, self.heads, -1))
+        edge = torch.einsum("bijh,bije->bihe", weight, pairs)  # the mean edge as each head weighs it
+        told = torch.einsum("bihe,hde->bihd", edge, self.told.weight.view(self.heads, -1, pairs.shape[3]))
+        return h + self.mix(torch.relu((message + told).reshape(batch, nodes, hidden)))
 
 
 class Policy(nn.Module):
-    """Encoder, a logit of keeping for each decision, and the value of the position from the mean over all nodes.
+    """A network's graph and a budget -> a score for each node; a channel's score says how dear it is.
 
-    It knows no network: what it has learned on one game it can play on another. It lives on the CPU.
+    It knows no network: what it has learned on some it can say of others.
     """
 
-    def __init__(self, features: int, edge_features: int, settings: Settings) -> None:
+    def __init__(self, features: int, pair_features: int, settings: Settings) -> None:
         super().__init__()
-        self.settings = settings
-        self.encoder = Encoder(features, edge_features, settings.hidden, settings.layers, settings.heads)
-        self.decide, self.judge = nn.Linear(settings.hidden, 1), nn.Linear(settings.hidden, 1)
-        self.hold = nn.Parameter(torch.tensor(settings.hold))
-        self.log_std = nn.Parameter(torch.tensor(-2.0))  # of a ratio
-        nn.init.normal_(self.decide.weight, std=settings.hidden**-0.5)  # logits of order 1: opinions to begin with
-        nn.init.zeros_(self.decide.bias)
+        self.settings, hidden = settings, settings.hidden
+        self.first = nn.Sequential(nn.Linear(features + 2, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
+        self.attend = nn.ModuleList(
+            Attention(hidden, pair_features, settings.heads) for _ in range(settings.layers if settings.graph else 0)
+        )
+        self.think = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
+            for _ in range(settings.layers)
+        )
+        final = nn.Linear(hidden, 1)
+        nn.init.normal_(final.weight, std=0.02)  # all masks about as likely, to begin with
+        nn.init.zeros_(final.bias)
+        self.last = nn.Sequential(nn.LayerNorm(hidden), final)
 
-    def forward(self, game: Game, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, N, F) -> logits of keeping (B, decisions), values (B,).
-
-        A logit is what the encoder thinks of the channel, or of the group, and what it is now.
-        """
-        h = self.encoder(x, game.observation.edge_index, game.observation.edge_attr)
-        channels, value = h[:, : game.graph.num_atoms], self.judge(h.mean(1)).squeeze(1)
-        kept = x[:, : game.graph.num_atoms, game.observation.x.shape[1]]
-        if self.settings.actions == "channels":
-            return self.decide(channels).squeeze(2) + self.hold * (2 * kept - 1), value
-        groups, share = game.group_means(channels), game.group_means(kept[..., None]).squeeze(2)
-        return self.decide(groups).squeeze(2) + share.clamp(0.02, 0.98).logit(), value
-
-
-# --- 3 two kinds of decisions -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """A bit for each channel, 1 = keep: the paper's."""
-
-    game: Game
-
-    @property
-    def stages(self) -> Tensor:
-        """(steps, decisions) bool: what is decided when."""
-        return self.game.stages
-
-    def choice(self, logits: Tensor, _std: Tensor) -> Distribution:
-        return Bernoulli(logits=logits, validate_args=False)
-
-    def draw(self, logits: Tensor, _std: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions (B, decisions), the masks they mean and the order in which channels would come and go (B, num_atoms).
-
-        logit + logistic noise > 0 has the Bernoulli's probability, and says how close the draw was.
-        """
-        perturbed = logits + torch.rand(logits.shape, generator=generator).clamp(1e-6, 1 - 1e-6).logit()
-        return (perturbed > 0).float(), perturbed > 0, perturbed
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, num_atoms): of keeping each channel."""
-        return logits.sigmoid()
-
-    def order(self, logits: Tensor) -> Tensor:
-        """(B, num_atoms): a channel's place in its group by its logit, less the share of the group expected to go."""
-        order = torch.empty_like(logits)
-        for span in self.game.graph.slices.values():
-            place = logits[:, span].argsort(dim=1, stable=True).argsort(dim=1) / (span.stop - span.start)
-            order[:, span] = place - (-logits[:, span]).sigmoid().mean(1, keepdim=True)
-        return order
+    def forward(self, x: Tensor, pairs: Tensor, budget: Tensor) -> Tensor:
+        """x (B, N, F), pairs (B, N, N, D), budget (B,), the share that may stay -> scores (B, N)."""
+        there = x.abs().sum(2) > 0
+        share = budget.to(x)[:, None, None].expand(-1, x.shape[1], 1)
+        h = self.first(torch.cat([x, share, share * share], 2))
+        pairs = pairs if self.settings.edges else torch.zeros_like(pairs)
+        for layer, think in enumerate(self.think):
+            if self.settings.graph:
+                h = self.attend[layer](h, pairs, there)
+            h = h + think(h)
+        return 10 * torch.tanh(self.last(h)[..., 0] / 10)
 
 
-@dataclass(frozen=True, eq=False)
-class Ratios:
-    """A share to drop for each group, smallest L1 norms first: the ancestor's."""
-
-    game: Game
-
-    @property
-    def stages(self) -> Tensor:
-        first = torch.tensor([span.start for span in self.game.graph.slices.values()])
-        return self.game.stages[:, first]
-
-    def choice(self, logits: Tensor, std: Tensor) -> Distribution:
-        return Normal((-logits).sigmoid(), std, validate_args=False)
-
-    def draw(self, logits: Tensor, std: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        ratios = (-logits).sigmoid() + std * torch.randn(logits.shape, generator=generator)
-        return ratios, self.game.by_ratios(ratios), self.game.places - ratios[:, self.game.budget.group]
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid()[:, self.game.budget.group]
-
-    def order(self, logits: Tensor) -> Tensor:
-        return self.game.places - (-logits).sigmoid()[:, self.game.budget.group]
+# --- 3 drawing within a budget ----------------------------------------------------------------------------------------
 
 
-def decisions(game: Game, policy: Policy) -> Channels | Ratios:
-    return Channels(game) if policy.settings.actions == "channels" else Ratios(game)
+def log_chances(scores: Tensor, masks: Tensor, allowed: Tensor) -> Tensor:
+    """The logarithm of each mask's chance, given that the budget is spent, exactly, by going through all masks.
 
-
-def shift(game: Game, kind: Channels | Ratios, logits: Tensor, position: Position, slack: float) -> Tensor:
-    """What to add to all logits, (B, decisions), so that the cost to be expected at the walk's end is share - slack: (B, 1).
-
-    What is decided in this walk stands; the rest will go by the probabilities of now.
-    """
-    if not bool(logits.isfinite().all()):
-        raise FloatingPointError("the policy's logits are not finite numbers; lower settings.lr")
-    decided, low = game.decided(position), torch.full((len(logits), 1), -30.0)
-    high, target = -low, game.budget.share - slack
-    for _ in range(30):
-        middle = (low + high) / 2
-        expected = torch.where(decided, position.kept.float(), kind.probabilities(logits + middle))
-        counts = game.group_means(expected[..., None]).squeeze(2) * game.sizes
-        above = (game.budget.shares_of_counts(counts) > target)[:, None]
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return low
-
-
-# --- 4 an episode -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Rollout:
-    """B episodes of T steps."""
-
-    x: Tensor  # (T, B, N, F) what was seen
-    actions: Tensor  # (T, B, decisions)
-    log_probs: Tensor  # (T, B, decisions)
-    values: Tensor  # (T, B)
-    shift: Tensor  # (T, B, 1), of the logits
-    excess: Tensor  # (B,) of what was decided
-    settled: Tensor  # (B, num_atoms) bool, what is judged
-    entropy: float  # nats a decision
-
-
-@torch.no_grad()
-def play(game: Game, policy: Policy, kept: Tensor, episodes: int, generator: torch.Generator) -> Rollout:
-    """Play episodes side by side from one mask on, (num_atoms,) bool, each decision drawn from the policy."""
-    kind, position, std = decisions(game, policy), game.start(episodes, kept), policy.log_std.exp()
-    order = torch.zeros(episodes, game.graph.num_atoms)
-    told: list[tuple[Tensor, ...]] = []
-    entropies = []
-    for stage, decided in zip(game.stages, kind.stages, strict=True):
-        x = game.features(position)
-        logits, value = policy(game, x)
-        moved = shift(game, kind, logits, position, policy.settings.slack)
-        choice = kind.choice(logits + moved, std)
-        action, keep, by = kind.draw(logits + moved, std, generator)
-        position, order = game.play(position, keep), torch.where(stage, by.float(), order)
-        told.append((x, action, choice.log_prob(action), value, moved))
-        entropies.append(choice.entropy().expand_as(action)[:, decided].mean().item())
-    settled, entropy = game.settle(position.kept, order), sum(entropies) / len(entropies)
-    x, actions, log_probs, values, moves = (torch.stack(record) for record in zip(*told, strict=True))
-    return Rollout(x, actions, log_probs, values, moves, game.excess(position.kept), settled, entropy)
-
-
-@torch.no_grad()
-def decide(game: Game, policy: Policy) -> tuple[Tensor, Tensor]:
-    """The policy's own mask: an episode from the whole network on, without chance; at the budget, no group left empty.
-
-    Returns:
-        kept (num_atoms,) bool, and the probability that the policy gave to keeping each channel, (num_atoms,).
-    """
-    kind, position = decisions(game, policy), game.start(1)
-    order, probabilities = torch.zeros(2, 1, game.graph.num_atoms)
-    for stage in game.stages:
-        logits, _ = policy(game, game.features(position))
-        moved = shift(game, kind, logits, position, policy.settings.slack)
-        by = kind.order(logits + moved)
-        position, order = game.play(position, by >= 0), torch.where(stage, by.float(), order)
-        probabilities = torch.where(stage, kind.probabilities(logits + moved), probabilities)
-    return game.budget.fit(order)[0], probabilities[0]
-
-
-# --- 5 the update -----------------------------------------------------------------------------------------------------
-
-
-def advantages(values: Tensor, rewards: Tensor, gae_lambda: float) -> Tensor:
-    """Generalised advantages (Schulman et al. 2016, eq. 16), undiscounted, of episodes rewarded at their end.
-
-    values (T, B), rewards (B,) -> (T, B).
+    Args:
+        scores: (B, C).
+        masks: (M, C), all of them, 1 = kept.
+        allowed: (B, M) bool, the masks that spend the budget.
 
     >>> import torch
-    >>> advantages(torch.zeros(3, 1), torch.ones(1), 0.5).flatten().tolist()
-    [0.25, 0.5, 1.0]
+    >>> masks = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> chances = log_chances(torch.tensor([[0.0, 1.0]]), masks, masks.sum(1)[None] == 1).exp()
+    >>> [round(chance, 3) for chance in chances[0].tolist()]  # one of two channels: e / (1 + e) and 1 / (1 + e)
+    [0.731, 0.269, 0.0]
     """
-    following = torch.cat([values[1:], rewards[None]])
-    found, ahead = torch.zeros_like(values), torch.zeros_like(rewards)
-    for step in reversed(range(len(values))):
-        found[step] = ahead = following[step] - values[step] + gae_lambda * ahead
-    return found
+    return (scores @ masks.T).masked_fill(~allowed, -torch.inf).log_softmax(1)
+
+
+def draw(budget: Budget, scores: Tensor, count: int, generator: torch.Generator, slack: float = 0.02) -> Tensor:
+    """Masks of a network that is too large to go through all of them: (count, num_atoms) bool.
+
+    Independent bits, each with the chance sigmoid(score + shift), of which those are taken that cost between share - slack
+    and share: the same distribution, given the budget, by rejection. The shift makes the budget likely. Masks that 20 rounds
+    of 512 do not find are the draws nearest to it, fitted.
+
+    Args:
+        budget: what may stay.
+        scores: (num_atoms,).
+        slack: of the share.
+    """
+    low, high = -40.0, 40.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        chance = (scores + middle).sigmoid()
+        counts = torch.zeros(len(budget.costs.graph.groups), dtype=chance.dtype).index_add_(0, budget.group, chance)
+        above = float(budget.shares_of_counts(counts[None])) > budget.share - slack / 2
+        low, high = (low, middle) if above else (middle, high)
+    found: list[Tensor] = []
+    for _ in range(20):
+        masks = torch.rand(512, len(scores), generator=generator) < (scores + low).sigmoid()
+        masks = masks[(budget.counts(masks) > 0).all(1)]
+        shares = budget.shares(masks)
+        found.append(masks[(shares <= budget.share) & (shares > budget.share - slack)])
+        if sum(map(len, found)) >= count:
+            return torch.cat(found)[:count]
+    noise = torch.rand(count, len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit()
+    return torch.cat([*found, budget.fit(scores + noise)])[:count]
+
+
+# --- 4 reward and update ----------------------------------------------------------------------------------------------
+
+
+def advantages(performance: Tensor, past: Tensor, reward: str) -> Tensor:
+    """What each mask is worth beside the others of its network and budget: (B, S) -> (B, S), rows that add up to 0.
+
+    Args:
+        performance: (B, S).
+        past: (B,), the average performance on each network and budget so far; NaN where there is none yet.
+        reward: "self" or "standard", see `Settings`.
+
+    >>> import torch
+    >>> advantages(torch.tensor([[0.9, 0.5, 0.5, 0.5]]), torch.tensor([0.6]), "self").tolist()
+    [[1.5, -0.5, -0.5, -0.5]]
+    """
+    mean = performance.mean(1)
+    if reward == "self":
+        gain = (performance - torch.where(past.isnan(), mean, past)[:, None]).sign()
+    else:
+        gain = (performance - mean[:, None]) / (performance.std(1, keepdim=True) + 1e-3)
+    return gain - gain.mean(1, keepdim=True)
+
+
+def remember(past: Tensor, performance: Tensor, rate: float) -> Tensor:
+    """The moving average after an update: past (B,), performance (B, S) -> (B,)."""
+    mean = performance.mean(1)
+    return torch.where(past.isnan(), mean, past + rate * (mean - past))
+
+
+def surrogate(scores: Tensor, bits: Tensor, gain: Tensor) -> Tensor:
+    """The loss whose gradient is REINFORCE's: scores (B, C), bits (B, S, C), gain (B, S) with rows that add up to 0."""
+    return -(gain * torch.einsum("bsc,bc->bs", bits, scores)).mean()
+
+
+# --- 5 many small networks --------------------------------------------------------------------------------------------
+
+Objective = Callable[[World, Tensor, Tensor, Tensor, Tensor, torch.Generator], Tensor]
+"""(world, networks (B,), places of their budgets (B,), allowed (B, 2^C), scores (B, C), generator) -> the loss."""
+
+
+class Reinforce:
+    """Draw masks within the budget, reward them, and learn from the difference: the agent's objective.
+
+    Attributes:
+        past: (networks, budgets), the average performance so far; the memory that it competes with.
+        regrets: points of the masks drawn below the best, a mean an update.
+    """
+
+    def __init__(self, settings: Settings, networks: int, budgets: int) -> None:
+        self.settings, self.past = settings, torch.full((networks, budgets), torch.nan)
+        self.regrets: list[float] = []
+
+    def __call__(
+        self, world: World, rows: Tensor, places: Tensor, allowed: Tensor, scores: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        chances = log_chances(scores, world.masks, allowed)
+        drawn = chances.detach().exp().multinomial(self.settings.episodes, replacement=True, generator=generator)
+        performance = world.performance[rows[:, None], drawn]
+        gain = advantages(performance, self.past[rows, places], self.settings.reward)
+        self.past[rows, places] = remember(self.past[rows, places], performance, self.settings.rate)
+        self.regrets.append(regrets(world, rows, allowed, drawn).mean().item())
+        entropy = -(chances.exp() * chances.masked_fill(~allowed, 0)).sum(1).mean()
+        return surrogate(scores, world.masks[drawn], gain) - self.settings.entropy * entropy
+
+
+def regrets(world: World, rows: Tensor, allowed: Tensor, drawn: Tensor) -> Tensor:
+    """Points of accuracy below the best mask allowed: rows (B,), allowed (B, 2^C), drawn (B, S) indices -> (B, S)."""
+    best = world.accuracy[rows].masked_fill(~allowed, -1).amax(1, keepdim=True)
+    return 100 * (best - world.accuracy[rows[:, None], drawn])
 
 
 def learn(
-    game: Game,
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    rewards: Tensor,
-    generator: torch.Generator,
-) -> None:
-    """One PPO update.
+    world: World,
+    settings: Settings,
+    budgets: Sequence[float],
+    *,
+    of: Literal["channels", "macs"] = "channels",
+    seed: int = 0,
+    objective: Objective | None = None,
+) -> Policy:
+    """Train a policy on a world's networks and budgets; the same seed gives the same bits.
+
+    Args:
+        settings: `evaluations` look-ups in all, in updates of `pairs` x `episodes`.
+        budgets, of: as `World.allowed` takes them.
+        seed: of the first weights and of every draw.
+        objective: the loss; the agent's own, `Reinforce`, unless given.
 
     Raises:
-        FloatingPointError: the loss or a gradient is no longer a finite number.
+        ValueError: fewer evaluations than one update takes.
+
+    >>> import graphprune
+    >>> from graphprune.rl import world
+    >>> few = world.make(["mlp"], graphprune.data.load("digits"), 2, seed=0, width=3, steps=1)
+    >>> policy = learn(few, Settings(evaluations=32, pairs=2, hidden=8), [2, 3])
+    >>> scores(policy, few, 3).shape
+    torch.Size([2, 6])
     """
-    settings, kind = policy.settings, decisions(game, policy)
-    gains = advantages(rollout.values, rewards, settings.gae_lambda)
-    returns, gains = (gains + rollout.values).flatten(), gains.flatten()  # signs already: nothing to normalise
-    x, actions, log_probs, moved = (
-        part.flatten(0, 1) for part in (rollout.x, rollout.actions, rollout.log_probs, rollout.shift)
-    )
-    decided = kind.stages.repeat_interleave(rollout.values.shape[1], 0)  # (T B, decisions)
-    for _ in range(settings.epochs):
-        for part in torch.randperm(len(x), generator=generator).chunk(settings.minibatches):
-            logits, value = policy(game, x[part])
-            choice = kind.choice(logits + moved[part], policy.log_std.exp())
-            ratio, gain = (choice.log_prob(actions[part]) - log_probs[part]).exp(), gains[part, None]
-            surrogate = torch.minimum(gain * ratio, gain * ratio.clamp(1 - settings.clip, 1 + settings.clip))
-            loss = settings.value * (value - returns[part]).square().mean() - (surrogate * decided[part]).sum(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(policy.parameters(), settings.max_norm)
-            if not torch.isfinite(loss) or not torch.isfinite(norm):
-                found = f"loss {loss.item()}, norm of the gradient {norm.item()}"
-                raise FloatingPointError(f"{found}; lower settings.lr={settings.lr}")
-            optimizer.step()
+    updates = settings.evaluations // (settings.pairs * settings.episodes)
+    if not updates:
+        raise ValueError(f"evaluations={settings.evaluations}: one update takes {settings.pairs} x {settings.episodes}")
+    with runtime.seeded(runtime.seed_generator(seed, "policy").initial_seed()):
+        policy = Policy(world.x.shape[2], world.pairs.shape[3], settings)
+    objective = objective or Reinforce(settings, len(world), len(budgets))
+    generator = runtime.seed_generator(seed, "episodes")
+    allowed = torch.stack([world.allowed(budget, of) for budget in budgets])  # (budgets, n, 2^C)
+    shares = torch.tensor([budget / world.channels if of == "channels" else budget for budget in budgets])
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=1e-4)
+    slope = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 30) * (1 - step / updates))
+    for _ in runtime.progress(range(updates), "agent"):
+        rows = torch.randint(len(world), (settings.pairs,), generator=generator)
+        places = torch.randint(len(budgets), (settings.pairs,), generator=generator)
+        found = policy(world.x[rows], world.pairs[rows], shares[places])[:, : world.channels]
+        loss = objective(world, rows, places, allowed[places, rows], found, generator)
+        _step(policy, optimizer, loss, settings)
+        slope.step()
+    return policy
 
 
-# --- 6 the training ---------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def scores(policy: Policy, world: World, budget: float, of: Literal["channels", "macs"] = "channels") -> Tensor:
+    """What a policy says of every network of a world at a budget: (n, C). The likeliest mask is that of the largest sum."""
+    share = torch.full((len(world),), budget / world.channels if of == "channels" else budget)
+    return policy(world.x, world.pairs, share)[:, : world.channels]
+
+
+@torch.no_grad()
+def scores_of(policy: Policy, game: Game) -> Tensor:
+    """What a policy says of the channels of one network at its budget: (num_atoms,)."""
+    seen = game.observation
+    share = torch.tensor([game.budget.share])
+    return policy(seen.x[None], seen.pairs()[None], share)[0, : game.graph.num_atoms]
+
+
+def _step(policy: Policy, optimizer: torch.optim.Optimizer, loss: Tensor, settings: Settings) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    if not torch.isfinite(loss) or not torch.isfinite(norm):
+        found = f"loss {loss.item()}, norm of the gradient {norm.item()}"
+        raise FloatingPointError(f"{found}; lower settings.lr={settings.lr}")
+    optimizer.step()
+
+
+# --- 6 one network ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What the agent learned.
+    """What the agent learned from one network.
 
     Attributes:
         policy: what it ends up with.
-        kept: (num_atoms,) bool, the best on validation of all networks it had judged; within the budget. `game.prune(kept)`
-            is that network.
+        kept: (num_atoms,) bool, the best on validation of all masks judged; within the budget. `game.prune(kept)` is that
+            network.
         performance: its share of correct validation images.
-        probabilities: (num_atoms,) of keeping each channel, by the final policy.
-        history: a row an update: `update`, `evaluations` so far; over its episodes the means `reward`, `performance`,
-            `excess`, `entropy` (nats a decision) and `feasible`, the share whose decisions were within the budget;
-            `own`, the performance of the policy's own mask before the update, and `best` so far. The means are NaN where a
-            last update of one network has no episode.
+        scores: (num_atoms,), the policy's at the end.
+        history: a row an update: `evaluations` so far, the means of `performance` and `reward` (its gain over the past)
+            over the update's masks, and `best` so far.
     """
 
     policy: Policy
     kept: Tensor
     performance: float
-    probabilities: Tensor
+    scores: Tensor
     history: pd.DataFrame
 
 
@@ -402,28 +374,23 @@ class _State:
     """All that a training goes on from."""
 
     policy: Policy
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.AdamW
     generator: torch.Generator
-    memory: Memory
+    past: Tensor
     kept: Tensor
     best: tuple[float, float] = (-1.0, 0.0)  # accuracy, -loss
     history: list[dict[str, float]] = field(default_factory=list)
 
-    @property
-    def judged(self) -> int:
-        """Networks judged so far."""
-        return int(self.history[-1]["evaluations"]) if self.history else 0
-
     def packed(self) -> dict[str, Any]:
-        learned = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
-        told = {"memory": dict(self.memory), "kept": self.kept, "best": list(self.best), "history": list(self.history)}
+        learned = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict(), "past": self.past}
+        told = {"kept": self.kept, "best": list(self.best), "history": list(self.history)}
         return copy.deepcopy(learned | told | {"random": self.generator.get_state()})
 
     def restore(self, stored: dict[str, Any]) -> None:
         self.policy.load_state_dict(stored["policy"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.generator.set_state(stored["random"])
-        self.memory, self.kept, self.history = stored["memory"], stored["kept"], stored["history"]
+        self.past, self.kept, self.history = stored["past"], stored["kept"], stored["history"]
         self.best = (stored["best"][0], stored["best"][1])
 
 
@@ -431,24 +398,24 @@ def train(
     game: Game,
     settings: Settings | None = None,
     *,
-    reward: Reward | None = None,
+    policy: Policy | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     every: int = 4,
 ) -> Trained:
-    """Train an agent on a game; the same seed gives the same bits.
+    """Train an agent on one network and budget, judging real pruned networks; the same seed gives the same bits.
 
     Args:
-        settings: how; `Settings()` unless given.
-        reward: what an episode is worth; self-competition unless given.
-        seed: of the policy's first weights and of every draw.
+        settings: how; `Settings()` unless given. Of all `evaluations` the last one is the policy's own mask.
+        policy: a policy to begin with, of the same settings for its size, say one that `learn` made; a new one unless given.
+        seed: of a new policy's first weights and of every draw.
         checkpoint: where to store the state every few updates and at the end, and to go on from if it is there. The file
             is kept. A training that is done goes on from it, too, when more `settings.evaluations` are asked: the result is
             then, bit for bit, that of a training of so many from the beginning.
         every: how many updates, at least 1.
 
     Raises:
-        FloatingPointError: a reward or a gradient is not a finite number; the episodes are named.
+        FloatingPointError: a performance or a gradient is not a finite number.
         ValueError: `checkpoint` holds another training or a longer one, or `every` is below 1.
 
     >>> import torch, graphprune
@@ -462,96 +429,82 @@ def train(
     """
     if every < 1:
         raise ValueError(f"every={every}: must be at least 1")
-    settings, reward = settings or Settings(), reward or SelfCompetition()
-    state = _begin(game, settings, reward, seed)
-    file = None if checkpoint is None else _File(Path(checkpoint), store.digest(_known(game, settings, reward, seed)))
+    settings = settings or Settings()
+    state = _begin(game, settings, policy, seed)
+    known = [game.digest, replace(settings, evaluations=settings.episodes), store.digest(state.policy.state_dict()), seed]
+    file = None if checkpoint is None else Path(checkpoint)
     if file is not None:
-        file.restore(state, settings)
-    for _ in runtime.progress(range(len(state.history), settings.updates), "agent"):
-        size = min(settings.episodes, settings.evaluations - state.judged)
-        if file is not None and size < settings.episodes:
-            file.whole = state.packed()
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.rate(state.judged)
-        try:
-            _update(game, state, reward, size)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"episodes {state.judged + 1} to {state.judged + size}: {error}") from error
-        if file is not None and (len(state.history) % every == 0 or len(state.history) == settings.updates):
-            file.save(state)
-    _, probabilities = decide(game, state.policy)
-    return Trained(state.policy, state.kept, state.best[0], probabilities, pd.DataFrame(state.history))
+        _restore(file, store.digest(known), state, settings)
+    seen = (game.observation.x[None], game.observation.pairs()[None], torch.tensor([game.budget.share]))
+    full = (settings.evaluations - 1) // settings.episodes
+    for update in runtime.progress(range(len(state.history), full), "agent"):
+        _update(game, state, seen, settings, settings.episodes)
+        if file is not None and ((update + 1) % every == 0 or update + 1 == full):
+            write(file, {"known": store.digest(known), **state.packed()})
+    if rest := settings.evaluations - 1 - full * settings.episodes:
+        _update(game, state, seen, settings, rest)
+    final = scores_of(state.policy, game)
+    _judge(game, state, game.budget.fit(final[None]))
+    return Trained(state.policy, state.kept, state.best[0], final, pd.DataFrame(state.history))
 
 
-def _known(game: Game, settings: Settings, reward: Reward, seed: int) -> list[Any]:
-    """What a training depends on, but for how long it is."""
-    return [game.digest, replace(settings, evaluations=settings.episodes), described(reward), seed]
+def _begin(game: Game, settings: Settings, policy: Policy | None, seed: int) -> _State:
+    seen = game.observation
+    if policy is None:
+        with runtime.seeded(runtime.seed_generator(seed, "policy").initial_seed()):
+            policy = Policy(seen.x.shape[1], seen.pairs().shape[2], settings)
+    else:
+        policy = copy.deepcopy(policy)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=1e-4)
+    whole = torch.ones(game.graph.num_atoms, dtype=torch.bool)
+    return _State(policy, optimizer, runtime.seed_generator(seed, "episodes"), torch.tensor([torch.nan]), whole)
 
 
-@dataclass
-class _File:
-    """A training's state in a file.
-
-    A last update of fewer networks ends a training; one that is extended goes on from the state before it. So both are stored.
-    """
-
-    path: Path
-    known: str
-    whole: dict[str, Any] | None = None  # the state before a last update of fewer networks
-
-    def save(self, state: _State) -> None:
-        write(self.path, {"known": self.known, "whole": self.whole, **state.packed()})
-
-    def restore(self, state: _State, settings: Settings) -> None:
-        """Put the stored state that the training goes on from into `state`, if there is one."""
-        if (stored := read(self.path)) is None:
-            return
-        if stored.get("known") != self.known:
-            raise ValueError(
-                f"checkpoint={str(self.path)!r} holds another training (game, settings, reward or seed): name another"
-            )
-        judged = stored["history"][-1]["evaluations"]
-        if stored["whole"] is not None and judged != settings.evaluations:
-            stored = stored["whole"]
-        if judged > settings.evaluations:
-            raise ValueError(
-                f"checkpoint={str(self.path)!r} holds {judged} evaluations, more than evaluations={settings.evaluations}: "
-                "ask for at least as many, or name another"
-            )
-        state.restore(stored)
+def _restore(file: Path, known: str, state: _State, settings: Settings) -> None:
+    """Put the stored state into `state`, if there is one."""
+    if (stored := read(file)) is None:
+        return
+    if stored.get("known") != known:
+        raise ValueError(f"checkpoint={str(file)!r} holds another training (game, settings, policy or seed): name another")
+    judged = stored["history"][-1]["evaluations"]
+    if judged > settings.evaluations:
+        raise ValueError(
+            f"checkpoint={str(file)!r} holds {judged} evaluations, more than evaluations={settings.evaluations}: "
+            "ask for at least as many, or name another"
+        )
+    state.restore(stored)
 
 
-def _begin(game: Game, settings: Settings, reward: Reward, seed: int) -> _State:
-    features, edge_features = game.features(game.start(1)).shape[2], game.observation.edge_attr.shape[1]
-    with runtime.seeded(runtime.seed_generator(seed, "policy").initial_seed()):
-        policy = Policy(features, edge_features, settings)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=settings.lr, eps=1e-5)
-    whole = game.start(1).kept[0]
-    return _State(policy, optimizer, runtime.seed_generator(seed, "episodes"), reward.memory, whole)
+def _update(game: Game, state: _State, seen: tuple[Tensor, Tensor, Tensor], settings: Settings, size: int) -> None:
+    """Judge `size` masks, and learn from them if there are two."""
+    found = state.policy(*seen)[0, : game.graph.num_atoms]
+    masks = draw(game.budget, found.detach(), size, state.generator)
+    performance = _judge(game, state, masks)[None]
+    gain = advantages(performance, state.past, settings.reward)
+    reward = (performance - torch.where(state.past.isnan(), performance.mean(1), state.past)[:, None]).mean().item()
+    state.past = remember(state.past, performance, settings.rate)
+    if size > 1:
+        chance = found.sigmoid()
+        entropy = torch.distributions.Bernoulli(chance, validate_args=False).entropy().sum()
+        _step(
+            state.policy,
+            state.optimizer,
+            surrogate(found[None], masks[None].float(), gain) - settings.entropy * entropy,
+            settings,
+        )
+    judged = (state.history[-1]["evaluations"] if state.history else 0) + size
+    state.history.append(
+        {"evaluations": judged, "performance": performance.mean().item(), "reward": reward, "best": state.best[0]}
+    )
 
 
-def _update(game: Game, state: _State, reward: Reward, size: int) -> None:
-    """Judge `size` networks, the policy's own mask and episodes; reward these, and learn from them."""
-    own, _ = decide(game, state.policy)
-    rollout = play(game, state.policy, state.kept, size - 1, state.generator) if size > 1 else None
-    masks = own[None] if rollout is None else torch.cat([own[None], rollout.settled])
+def _judge(game: Game, state: _State, masks: Tensor) -> Tensor:
+    """Performance of masks, (B,) float32; the best is remembered."""
     found = game.evaluator(masks)
-    _demand_finite("performance", found.accuracy)
+    performance = (found.accuracy - 0.1 * found.loss).float()
+    if not bool(performance.isfinite().all()):
+        raise FloatingPointError(f"a performance is not a finite number: {performance.tolist()}")
     for kept, result in zip(masks, zip(found.accuracy.tolist(), (-found.loss).tolist(), strict=True), strict=True):
         if result > state.best:
             state.best, state.kept = result, kept.clone()
-    row: dict[str, float] = {"update": len(state.history) + 1, "evaluations": state.judged + size}
-    row |= dict.fromkeys(("reward", "performance", "excess", "feasible", "entropy"), float("nan"))
-    if rollout is not None:
-        rewards, state.memory = reward(state.memory, found.accuracy[1:], rollout.excess)
-        _demand_finite("reward", rewards)
-        learn(game, state.policy, state.optimizer, rollout, rewards.float(), state.generator)
-        row |= {"reward": rewards.mean().item(), "performance": found.accuracy[1:].mean().item()}
-        row |= {"excess": rollout.excess.mean().item(), "feasible": (rollout.excess <= 0).double().mean().item()}
-        row |= {"entropy": rollout.entropy}
-    state.history.append({**row, "own": found.accuracy[0].item(), "best": state.best[0]})
-
-
-def _demand_finite(what: str, values: Tensor) -> None:
-    if not bool(values.isfinite().all()):
-        raise FloatingPointError(f"a {what} is not a finite number: {values.tolist()}")
+    return performance

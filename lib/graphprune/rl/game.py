@@ -118,7 +118,8 @@ class Game:
         kept, step, decided = position.kept, position.step, self.decided(position)
         now = self.stages[step] if step < self.steps else torch.zeros_like(decided)
         bits = torch.stack([kept, decided.expand_as(kept), now.expand_as(kept)], 2).float()
-        bits = nn.functional.pad(bits, (0, 0, 0, 2))  # the input and the class node are nobody's choice
+        others = len(self.observation.x) - bits.shape[1]  # input, class and layer nodes are nobody's choice
+        bits = nn.functional.pad(bits, (0, 0, 0, others))
         nodes = self.observation.x.expand(len(kept), -1, -1)
         context = torch.tensor([0.0, self.budget.share, step / self.steps]).repeat(len(kept), 1)
         context[:, 0] = self.budget.shares(kept)

@@ -55,8 +55,21 @@ def random_masks(game: Game, evaluations: int, seed: int) -> Found:
     return best_of(game, game.budget.fit(torch.rand(evaluations, game.graph.num_atoms, generator=generator)))
 
 
-def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -> Found:
-    """From a random mask, flip a few bits at a time, and stay wherever it is no worse.
+def random_ratios(game: Game, evaluations: int, seed: int) -> Found:
+    """The best of random shares for the groups, in each of them the smallest L1 norms first, at the budget.
+
+    Args:
+        evaluations: masks drawn, at least 1.
+        seed: which.
+    """
+    at_least(1, evaluations=evaluations)
+    generator = runtime.seed_generator(seed, "random ratios")
+    ratios = torch.rand(evaluations, len(game.sizes), generator=generator).double()
+    return best_of(game, game.budget.fit(game.places - ratios[:, game.budget.group]))
+
+
+def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0, start: Tensor | None = None) -> Found:
+    """From a mask, flip a few bits at a time, and stay wherever it is no worse.
 
     Each bit flips with probability flips / num_atoms, at least one does; where that misses the budget random kept channels go,
     and where it leaves room random dropped ones come back, so that every mask stands at the budget.
@@ -65,12 +78,18 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -
         evaluations: masks tried, the first one included.
         seed: of all that is random.
         flips: bits flipped on average, above 0.
+        start: (num_atoms,) bool, the first mask tried, within the budget; a random one unless given.
+
+    Raises:
+        ValueError: a number out of its range, or a start that misses the budget.
     """
     at_least(1, evaluations=evaluations)
     if not flips > 0:
         raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
     generator, size = runtime.seed_generator(seed, "hill climbing"), game.graph.num_atoms
-    here = game.budget.fit(torch.rand(1, size, generator=generator))
+    here = game.budget.fit(torch.rand(1, size, generator=generator)) if start is None else start[None]
+    if float(game.excess(here)) > 0:
+        raise ValueError(f"start: costs more than share={game.budget.share} of the {game.budget.of}; see Budget.fit")
     found = game.evaluator(here)
     best, curve = (found.accuracy.item(), -found.loss.item()), [found.accuracy.item()]
     for _ in range(evaluations - 1):
