@@ -1,4 +1,4 @@
-"""Half the multiply-adds, please: a network pruned to a budget in one call, with all that was decided on the way."""
+"""A network pruned to a budget in one call, with all that was decided on the way."""
 
 from __future__ import annotations
 
