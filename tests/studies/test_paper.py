@@ -47,5 +47,5 @@ def test_printed_shares_are_per_cent_and_the_base_has_lost_nothing() -> None:
 def test_published_methods_name_their_source_and_leave_the_base_out() -> None:
     published = paper.PUBLISHED["resnet56"]
     assert "Base" not in published
-    assert published["SACP"].source == "SACP's paper"
-    assert published["CHIP"].source == "a public README"
+    assert published["SACP"].source == "SACP, table 3"
+    assert published["CHIP"].source == "CORING, README"

@@ -76,7 +76,7 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: float, budget: str = "globa
     Raises:
         ValueError: as `pools`, or a score is not a number.
 
-    >>> top({"a": torch.tensor([[3.0, 1.0], [2.0, 4.0]])}, 0.5)["a"].tolist()
+    >>> keep_top({"a": torch.tensor([[3.0, 1.0], [2.0, 4.0]])}, 0.5)["a"].tolist()
     [[True, False], [False, True]]
     """
     check_numbers(scores)

@@ -52,7 +52,7 @@ def squared_errors(
 def standardise(values: Tensor) -> Tensor:
     """Mean 0 and deviation 1; all 0 where they are equal, (N,) -> (N,) float32.
 
-    >>> standardised(torch.tensor([1.0, 2.0, 3.0])).tolist()
+    >>> standardise(torch.tensor([1.0, 2.0, 3.0])).tolist()
     [-1.0, 0.0, 1.0]
     """
     return ((values - values.mean()) / values.std().clamp_min(1e-9)).float()

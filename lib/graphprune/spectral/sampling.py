@@ -15,7 +15,7 @@ def cap_chances(scores: Tensor, kept: int) -> Tensor:
 
     Shapes: (N,) -> (N,) float64.
 
-    >>> capped(torch.tensor([8.0, 1.0, 1.0]), 2).tolist()
+    >>> cap_chances(torch.tensor([8.0, 1.0, 1.0]), 2).tolist()
     [1.0, 0.5, 0.5]
     """
     s = scores.double()

@@ -91,7 +91,7 @@ def count_values(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different ones, sorted, and how often each is there (`np.unique` is slow on few).
 
     >>> import numpy as np
-    >>> counted(np.array([3, 1, 3]))
+    >>> count_values(np.array([3, 1, 3]))
     (array([1, 3]), array([1, 2]))
     """
     numbers = np.sort(numbers)
