@@ -115,6 +115,15 @@ def gradients_agree(parts: dict[str, Tensor], whole: dict[str, Tensor], places: 
     return worst
 
 
+def under_all_names(places: Any, model: nn.Module) -> Any:
+    """The same places for each name of a parameter that several modules share."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    shared = {name: same for same in names.values() for name in same}
+    return {(other, dim): index for (name, dim), index in places.items() for other in shared.get(name, [name])}
+
+
 def exported(model: nn.Module, inputs: Inputs) -> str:
     """ "" if onnxruntime gives what the network gives, else what went wrong."""
     import onnxruntime
@@ -148,7 +157,7 @@ def check(name: str, norms: Any, export: bool = True) -> dict[str, Any]:
         twin = graphprune.masked(model, graph, keep).eval()
         (wanted, whole), (found, parts) = run(twin, inputs), run(small, inputs)
         row["forward"] = farthest(found, wanted)
-        row["backward"] = gradients_agree(parts, whole, kept_places(graph, graph.flatten(keep)))
+        row["backward"] = gradients_agree(parts, whole, under_all_names(kept_places(graph, graph.flatten(keep)), model))
         row["status"] = "ok" if max(row["forward"], row["backward"]) <= 1e-10 else "masked and pruned disagree"
         row["loaded"] = loads(name, small, graph, keep, inputs)
         row["onnx"] = onnx(name, small, inputs) if export else ""
