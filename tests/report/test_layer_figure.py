@@ -1,7 +1,5 @@
 """The picture of one layer, thinned by two rules."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -24,18 +22,8 @@ def test_the_picture_has_two_graphs_and_a_spectrum():
     assert len(figure.axes[2].patches) == 9
 
 
-def test_moving_the_slider_draws_anew(monkeypatch):
-    shown: list[Any] = []
-
-    class Picture:
-        def update(self, image: Any) -> None:
-            shown.append(image.data)
-
-    def display(value: Any, display_id: bool = False) -> Any:
-        return Picture() if display_id else shown.append(value)
-
-    monkeypatch.setattr(layer_figure, "display", display)
-    monkeypatch.setattr(layer_figure, "is_interactive", lambda: True)
+def test_moving_the_slider_draws_anew(watch, monkeypatch):
+    shown = watch(layer_figure)
     layer_figure.show(BRIDGE, 0.5)
     shown[0].value = 0.75
     assert shown[1].startswith(b"\x89PNG")

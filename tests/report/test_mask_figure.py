@@ -1,7 +1,5 @@
 """The picture of one decision of the agent."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -36,18 +34,8 @@ def test_the_picture_says_the_regret_and_the_reward_of_the_mask(played):
     assert title.startswith("reward beside the average: ")
 
 
-def test_moving_a_slider_draws_anew(played, monkeypatch):
-    shown: list[Any] = []
-
-    class Picture:
-        def update(self, image: Any) -> None:
-            shown.append(image.data)
-
-    def display(value: Any, display_id: bool = False) -> Any:
-        return Picture() if display_id else shown.append(value)
-
-    monkeypatch.setattr(mask_figure, "display", display)
-    monkeypatch.setattr(mask_figure, "is_interactive", lambda: True)
+def test_moving_a_slider_draws_anew(played, watch, monkeypatch):
+    shown = watch(mask_figure)
     mask_figure.show(*played, budget=3)
     shown[0].children[2].value = 1
     assert shown[1].startswith(b"\x89PNG")

@@ -1,7 +1,6 @@
 """The picture of the network that notebook 07 solves by hand."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -43,18 +42,8 @@ def test_the_picture_names_the_score_and_the_optimum():
     assert "optimum log(6 λ - 1) / 4 = 0.842" in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
 
 
-def test_moving_the_slider_draws_anew(monkeypatch):
-    shown: list[Any] = []
-
-    class Picture:
-        def update(self, image: Any) -> None:
-            shown.append(image.data)
-
-    def display(value: Any, display_id: bool = False) -> Any:
-        return Picture() if display_id else shown.append(value)
-
-    monkeypatch.setattr(neuron_figure, "display", display)
-    monkeypatch.setattr(neuron_figure, "is_interactive", lambda: True)
+def test_moving_the_slider_draws_anew(watch, monkeypatch):
+    shown = watch(neuron_figure)
     neuron_figure.show(0.5)
     shown[0].value = 0.76
     assert shown[1].startswith(b"\x89PNG")

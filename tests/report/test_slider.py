@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from graphprune.report import slider
-from graphprune.report.slider import at_budget, budgets, controls, draw, is_interactive, rankers, show
+from graphprune.report.slider import at_budget, budgets, controls, draw, rankers, show
 
 
 def made_up(n: int = 120) -> pd.DataFrame:
@@ -147,10 +147,6 @@ def test_each_slider_redraws_the_figure():
     assert drawn[-1].axes[0].get_title().startswith(f"{budgets(TABLE)[first]} networks at {first:.3g} of the MACs")
     assert len(drawn) == 4
     assert next(label for label, _ in knobs["MACs share"].options).endswith(f"({budgets(TABLE)[first]} networks)")
-
-
-def test_nobody_is_there_outside_a_notebook():
-    assert not is_interactive()
 
 
 IMPORT = """

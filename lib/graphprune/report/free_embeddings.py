@@ -5,7 +5,6 @@ Where nobody chooses (papermill, nbval, a page) the cell's output is a plain pic
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import seaborn
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from graphprune.encoders.contrast import Loss, similarity
-from graphprune.report.slider import is_interactive
+from graphprune.report.picture import is_interactive, make_picture
 from graphprune.runs.checks import at_least
 from graphprune.runs.runtime import seed_generator
 
@@ -111,7 +110,5 @@ def show(losses: Mapping[str, Loss]) -> None:
 
 
 def _png(losses: Mapping[str, Loss], name: str, anchors: str) -> Image:
-    buffer = io.BytesIO()
-    figure_of(losses, name, anchors).savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     words = f"Cosines to the anchor while 16 free triads go down the loss {name}, {anchors}, and each row's cosines at the end"
-    return Image(data=buffer.getvalue(), format="png", alt=words)
+    return make_picture(figure_of(losses, name, anchors), words)

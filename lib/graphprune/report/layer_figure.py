@@ -5,7 +5,6 @@ Where nobody moves a slider (papermill, nbval, a page) the cell's output is a pl
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import seaborn
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from graphprune.pruning.weight_budgets import keep_top
-from graphprune.report.slider import is_interactive
+from graphprune.report.picture import is_interactive, make_picture
 from graphprune.spectral import components, effective_resistance, singular_values
 
 
@@ -89,9 +88,7 @@ def show(weight: Tensor, sparsity: float) -> None:
 
 
 def _png(figure: Figure, sparsity: float) -> Image:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     words = (
         f"A small layer as a bipartite graph at {sparsity:.0%} sparsity, pruned by magnitude and by resistance, and its spectra"
     )
-    return Image(data=buffer.getvalue(), format="png", alt=words)
+    return make_picture(figure, words)

@@ -5,8 +5,6 @@ Where nobody moves a slider (papermill, nbval, a page) the cell's output is a pl
 
 from __future__ import annotations
 
-import io
-
 import seaborn
 import torch
 from IPython.display import Image, display
@@ -15,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from graphprune.report.slider import is_interactive
+from graphprune.report.picture import is_interactive, make_picture
 from graphprune.rl.agent import Policy, log_chances, scores
 from graphprune.rl.world import World
 
@@ -112,9 +110,7 @@ def show(policy: Policy, world: World, network: int = 0, budget: int = 6) -> Non
 
 
 def _png(figure: Figure) -> Image:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     words = (
         "A small network's channels with their chances to stay, one mask drawn, and its accuracy among all masks of the budget"
     )
-    return Image(data=buffer.getvalue(), format="png", alt=words)
+    return make_picture(figure, words)

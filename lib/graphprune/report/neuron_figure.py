@@ -5,7 +5,6 @@ Where nobody moves a slider (papermill, nbval, a page) the cell's output is a pl
 
 from __future__ import annotations
 
-import io
 import math
 
 import seaborn
@@ -14,7 +13,7 @@ from ipywidgets import FloatSlider, Layout
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graphprune.report.slider import is_interactive
+from graphprune.report.picture import is_interactive, make_picture
 
 INPUT = [(0, 0), (1, 1), (2, 0), (2, 1)]  # edges of weight 1: hidden unit, input
 OUTPUT = {(0, 0): 2, (1, 0): -2, (0, 1): -2, (1, 1): 2}  # output, hidden unit
@@ -102,7 +101,5 @@ def show(score: float, lam: float = 5.0) -> None:
 
 
 def _png(figure: Figure, score: float) -> Image:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     words = f"A network of two inputs, three scored hidden units and two classes, and its objective at a score of {score:.2f}"
-    return Image(data=buffer.getvalue(), format="png", alt=words)
+    return make_picture(figure, words)

@@ -6,19 +6,17 @@ HTML), the cell's output is a plain picture of the default values and nothing el
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn
-from IPython.core.getipython import get_ipython
-from IPython.display import Image, display
+from IPython.display import display
 from ipywidgets import Dropdown, IntSlider, Layout, SelectionSlider, VBox
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from graphprune.report.picture import is_interactive, make_picture
 from graphprune.search.replay import Candidates, candidates, replay_once, replays
 
 WIDTH = 0.1
@@ -202,23 +200,6 @@ def show(table: pd.DataFrame, ranker: str = "default", budget: float | None = No
     budget = max(offered, key=lambda value: offered[value]) if budget is None else budget
     if budget not in offered:
         raise ValueError(f"budget={budget}: must be one of {list(offered)}")
-    picture = display(_png(draw(table, ranker, budget, m, k)), display_id=True)
+    picture = display(make_picture(draw(table, ranker, budget, m, k)), display_id=True)
     if picture is not None and is_interactive():
-        display(controls(table, lambda figure: picture.update(_png(figure)), ranker, budget, m, k))
-
-
-def is_interactive() -> bool:
-    """Whether the cell that runs was sent by JupyterLab, Notebook or VS Code.
-
-    They send its id with it, nbclient (so papermill and nbconvert) and nbval do not; a widget in a stored notebook would
-    have another id each time and show nothing.
-    """
-    parent: dict[str, Any] = getattr(get_ipython(), "get_parent", dict)()  # a terminal has none
-    return "cellId" in parent.get("metadata", {})
-
-
-def _png(figure: Figure) -> Image:
-    """As in `figures.save`: without the software's name, so that equal figures are equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return Image(data=buffer.getvalue(), format="png")
+        display(controls(table, lambda figure: picture.update(make_picture(figure)), ranker, budget, m, k))
