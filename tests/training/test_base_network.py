@@ -32,3 +32,15 @@ def test_public_weights_with_their_own_split(tmp_path: Path) -> None:
     data = graphprune.data.load("cifar10").for_public_weights()
     model = base_network.network("resnet20a", data, None, seed=0, folder=tmp_path)
     assert abs(evaluate(model, data.val).accuracy - 0.9173) < 0.01
+
+
+def test_a_network_of_ones_own_is_trained_once_and_stored_under_its_label(tmp_path: Path) -> None:
+    digits, built = (
+        graphprune.data.load("digits"),
+        [graphprune.models.seeded("tiny_cnn", seed, in_channels=1) for seed in (0, 1)],
+    )
+    how = {"seed": 0, "folder": tmp_path, "label": "mine"}
+    one, two = (base_network.load_or_train(net, "tiny", digits, RECIPE, **how) for net in built)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert not one.training
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["mine-digits-tiny-seed0.safetensors"]

@@ -26,7 +26,7 @@ from graphprune.pruning import importance
 from graphprune.pruning.channels import prune
 from graphprune.pruning.importance import per_atom
 from graphprune.runs import runtime, store
-from graphprune.training import models, train
+from graphprune.training import base_network, models, train
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import TensorSplit
@@ -162,25 +162,19 @@ def _lenet(channels: int, height: int, classes: int) -> nn.Module:
     return nn.Sequential(*maps, nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes))
 
 
-def trained(name: str, data: Dataset, recipe: Recipe, seed: int, folder: Path) -> nn.Module:
+def load_or_train(name: str, data: Dataset, recipe: Recipe, seed: int, folder: Path) -> nn.Module:
     """The network trained by `recipe`; trained once and stored in `folder`."""
-    model = build(name, data, seed)
-
-    def fit() -> dict[str, Tensor]:
-        train.fit(model, data, recipe, seed=seed, desc=f"training {name}, seed {seed}")
-        return model.state_dict()
-
-    parameters = {"name": name, "data": data.fingerprint(), "recipe": recipe, "seed": seed}
-    path = Path(folder) / f"neuron-study-{data.name}-{name}-seed{seed}.safetensors"
-    model.load_state_dict(store.stage(path, fit, parameters=parameters, modules=("training.train", "training.models")))
-    return model.to(runtime.device()).eval()
+    model = base_network.load_or_train(
+        build(name, data, seed), name, data, recipe, seed=seed, folder=folder, label="neuron-study"
+    )
+    return model.to(runtime.device())
 
 
 def case_of(
     name: str, data: Dataset, recipe: Recipe, seed: int, folder: Path, settings: Settings, batch: int | None = None
 ) -> Case:
     """A trained network with the images of its programs, picked by `batch` (by the seed if None)."""
-    model = trained(name, data, recipe, seed, folder)
+    model = load_or_train(name, data, recipe, seed, folder)
     images, labels = neurons.pick(model, data, settings.per_class, seed if batch is None else batch)
     return Case(name, model, trace(model, data.example()), data, images, labels, seed, settings)
 

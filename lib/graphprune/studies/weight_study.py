@@ -14,14 +14,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from graphprune import spectral
 from graphprune.pruning import weight_baselines as baselines
 from graphprune.pruning import weight_masks
 from graphprune.pruning.weight_masks import WeightMask
 from graphprune.runs import runtime, store
-from graphprune.training import models, train
+from graphprune.training import base_network, models, train
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
 
@@ -103,16 +103,10 @@ def _block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 def load_or_train(name: str, data: Dataset, plan: Plan, seed: int, folder: Path) -> nn.Module:
     """The network trained by `plan.base`; trained once and stored in `folder`."""
-    model = build(name, data, seed)
-
-    def fit() -> dict[str, Tensor]:
-        train.fit(model, data, plan.base, seed=seed, desc=f"training {name}, seed {seed}")
-        return model.state_dict()
-
-    parameters = {"name": name, "data": data.fingerprint(), "recipe": plan.base, "seed": seed}
-    path = Path(folder) / f"weight-study-{data.name}-{name}-seed{seed}.safetensors"
-    model.load_state_dict(store.stage(path, fit, parameters=parameters, modules=("training.train", "training.models")))
-    return model.to(runtime.device()).eval()
+    model = base_network.load_or_train(
+        build(name, data, seed), name, data, plan.base, seed=seed, folder=folder, label="weight-study"
+    )
+    return model.to(runtime.device())
 
 
 def study(

@@ -46,15 +46,35 @@ def network(
             )
         return models.load_public(name)
     model = models.seeded(name, seed, num_classes=data.num_classes, in_channels=data.input_shape[0])
+    return load_or_train(model, name, data, recipe, seed=seed, folder=folder, label="base", clock=clock)
+
+
+def load_or_train(
+    model: nn.Module,
+    name: str,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    folder: Path,
+    label: str,
+    clock: Clock | None = None,
+) -> nn.Module:
+    """The model trained by the recipe, in evaluation mode: trained once, and loaded after that.
+
+    Args:
+        model: with its initial weights; it is trained in place.
+        name, seed: of the network and its weights; with the data's name they make the file's name, after `label`.
+        clock: as in `network`.
+    """
 
     def trained() -> dict[str, Tensor]:
         point.clock.begin(point.what)
         train.fit(model, data, recipe, seed=seed, desc=f"training {name}, seed {seed}", checkpoint=point)
         return model.state_dict()
 
-    path = (
-        Path(folder) / f"base-{data.name.replace(':', '-').replace('/', '-')}-{name.replace(':', '-')}-seed{seed}.safetensors"
-    )
+    names = [label, data.name.replace(":", "-").replace("/", "-"), name.replace(":", "-")]
+    path = Path(folder) / f"{'-'.join(names)}-seed{seed}.safetensors"
     parameters = {"name": name, "data": data.fingerprint(), "recipe": recipe, "seed": seed}
     known = store.digest(store.provenance(parameters, ("training.train", "training.models")))
     point = Checkpoint(path.with_suffix(".training"), clock, "base network", known)
