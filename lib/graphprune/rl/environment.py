@@ -123,8 +123,7 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.position = self.game.play(self.position, self._keep(action))
         done, reward, info = self.position.step == self.game.steps, 0.0, self._info()
         if done:
-            settled, excess = self.game.settle(self.position.kept), self.game.excess(self.position.kept)
-            found = self.game.evaluator(settled)
+            settled, excess, found = self.game.judge(self.position)
             rewards, self.memory = self.reward(self.memory, found.accuracy, excess)
             reward = float(rewards)
             info |= {"performance": float(found.accuracy), "loss": float(found.loss), "excess": float(excess)}
@@ -138,8 +137,7 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self.game.never_empty(mask[None])[0]
 
     def _keep(self, action: np.ndarray) -> Tensor:
-        chosen = torch.from_numpy(np.asarray(action))[None]
-        return chosen.bool() if isinstance(self.action_space, spaces.MultiBinary) else self.game.by_ratios(chosen)
+        return read_actions(self.game, self.action_space, np.asarray(action)[None])
 
     def _observed(self) -> dict[str, np.ndarray]:
         fixed = self.game.observation
@@ -149,3 +147,9 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def _info(self) -> dict[str, Any]:
         return {self.game.budget.of: float(self.game.budget.shares(self.position.kept))}
+
+
+def read_actions(game: Game, space: spaces.Space[Any], actions: np.ndarray) -> Tensor:
+    """The channels that actions keep, (n, num_atoms) bool; space: a single episode's, bits or ratios; actions (n, ...)."""
+    chosen = torch.from_numpy(np.asarray(actions))
+    return chosen.bool() if isinstance(space, spaces.MultiBinary) else game.by_ratios(chosen)

@@ -14,7 +14,7 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.criterion import Criterion, score_channels
-from graphprune.pruning.evaluator import MaskEvaluator
+from graphprune.pruning.evaluator import MaskEvaluator, Performance
 from graphprune.rl.observation import Observation, observe
 from graphprune.runs import store
 from graphprune.runs.description import network
@@ -172,6 +172,11 @@ class Game:
         """
         wish = (self.places.expand(kept.shape) if priority is None else priority).argsort(dim=1, stable=True).argsort(dim=1)
         return self.budget.fit(wish + kept.shape[1] * kept)
+
+    def judge(self, position: Position) -> tuple[Tensor, Tensor, Performance]:
+        """The networks of episodes that are over, at the budget; by how much the decisions missed it; and how good they are."""
+        settled = self.settle(position.kept)
+        return settled, self.excess(position.kept), self.evaluator(settled)
 
     def prune(self, kept: Tensor) -> nn.Module:
         """The network that a mask leaves, as it is judged: BN statistics re-estimated on the calibration images, no training.

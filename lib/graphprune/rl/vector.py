@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import gymnasium
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from torch import Tensor, nn
+from torch import nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.rl.environment import PruningEnv
+from graphprune.rl.environment import PruningEnv, read_actions
 from graphprune.rl.rewards import Reward
 from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
@@ -83,20 +81,14 @@ class VectorPruningEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray])
             return self._observed(), nothing, nothing.astype(bool), nothing.astype(bool), {}
         if not self.action_space.contains(actions):
             raise ValueError(f"actions={actions!r}: not in {self.action_space}")
-        self.position = self.game.play(self.position, self._keep(actions))
+        self.position = self.game.play(self.position, read_actions(self.game, self.single_action_space, actions))
         done, rewards, infos = self.position.step == self.game.steps, nothing, dict[str, Any]()
         if done:
-            settled, excess = self.game.settle(self.position.kept), self.game.excess(self.position.kept)
-            found = self.game.evaluator(settled)
+            settled, excess, found = self.game.judge(self.position)
             told, self.memory = self.reward(self.memory, found.accuracy, excess)
             rewards = told.double().numpy()
             infos = {"performance": found.accuracy.numpy(), "excess": excess.numpy(), "kept": settled.numpy()}
         return self._observed(), rewards, np.full(self.num_envs, done), np.zeros(self.num_envs, dtype=bool), infos
-
-    def _keep(self, actions: np.ndarray) -> Tensor:
-        chosen = torch.from_numpy(np.asarray(actions))
-        discrete = isinstance(self.single_action_space, gymnasium.spaces.MultiBinary)
-        return chosen.bool() if discrete else self.game.by_ratios(chosen)
 
     def _observed(self) -> dict[str, np.ndarray]:
         fixed = self.game.observation
