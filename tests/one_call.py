@@ -29,7 +29,7 @@ class Calls:
         self.ledger = Ledger()
         self.graph = fx.Graph()
         self.labels: dict[fx.Node, Any] = {}
-        self.seeds = None
+        self.seeds, self.held = None, ()
         self.sites: dict[tuple[str, int], list[int]] = {}
         self.layers: list[tuple[str, str, list[int]]] = []
 

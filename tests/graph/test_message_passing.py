@@ -58,6 +58,12 @@ NETS: dict[str, tuple[Callable[[], Two], tuple[Tensor, ...], dict[str, int]]] = 
         lambda: Two(SAGEConv(7, 16), SAGEConv(16, 3)), (X, MATRIX), {"a.lin_l": 16}
     ),
     "gat": (lambda: Two(GATConv(7, 8, heads=4), GATConv(32, 3, concat=False)), (X, EDGES), {"a.lin": 4}),
+    "gat of one head": (lambda: Two(GATConv(7, 16), GATConv(16, 3)), (X, EDGES), {"a.lin": 16}),
+    "gat, heads averaged": (lambda: Two(GATConv(7, 16, heads=4, concat=False), GATConv(16, 3)), (X, EDGES), {"a.lin": 16}),
+    "gatv2 of one head": (lambda: Two(GATv2Conv(7, 16), GATv2Conv(16, 3)), (X, EDGES), {"a.lin_l": 16}),
+    "gatv2, heads averaged": (
+        lambda: Two(GATv2Conv(7, 16, heads=2, concat=False), GATv2Conv(16, 3)), (X, EDGES), {"a.lin_l": 16}
+    ),
     "gatv2": (lambda: Two(GATv2Conv(7, 8, heads=4), GATv2Conv(32, 3, concat=False)), (X, EDGES), {"a.lin_l": 4}),
     "gin": (lambda: Two(gin(7, 16), gin(16, 3)), (X, EDGES), {"a.nn.0": 16, "a.nn.2": 16, "b.nn.0": 16}),
     "graph": (lambda: Two(GraphConv(7, 16), GraphConv(16, 3)), (X, EDGES), {"a.lin_rel": 16}),
@@ -98,7 +104,32 @@ def test_heads_go_as_a_whole() -> None:
     small = graphprune.prune(model, graph, {"a.lin": torch.tensor([True, False, False, True])})
     assert (small.a.heads, small.a.att_src.shape, small.a.lin.weight.shape) == (2, (1, 2, 8), (16, 7))
     assert torch.equal(small.a.att_src, model.a.att_src[:, [0, 3]])
-    assert graph.frozen == {"b.lin": "mean() at 'mean' reduces over it"}
+    assert graph.frozen == {"b.lin": "its channels are the network's output"}
+
+
+class Weighted(nn.Module):
+    """A sum over channels, each times a weight, of what a channel that is gone does not leave at 0."""
+
+    def __init__(self, weights: int) -> None:
+        super().__init__()
+        self.first, self.weight, self.last = nn.Linear(5, 8), nn.Parameter(torch.randn(weights)), nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last((self.first(x).sigmoid() * self.weight).sum(-1, keepdim=True))
+
+
+def test_a_weighted_sum_over_channels_is_read_like_a_linear_layer() -> None:
+    torch.manual_seed(0)
+    model, x = Weighted(8).double(), torch.randn(4, 5, dtype=torch.float64)
+    graph = graphprune.trace(model, x)
+    keep = {"first": torch.arange(8) % 3 == 0}
+    small = graphprune.prune(model, graph, keep, check=True)
+    assert small.weight.shape == (3,) and torch.equal(small.weight, model.weight[::3])
+    assert torch.allclose(small(x), graphprune.masked(model, graph, keep)(x), rtol=0, atol=1e-12)
+
+
+def test_one_weight_for_all_channels_makes_a_sum_that_none_may_leave() -> None:
+    assert graphprune.trace(Weighted(1), torch.zeros(4, 5)).frozen["first"] == "sum() at 'sum_1' reduces over it"
 
 
 def test_one_input_of_a_graph_network_is_a_node() -> None:

@@ -25,7 +25,7 @@ from graphprune.graph.norms import find_norms
 from graphprune.graph.parts import Parts, named_modules, parts_of
 from graphprune.graph.recording import Recording, Stopped
 from graphprune.graph.rules.labels import count_values, varying_dims
-from graphprune.graph.rules.operation import tensors
+from graphprune.graph.rules.operation import NumberKey, tensors
 from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
@@ -80,6 +80,8 @@ def trace(
     run = propagate(parts, first)
     if fixed := tangled(run.record):
         run = propagate(parts, first, fixed=fixed)
+    if held := stuck_numbers(run.record):
+        run = propagate(parts, first, fixed=fixed, held=held)
     training = training_heads(parts, first.graph, run.record, fresh)
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
@@ -258,6 +260,15 @@ def tangled(record: Record) -> set[str]:
     return {
         name for name, labels in record.elements.items() if len(varying_dims(torch.from_numpy(classes[labels.numpy()]))) != 1
     }
+
+
+def stuck_numbers(record: Record) -> set[NumberKey]:
+    """Numbers of modules that count channels of which none can go: heads that are averaged, say. Within them, others may."""
+    classes, frozen = record.ledger.classes(), np.zeros(0, np.int64)
+    if record.numbers and record.ledger.reasons:
+        frozen = np.unique(np.concatenate([classes[labels] for labels, _ in record.ledger.reasons]))
+    found = {key: classes[labels[labels >= 0].numpy()] for key, labels in record.numbers.items()}
+    return {key for key, counted in found.items() if len(np.unique(counted)) > 1 and np.isin(counted, frozen).all()}
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
 from graphprune.graph.recording import NONE, Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
+from graphprune.graph.rules.operation import NumberKey
 from graphprune.graph.rules.propagation import Propagation, Record
 from graphprune.graph.weightless import copy_for_run, copy_network
 
@@ -89,9 +90,10 @@ def propagate(
     atoms: int | None = None,
     before: Record | None = None,
     fixed: Collection[str] = (),
+    held: Collection[NumberKey] = (),
 ) -> Propagation:
     """Carry labels along a recorded forward: see `Propagation`. before: a record to go on with."""
-    run = Propagation(parts, recording.graph, seeds, atoms, before, fixed)
+    run = Propagation(parts, recording.graph, seeds, atoms, before, fixed, held)
     with shapes_only():
         run.run()
     return run

@@ -86,31 +86,30 @@ def execute(run: Run, call: Call) -> Any:
         return unknown(run, call)
 
 
-def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> None:
+def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> Tensor:
     """A dimension whose size is written in the model's code must keep that size.
 
     If other dimensions tell the labels apart, tie along it: whole rows go and the size stays. Else freeze.
     """
     if not varies(labels, dim):
-        return
+        return labels
     first = first_along(compact(labels), [dim])
     reason = f"{what} fixes a size in the model's code"
     if varying_dims(first):
         run.ledger.tie(first, labels, reason)
-    else:
-        run.ledger.freeze(labels, reason)
+        return first.expand(labels.shape)
+    run.ledger.freeze(labels, reason)
+    return labels
 
 
 def reshape(run: Run, call: Call) -> Tensor:
     """view, reshape: dimensions given as literal numbers hold their size."""
     sizes = call.sizes()
     labels = call.x.reshape(call.out.shape)
-    if len(sizes) == labels.ndim:
-        hold_sizes(run, call, labels, list(enumerate(sizes)))
-    return labels
+    return hold_sizes(run, call, labels, list(enumerate(sizes))) if len(sizes) == labels.ndim else labels
 
 
-def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, Any]]) -> None:
+def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, Any]]) -> Tensor:
     """Literal sizes hold. Of numbers that modules keep, the first whose dimension varies follows: whole heads go.
 
     Args:
@@ -121,18 +120,19 @@ def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, 
     free = any(varies(labels, dim) for dim in follows)
     for dim, size in sizes:
         key = number_key(size)
-        if isinstance(size, int) and size != -1:
-            hold_literal(run, labels, dim, call.what)
+        if (isinstance(size, int) and size != -1) or key in run.held:
+            labels = hold_literal(run, labels, dim, call.what)
         elif key is None:
             continue
         elif not varies(labels, dim):
             run.number(key, torch.full((labels.shape[dim],), -1))
         elif free:
-            hold_literal(run, labels, dim, call.what)
+            labels = hold_literal(run, labels, dim, call.what)
         else:
             free = True
             rows = run.ledger.collapse(labels, others(labels, dim), f"{call.what} counts it by '{key[0]}.{key[1]}'")
             run.number(key, rows.reshape(-1))
+    return labels
 
 
 def unflatten(run: Run, call: Call) -> Tensor:
@@ -141,8 +141,7 @@ def unflatten(run: Run, call: Call) -> Tensor:
         dim, sizes = call.op.dim % call.x.ndim, list(call.op.unflattened_size)
     else:
         dim, sizes = call.get(1, "dim") % call.x.ndim, list(call.raw(2, "sizes"))
-    hold_sizes(run, call, labels, list(enumerate(sizes, dim)))
-    return labels
+    return hold_sizes(run, call, labels, list(enumerate(sizes, dim)))
 
 
 def expand_as(run: Run, call: Call) -> Any:

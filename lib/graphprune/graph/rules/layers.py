@@ -277,6 +277,8 @@ def reduction(run: Run, call: Call) -> Any:
     dim = call.get(along_dim, "dim")
     dims = as_dims(None if isinstance(dim, bool) else dim, x.ndim)  # std(x, True) is an unbiased one over everything
     keepdim = bool(call.get(keeps, "keepdim", False))
+    if call.name == "sum" and set(varying_dims(x)) <= set(dims) and _is_weighted(run, call):
+        return unlabelled(call.out.shape)
     labels = run.ledger.collapse(x, dims, f"{call.what} reduces over it")
     if any(varies(x, dim) for dim in dims) and not varying_dims(labels):
         labels = torch.full_like(labels, -1)
@@ -284,6 +286,19 @@ def reduction(run: Run, call: Call) -> Any:
     if x.ndim == 4 and set(dims) == {2, 3} and call.name in {"mean", "amax"}:
         run.layer(call.node.name, "pool", compact(labels)[0, :, 0, 0].expand(x.shape[1]))
     return labels if keepdim else labels.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])
+
+
+def _is_weighted(run: Run, call: Call) -> bool:
+    """Whether the operand is a product with a parameter that has a weight for each of its places.
+
+    Then the sum over them is what a linear layer computes, and a channel that goes takes its weight along.
+    """
+    product = call.node.all_input_nodes[0]
+    if getattr(product.target, "__name__", product.target) not in {"mul", "multiply"}:
+        return False
+    places = {dim - call.x.ndim for dim in varying_dims(call.x)}
+    weights = [run.labels[factor] for factor in product.all_input_nodes if factor.op == "get_attr"]
+    return any(places <= {dim - weight.ndim for dim in varying_dims(weight)} for weight in weights)
 
 
 # products of computed tensors ------------------------------------------------------------------------------------------

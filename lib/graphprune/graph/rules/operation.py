@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,6 +96,7 @@ class Run(Protocol):
         canonical: path -> the first path of the same tensor.
         labels: of each node so far.
         seeds: in the proof, the kept classes by (tensor, dim); else None.
+        held: numbers that modules keep and that stay as they are.
     """
 
     ledger: Ledger
@@ -103,6 +104,7 @@ class Run(Protocol):
     canonical: Mapping[str, str]
     labels: dict[fx.Node, Any]
     seeds: Mapping[tuple[str, int], Tensor] | None
+    held: Collection[NumberKey]
 
     def site(self, tensor: str, dim: int, labels: Tensor) -> None:
         """These labels, (size,), lie along this dimension of this parameter or buffer."""

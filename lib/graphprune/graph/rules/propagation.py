@@ -76,6 +76,7 @@ class Propagation:
         atoms: with seeds, the number of prunable classes.
         record: one to go on with; else a new one.
         fixed: parameters and buffers that are constants as operands: what they are combined with keeps their sizes.
+        held: numbers that modules keep and that stay as they are.
         recorded: whether the shapes are those of the recording; else they follow by formula or execution.
     """
 
@@ -87,6 +88,7 @@ class Propagation:
         atoms: int | None = None,
         record: Record | None = None,
         fixed: Collection[str] = (),
+        held: Collection[NumberKey] = (),
         recorded: bool = True,
     ):
         self.parts, self.graph, self.seeds, self.recorded = parts, graph, seeds, recorded
@@ -98,7 +100,7 @@ class Propagation:
         self.labels: dict[fx.Node, Any] = {}  # the values, label tensors in place of tensors
         self.sources: dict[fx.Node, tuple[int, ...]] = {}
         self.current: fx.Node | None = None
-        self.tensors, self.canonical, self.fixed = parts.tensors, parts.canonical, fixed
+        self.tensors, self.canonical, self.fixed, self.held = parts.tensors, parts.canonical, fixed, held
 
     # one node ------------------------------------------------------------------------------------------------------
 
