@@ -124,7 +124,8 @@ def test_a_weighted_sum_over_channels_is_read_like_a_linear_layer() -> None:
     graph = graphprune.trace(model, x)
     keep = {"first": torch.arange(8) % 3 == 0}
     small = graphprune.prune(model, graph, keep, check=True)
-    assert small.weight.shape == (3,) and torch.equal(small.weight, model.weight[::3])
+    assert small.weight.shape == (3,)
+    assert torch.equal(small.weight, model.weight[::3])
     assert torch.allclose(small(x), graphprune.masked(model, graph, keep)(x), rtol=0, atol=1e-12)
 
 
