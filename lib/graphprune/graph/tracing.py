@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
 from graphprune.graph.parts import Parts
-from graphprune.graph.recording import NONE, Recording, Stopped, ValuesDecide, is_machinery, record, shapes_only
+from graphprune.graph.recorder import ValuesDecide
+from graphprune.graph.recording import NONE, Recording, Stopped, is_machinery, record, shapes_only
 from graphprune.graph.rules.operation import NumberKey
 from graphprune.graph.rules.propagation import Propagation, Record
 from graphprune.graph.weightless import copy_for_run, copy_network
