@@ -223,7 +223,7 @@ def _widths(axes: Axes, graph: ChannelGraph, drawing: Layout, size: float) -> No
     at = {place: node.channels for place, node in zip(drawing.places, graph.nodes, strict=True)}
     for (place, channels), (x, y) in zip(at.items(), drawing.points, strict=True):
         if at.get(Place(place.row, place.column - 1, place.lane)) != channels:
-            look = {"va": "bottom", "fontsize": size, "color": "#555555", "zorder": 5}
+            look: dict[str, Any] = {"va": "bottom", "fontsize": size, "color": "#555555", "zorder": 5}
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
             axes.text(x + 0.02, y + RADIUS + 0.03, f"{channels} ch", bbox=paper, **look)
 
