@@ -6,6 +6,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from test_readme import anchors
 
 from graphprune.report import notebook
 
@@ -63,6 +64,20 @@ def test_telltale_finds_paths_and_registries(text: str) -> None:
 @pytest.mark.parametrize("text", ["reports/runs/laptop/03_search", "params/macs", "../tmp/x", "R(r)/1"])
 def test_telltale_leaves_relative_paths_alone(text: str) -> None:
     assert not TELLTALE.search(text)
+
+
+@each_notebook
+def test_links_lead_somewhere(path: Path) -> None:
+    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    lost = []
+    for target in re.findall(r"\]\(([^)\s]+\.(?:md|ipynb)(?:#[^)\s]*)?)\)", "\n".join(texts)):
+        page, _, anchor = target.partition("#")
+        there = path.parent / page
+        if "://" not in target and (
+            not there.exists() or (anchor and anchor not in anchors(there.read_text(encoding="utf-8")))
+        ):
+            lost.append(target)
+    assert lost == []
 
 
 @each_notebook

@@ -48,7 +48,7 @@ def test_the_legend_counts_layers_and_names_the_kinds(tiny):
     legend = draw_graph(tiny).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == [
         "group 0: 4 channels, shared by 2 layers",
-        "pale: 1 group of one layer",
+        "white: 1 group of one layer",
         "grey: never pruned",
         "convolution",
         "batch normalisation",
@@ -89,6 +89,45 @@ def test_a_layer_of_several_groups_has_a_stripe_for_each(count, numbers):
     assert all(stripe.get_height() == pytest.approx(2 * bn.radius / count) for stripe in stripes)
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert any(text.startswith("stripes: ") for text in legend) == (count > 1)
+
+
+def test_a_group_of_one_layer_is_white_unless_it_is_a_stripe():
+    concatenated = draw_graph(trace(Branches(2), torch.zeros(1, 1, 4, 4)))
+    legend = [text.get_text() for text in concatenated.axes[0].get_legend().get_texts()]
+    assert "pale: 2 groups of one layer, read beside others" in legend
+    alone = draw_graph(trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)), torch.zeros(1, 1, 4, 4))).axes[0]
+    boxes = [patch for patch in alone.patches if isinstance(patch, Rectangle)]
+    assert [matplotlib.colors.to_hex(box.get_facecolor()) for box in boxes] == [figures.FREE]
+
+
+def test_channels_stand_above_a_layer_where_their_number_changes(tiny):
+    axes = draw_graph(tiny).axes[0]
+    assert [text.get_text() for text in axes.texts if text.get_text().endswith("ch")] == ["4 ch", "3 ch", "10 ch"]
+    places = {text.get_text(): round(text.get_position()[0]) for text in axes.texts if text.get_text().endswith("ch")}
+    assert places == {"4 ch": 0, "3 ch": 4, "10 ch": 7}
+
+
+def test_the_legend_tells_choices_from_channels():
+    class Halves(nn.Module):
+        """Two halves of four channels are added up: a choice takes one channel of each half."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(1, 4, 3), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x):
+            one, two = self.conv(x).chunk(2, 1)
+            return self.out(one + two)
+
+    graph = trace(Halves(), torch.zeros(1, 1, 4, 4))
+    assert [figures._choices(group) for group in graph.groups] == ["2 choices × 2 channels"]
+
+
+@pytest.mark.parametrize(
+    ("colour", "ink"), [("#de8f05", "black"), ("#0173b2", "white"), ("#ffffff", "black"), ("#000000", "white")]
+)
+def test_digits_have_the_colour_of_more_contrast(colour, ink):
+    assert figures._ink(colour) == ink
 
 
 def test_names_leave_out_what_the_left_neighbour_says(resnet8):

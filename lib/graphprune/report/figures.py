@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from graphprune.graph.channel_graph import ChannelGraph, Node
+    from graphprune.graph.channel_graph import ChannelGraph, Group, Node
 
 FROZEN = "#b5b5b5"
+FREE = "#ffffff"  # groups of one layer
 INK = "#333333"  # outlines
 KINDS = {
     "conv": "convolution",
@@ -58,9 +59,10 @@ def save(figure: Figure, path: Path) -> None:
 def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: float = 0.4, names: bool = False) -> Figure:
     """Draw a network as the graph an encoder sees: shape = kind of layer, colour and number = coupled group, grey = frozen.
 
-    Groups that couple several layers have strong colours; groups of one layer have pale ones. A layer that carries the
-    channels of several groups (after a concatenation) has a stripe for each, as high as its share. Nodes and edges are
-    those of SACP, section 3.2; an edge that jumps over layers is an arc.
+    Groups that couple several layers have strong colours; groups of one layer are white. A layer that carries the channels
+    of several groups (after a concatenation) has a stripe for each, as high as its share; there a group of one layer has a
+    pale colour. Above a layer stands how many channels it has, where the layer on its left has another number. Nodes and
+    edges are those of SACP, section 3.2; an edge that jumps over layers is an arc.
 
     Args:
         graph: the traced network.
@@ -86,7 +88,7 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
     drawing = layout(graph, columns, below)
     wide, low = max(x for x, _ in drawing.points), min(y for _, y in drawing.points) - below - 0.7
     top = drawing.gutters[0] + 0.25
-    figure, axes = plt.subplots(figsize=((wide + 2.6) * scale, (top - low) * scale))
+    figure, axes = plt.subplots(figsize=((wide + 1.6) * scale, (top - low) * scale))
     figure.subplots_adjust(0, 0, 1, 1)
     for source, target in graph.edge_index.T.tolist():
         _edge(axes, drawing, source, target)
@@ -94,8 +96,8 @@ def draw_graph(graph: ChannelGraph, title: str = "", columns: int = 20, scale: f
     for node, label, (x, y) in zip(graph.nodes, labels, drawing.points, strict=True):
         _node(axes, node, _parts(graph, node), colours, (x, y), 22 * scale)
         axes.text(x, y - RADIUS - 0.1, label, ha="center", va="top", fontsize=size, linespacing=1.1)
-    _widths(axes, graph, drawing)
-    axes.set(xlim=(-1.9, wide + 0.7), ylim=(low, top), aspect="equal")
+    _widths(axes, graph, drawing, max(6.5, min(9.0, 16 * scale)))
+    axes.set(xlim=(-0.9, wide + 0.7), ylim=(low, top), aspect="equal")
     axes.set_axis_off()
     axes.set_title(title, loc="left", fontsize=13, x=0.04)
     axes.legend(
@@ -114,19 +116,20 @@ def _parts(graph: ChannelGraph, node: Node) -> dict[int, float]:
 
 
 def _colours(graph: ChannelGraph) -> dict[int, Any]:
-    """Group number -> colour: strong where several layers are coupled, pale else; -1 is grey."""
+    """Group number -> colour: strong where several layers are coupled, pale where it is a stripe, else white; -1 is grey."""
     import seaborn
 
     strong, pale = ([c for i, c in enumerate(seaborn.color_palette(name)) if i != 7] for name in ("colorblind", "pastel"))
-    mixed = 0.5 if any(len(group.layers) > 1 for group in graph.groups) else 0.0
+    stripes = {number for node in graph.nodes if len(parts := _parts(graph, node)) > 1 for number in parts}
     colours: dict[int, Any] = {-1: FROZEN}
     coupled = single = 0
     for number, group in enumerate(graph.groups):
         if len(group.layers) > 1:
             colours[number], coupled = strong[coupled % len(strong)], coupled + 1
+        elif number in stripes:
+            colours[number], single = pale[single % len(pale)], single + 1
         else:
-            tint = pale[single % len(pale)]
-            colours[number], single = tuple(mixed + (1 - mixed) * part for part in tint), single + 1
+            colours[number] = FREE
     return colours
 
 
@@ -156,10 +159,11 @@ def _node(axes: Axes, node: Node, parts: dict[int, float], colours: dict[int, An
 
 
 def _ink(colour: Any) -> str:
-    """White on dark colours, black on light ones."""
+    """White or black, whichever has the greater contrast (WCAG 2.2, relative luminance)."""
     from matplotlib.colors import to_rgb
 
-    return "white" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) < 0.6 else "black"
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    return "white" if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.179 else "black"
 
 
 def _labels(graph: ChannelGraph, drawing: Layout) -> list[str]:
@@ -214,29 +218,41 @@ def _edge(axes: Axes, drawing: Layout, source: int, target: int) -> None:
     axes.add_patch(FancyArrowPatch(path=Line(corners, codes), **look))
 
 
-def _widths(axes: Axes, graph: ChannelGraph, drawing: Layout) -> None:
-    """Say left of each row how many channels its first layer has."""
-    for node, place, (_, y) in zip(graph.nodes, drawing.places, drawing.points, strict=True):
-        if (place.column, place.lane) == (0, 0):
-            text = f"{node.channels}\nchannels"
-            axes.text(-0.95, y, text, ha="right", va="center", fontsize=9, color="#555555")
+def _widths(axes: Axes, graph: ChannelGraph, drawing: Layout, size: float) -> None:
+    """Say above a layer how many channels it has, where the layer on its left in the same lane has another number."""
+    at = {place: node.channels for place, node in zip(drawing.places, graph.nodes, strict=True)}
+    for (place, channels), (x, y) in zip(at.items(), drawing.points, strict=True):
+        if at.get(Place(place.row, place.column - 1, place.lane)) != channels:
+            look: dict[str, Any] = {"va": "bottom", "fontsize": size, "color": "#555555", "zorder": 5}
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
+            axes.text(x + 0.02, y + RADIUS + 0.03, f"{channels} ch", bbox=paper, **look)
 
 
 def _legend(graph: ChannelGraph, colours: dict[int, Any]) -> Iterator[tuple[Patch, str]]:
     numbers = range(len(graph.groups))
     coupled = [i for i in numbers if len(graph.groups[i].layers) > 1]
     for i in coupled[:LISTED]:
-        group = graph.groups[i]
-        yield _key("", colours[i]), f"group {i}: {group.channels} channels, shared by {len(group.layers)} layers"
+        yield _key("", colours[i]), f"group {i}: {_choices(graph.groups[i])}, shared by {len(graph.groups[i].layers)} layers"
     if len(coupled) > LISTED:
         yield _key("", "white"), f"and {len(coupled) - LISTED} more: colours come again, numbers do not"
-    if single := [i for i in numbers if i not in coupled]:
-        yield _key("", colours[single[0]]), f"pale: {len(single)} group{'s' * (len(single) > 1)} of one layer"
+    singles = [i for i in numbers if i not in coupled]
+    if free := [i for i in singles if colours[i] == FREE]:
+        yield _key("", FREE), f"white: {len(free)} group{'s' * (len(free) > 1)} of one layer"
+    if pale := [i for i in singles if colours[i] != FREE]:
+        yield _key("", colours[pale[0]]), f"pale: {len(pale)} group{'s' * (len(pale) > 1)} of one layer, read beside others"
     if any(len(_parts(graph, node)) > 1 for node in graph.nodes):
         yield _key("", "white"), "stripes: channels of several groups (3×: of three)"
     yield _key("", FROZEN), "grey: never pruned"
     for kind in dict.fromkeys(node.kind for node in graph.nodes):
         yield _key(kind, "white"), KINDS.get(kind, kind)
+
+
+def _choices(group: Group) -> str:
+    """How many channels a group has; where a choice takes several channels of every layer, the choices and how many each."""
+    each, rest = divmod(group.width, group.channels * len(group.layers))
+    if rest:
+        return f"{group.channels} choices of several channels"
+    return f"{group.channels} channels" if each == 1 else f"{group.channels} choices × {each} channels"
 
 
 def _key(kind: str, colour: Any) -> Patch:
