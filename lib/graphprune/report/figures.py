@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
     from graphprune.graph.channel_graph import ChannelGraph, Node
 
+__all__ = ["draw_graph", "save", "style"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 FROZEN = "#b5b5b5"
 INK = "#333333"  # outlines
 KINDS = {
