@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--out", type=Path, required=True, help="the folder for all that is written")
     own.add_argument("--weights", type=Path, help="the network's weights, safetensors or a state dict")
     own.add_argument("--round-to", type=int, default=1, help="widths are multiples of this; default: %(default)s")
+    own.add_argument("--norms", default="whole", help="kept: the width of a transformer is pruned, too; default: %(default)s")
     own.add_argument("--epochs", type=float, default=3.0, help="of the fine-tuning; default: %(default)s")
     own.add_argument("--lr", type=float, default=0.01, help="of the fine-tuning; default: %(default)s")
     own.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from graphprune import neurons, spectral
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.groups import trace
+from graphprune.graph.groups import Norms, trace
 from graphprune.pruning import importance
 from graphprune.pruning.channels import prune, round_keep
 from graphprune.pruning.cost import CostModel, cost
@@ -77,6 +77,7 @@ class Wish:
             the ranker that learns from looks at pruned networks) or "rl" (the agent of chapter 04).
         weights: a file with the network's weights, safetensors or a state dict.
         round_to: widths are multiples of this.
+        norms: "kept" prunes the width of a transformer, too; see `trace`.
         epochs, lr, batch_size: of the fine-tuning.
         m: networks that a search trains for a tenth of that, before it trains the best one in full.
         candidates: that a search ranks.
@@ -91,6 +92,7 @@ class Wish:
     method: Literal["l1", "spectral", "mip", "sacp", "ours", "rl"] = "l1"
     weights: Path | None = None
     round_to: int = 1
+    norms: Norms = "whole"
     epochs: float = 3.0
     lr: float = 0.01
     batch_size: int = 64
@@ -145,7 +147,7 @@ def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outco
         rest = ", ".join(method for method in METHODS if method not in ("ours", "mip"))
         raise ValueError(f"method={wish.method!r} judges classifiers alone; with a loss or metric of your own use {rest}")
     model.eval()
-    graph = trace(model, data.example())
+    graph = trace(model, data.example(), norms=wish.norms)
     say(f"{data!r}")
     say(f"{graph!r}")
     for layer, reason in graph.frozen.items():
@@ -269,7 +271,7 @@ def _chosen(
     """The channels that stay, and the network trained with them."""
     if wish.method in SCORES:
         scores = SCORES[wish.method](model, graph, data)
-        keep = prune_to(model, data.example(), wish.macs, scores=scores, round_to=wish.round_to).keep
+        keep = prune_to(model, data.example(), wish.macs, scores=scores, round_to=wish.round_to, norms=wish.norms).keep
         return keep, _trained(wish, model, graph, keep, data, recipe, work)
     if wish.method == "rl":
         keep = _by_agent(wish, model, graph, data, work)
