@@ -145,6 +145,14 @@ def promise_own_network(made: dict[str, Any]) -> None:
     assert 0 < made["found"].value < made["most"].value < 1
 
 
+def promise_training_elsewhere(made: dict[str, Any]) -> None:
+    assert macs(made["net"], made["images"][:1]) <= 0.5 * macs(made["model"], made["images"][:1])
+    with torch.no_grad():
+        assert made["again"](made["images"]).logits.allclose(made["net"](made["images"]).logits)
+    for block in blocks("docs/training_elsewhere.md", "py"):  # packages that the tests do not install
+        compile(block, "docs/training_elsewhere.md", "exec")
+
+
 def promise_clusters(made: dict[str, Any]) -> None:
     alone, spread = (made[name].trials.drop(columns="seconds") for name in ("result", "spread"))
     assert spread.equals(alone)
@@ -168,6 +176,7 @@ PROMISES = {
     "docs/own_network.md": promise_own_network,
     "docs/clusters.md": promise_clusters,
     "docs/data_sets.md": promise_data_sets,
+    "docs/training_elsewhere.md": promise_training_elsewhere,
 }
 
 

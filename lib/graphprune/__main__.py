@@ -34,19 +34,21 @@ def _parser() -> argparse.ArgumentParser:
 
     own = commands.add_parser("own", help="prune a network of your own to a budget, fine-tune it, and say what it cost")
     own.add_argument(
-        "model", metavar="MODEL", help="module:function that returns it, timm:NAME, torchvision:NAME, resnet20 ..."
+        "model", metavar="MODEL", help="module:function that returns it, timm:NAME, torchvision:NAME, hf:FOLDER, resnet20 ..."
     )
     own.add_argument("--data", required=True, help="imagefolder:PATH, digits, cifar10 ..., or module:function")
     own.add_argument("--macs", type=float, default=0.5, help="share of the multiply-adds that may stay; default: %(default)s")
-    own.add_argument("--method", choices=("l1", "sacp", "ours"), default="l1", help="default: %(default)s")
+    own.add_argument("--method", default="l1", help="l1, spectral, mip, sacp, ours or rl; default: %(default)s")
     own.add_argument("--out", type=Path, required=True, help="the folder for all that is written")
     own.add_argument("--weights", type=Path, help="the network's weights, safetensors or a state dict")
     own.add_argument("--round-to", type=int, default=1, help="widths are multiples of this; default: %(default)s")
+    own.add_argument("--norms", default="whole", help="kept: the width of a transformer is pruned, too; default: %(default)s")
     own.add_argument("--epochs", type=float, default=3.0, help="of the fine-tuning; default: %(default)s")
     own.add_argument("--lr", type=float, default=0.01, help="of the fine-tuning; default: %(default)s")
     own.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     own.add_argument("--m", type=int, default=10, help="networks that a search trains briefly; default: %(default)s")
     own.add_argument("--candidates", type=int, default=100_000, help="that a search ranks; default: %(default)s")
+    own.add_argument("--looks", type=int, default=500, help="networks that ours and rl look at; default: %(default)s")
     own.add_argument("--size", type=int, help="side of an image folder's images in pixels; default: 224")
     own.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     own.set_defaults(call=_own)

@@ -74,5 +74,10 @@ def test_what_is_no_ranker_is_refused(ranker, tiny) -> None:
         prepare(ranker, tiny, nn.Identity())
 
 
+def test_a_ranker_that_takes_other_arguments_is_refused(tiny) -> None:
+    with pytest.raises(TypeError, match=r"must take \(graph, model, indices\), and takes \(model, graph, indices\)"):
+        prepare(lambda model, graph, indices: indices[:, 0], tiny, nn.Identity())
+
+
 def test_the_base_class_is_where_it_was() -> None:
     assert rankers.Ranker is Ranker

@@ -56,6 +56,9 @@ def test_what_is_no_criterion_is_named(model: nn.Module, graph: ChannelGraph) ->
     with pytest.raises(TypeError, match=r"scores\['conv1'\] must hold 4 numbers, got 'many'"):
         score_channels({"conv1": "many", "conv3": [1, 2, 3]}, model, graph)
 
+    with pytest.raises(TypeError, match=r"<lambda>: the function must take \(model, graph\), and takes \(graph, model\)"):
+        score_channels(lambda graph, model: {}, model, graph)
+
     def shapeless(network: nn.Module, its_graph: ChannelGraph) -> dict[str, list[int]]:
         return {"conv1": [1], "conv3": [1, 2, 3]}
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import AutoModelForImageClassification, ViTConfig
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
@@ -160,6 +161,19 @@ def test_searched_widths_are_the_best_of_those_looked_at(tiny: nn.Module) -> Non
         for how in ("searched", "uniform", "global")
     ]
     assert losses[0] <= min(losses[1:]) + 0.05, "BN statistics here come from more images than the search's"
+
+
+def test_the_width_of_a_transformer_goes_too_where_asked() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vit = AutoModelForImageClassification.from_config(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)).eval()
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"macs=0.3: out of reach, .*% of 2\d,\d+ multiply-adds.*too, by norms='kept'"):
+        prune_to(vit, image, macs=0.3)
+    for steps in (1, 2):
+        small = prune_to(vit, image, macs=0.3, norms="kept", steps=steps)
+        assert small.after.macs <= 0.3 * small.before.macs
+        right = graphprune.masked(vit, small.graph, small.keep)(image).logits
+        assert torch.allclose(small.network(image).logits, right, atol=1e-5)
 
 
 def test_errors_come_before_any_work_and_say_what_to_do(tiny: nn.Module) -> None:

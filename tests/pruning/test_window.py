@@ -180,3 +180,12 @@ def test_the_rates_are_the_windows(tiny):
     drawn = half.draw(200, runtime.seed_generator(0)).unique(dim=0).tolist()
     assert drawn == rows[(of_counts <= of_counts[4]) & (window.space.ratio(rows) >= 0.2)].tolist()
     assert half.tally.count == len(drawn)
+
+
+def test_scores_of_a_ranker_may_be_an_array_and_must_be_numbers(tiny):
+    window = Window(*tiny)
+    kinds = (lambda rows: rows[:, 0], lambda rows: rows[:, 0].numpy(), lambda rows: rows[:, 0].tolist())
+    found = [window.best(kind, 20, 3, runtime.seed_generator(0))[0].tolist() for kind in kinds]
+    assert found[0] == found[1] == found[2]
+    with pytest.raises(TypeError, match=r"ranker: must give a tensor of scores, \(B,\), and gave a NoneType"):
+        window.best(lambda rows: None, 20, 3, runtime.seed_generator(0))

@@ -31,3 +31,17 @@ def test_shares() -> None:
     for value in (-0.01, 1.01, math.nan, math.inf, "0.5", None, True):
         with pytest.raises(ValueError, match=r"^a=.*: must be a number from 0 to 1$"):
             checks.share(a=value)
+
+
+def test_a_function_with_other_arguments_is_named_with_those_that_it_takes() -> None:
+    names = ["model", "graph"]
+    for right in (lambda m, g: 0, lambda model, graph, data=None: 0, lambda *both: 0, lambda model, graph, *, seed: 0, max):
+        checks.takes("scores", right, names, ["seed"])
+    for wrong, found in (
+        (lambda m: 0, "m"),
+        (lambda graph, model: 0, "graph, model"),
+        (lambda model, graph, size: 0, "model, graph, size"),
+        (lambda model, graph, *, size: 0, "model, graph, size"),
+    ):
+        with pytest.raises(TypeError, match=rf"^scores: the function must take \(model, graph\), and takes \({found}\)$"):
+            checks.takes("scores", wrong, names, ["seed"])

@@ -106,6 +106,8 @@ def test_what_is_wrong_is_named_before_any_training(
         call({"mine": mine}, against="L2")
     with pytest.raises(ValueError, match=r"seeds=\[\]"):
         call({"mine": mine}, seeds=0)
+    with pytest.raises(TypeError, match=r"methods\['mine'\]: the function must take \(model, graph\), and takes \(model\)"):
+        call({"mine": lambda model: {}}, seeds=1)
     with pytest.raises(TypeError, match="recipe=None"):
         call({"mine": mine}, recipe=None)
     with pytest.raises(ValueError, match=r"methods\['mine'\] has no entry for group 'conv1'"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import ResNetConfig
 
 import graphprune
 from graphprune.studies import own
@@ -27,6 +28,16 @@ def data():
     x = torch.rand(60, 1, 8, 8, generator=generator)
     y = (x.mean((1, 2, 3)) > 0.5).long()
     return graphprune.data.from_tensors(train=(x[:40], y[:40]), val=(x[40:50], y[40:50]), test=(x[50:], y[50:]), device="cpu")
+
+def chain():
+    # Units 0 and 1 say by how much the sum of the pixels lies above or below 32; units 2 and 3 are large, and not read.
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([1.0, -1.0, 3.0, 3.0])[:, None].expand(4, 64))
+        net[1].bias.copy_(torch.tensor([-32.0, 32.0, 0.0, 0.0]))
+        net[3].weight.copy_(torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
+        net[3].bias.zero_()
+    return net
 
 def words():
     return "no network"
@@ -73,6 +84,59 @@ def test_a_search_is_rounded_and_gone_on_with(here: Path, monkeypatch: pytest.Mo
     assert {path: path.stat().st_mtime_ns for path in (here / "out" / "work").rglob("*.json")} == before, "trained once"
 
 
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_onnx", lambda small, example, path: {"skipped": "not looked at here"})
+
+
+@pytest.mark.parametrize(("method", "kept"), [("l1", [False, False, True, True]), ("mip", [True, True, False, False])])
+def test_a_program_finds_the_units_that_are_read_and_l1_the_large_ones(
+    here: Path, no_onnx: None, method: str, kept: list[bool]
+) -> None:
+    outcome = prune_own(wish(model="my_own_module:chain", method=method, epochs=0.1), here / method, lambda line: None)
+    loaded = graphprune.load_pruned(here / method / "small.safetensors", make_model("my_own_module:chain", "digits"))
+    assert outcome.facts["widths"] == {"1": [4, 2]}
+    assert loaded[1].weight.sign()[:, 0].tolist() == [sign for sign, stays in zip([1, -1, 1, 1], kept, strict=True) if stays]
+
+
+@pytest.mark.parametrize("method", ["spectral", "ours", "rl"])
+def test_other_methods_go_by_their_names(here: Path, no_onnx: None, method: str) -> None:
+    lines: list[str] = []
+    asked = wish(method=method, looks=16, macs=0.6, model="my_own_module:larger", round_to=2)
+    outcome = prune_own(asked, here / method, lines.append)
+    after, before = outcome.facts["after"]["macs"], outcome.facts["before"]["macs"]
+    assert 0.5 * before < after <= 0.6 * before
+    assert all(now % 2 == 0 for was, now in outcome.facts["widths"].values())
+    assert lines[-1].startswith("training takes" if method == "spectral" else "looking and training take")
+
+
+def test_an_agent_is_gone_on_with(here: Path, no_onnx: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = wish(method="rl", looks=17)  # one update of 16 masks, and the policy's own
+    first = prune_own(asked, here / "out", lambda line: None)
+    monkeypatch.setattr(own.agent, "_update", lambda *args: pytest.fail("learned again"))
+    again = prune_own(asked, here / "out", lambda line: None)
+    assert again.facts["widths"] == first.facts["widths"]
+
+
+def test_a_method_that_does_not_fit_says_why(here: Path) -> None:
+    with pytest.raises(ValueError, match="method='mip' scores plain chains of layers alone"):
+        prune_own(wish(method="mip"), here / "out", lambda line: None)
+    with pytest.raises(ValueError, match="looks=3"):
+        wish(looks=3)
+
+
+def test_networks_of_hugging_face_come_from_a_folder_with_their_weights(tmp_path: Path) -> None:
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", num_labels=7)
+    config.save_pretrained(tmp_path / "config_alone")
+    net = make_model(f"hf:{tmp_path / 'config_alone'}", "digits")
+    assert net(torch.zeros(2, 1, 32, 32)).logits.shape == (2, 10), "outputs and inputs as the data have them"
+    net.save_pretrained(tmp_path / "trained")
+    again = make_model(f"hf:{tmp_path / 'trained'}", "digits")
+    assert all(a.equal(b) for a, b in zip(again.parameters(), net.parameters(), strict=True))
+    small = graphprune.prune_to(again, torch.zeros(1, 1, 32, 32), macs=0.5)
+    assert small.network(torch.zeros(2, 1, 32, 32)).logits.shape == (2, 10)
+
+
 def test_weights_come_from_safetensors_or_a_state_dict(tmp_path: Path) -> None:
     right = graphprune.models.seeded("tiny_cnn", 5, in_channels=1)
     save_file(right.state_dict(), tmp_path / "a.safetensors")
@@ -96,7 +160,7 @@ def test_names_of_networks_and_data(here: Path) -> None:
         make_model("my_own_module:words", "digits")
     with pytest.raises(TypeError, match="must return a graphprune data set"):
         make_data("my_own_module:words")
-    with pytest.raises(ValueError, match="method='magic': must be one of l1, sacp, ours"):
+    with pytest.raises(ValueError, match="method='magic': must be one of l1, spectral, mip, sacp, ours, rl"):
         wish(method="magic")
     with pytest.raises(ValueError, match=r"macs=1.5"):
         wish(macs=1.5)

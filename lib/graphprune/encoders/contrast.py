@@ -35,6 +35,27 @@ from graphprune.runs.checkpoint import Checkpoint
 from graphprune.runs.checks import at_least
 from graphprune.runs.runtime import progress, seed_generator
 
+__all__ = [
+    "Anchor",
+    "Loss",
+    "Triads",
+    "anchor_first",
+    "anchor_l1",
+    "anchor_unpruned",
+    "embed_triads",
+    "fit",
+    "loss_printed",
+    "loss_repel_all",
+    "loss_repel_own",
+    "neighbours",
+    "similarity",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Loss = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
 EPS = 1e-8
 PAPER_N = 10_000  # training configurations of VGG-16 and ResNet-18 (SACP, section 4.3)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.window import Score
+from graphprune.runs.checks import takes
 
 RankFunction = Callable[[ChannelGraph, nn.Module, Tensor], Tensor]
 """A traced network, the trained network, (B, groups) int64 rate indices -> (B,) scores, higher = believed better."""
@@ -93,8 +94,9 @@ def check_ranker(ranker: object) -> None:
     """Refuse what is no ranker.
 
     Raises:
-        TypeError: it cannot be called, or is a class.
+        TypeError: it cannot be called, is a class, or takes other arguments.
     """
     if isinstance(ranker, type) or not callable(ranker):
         wanted = "a rankers.Ranker, e.g. rankers.LogWidths(), or a function (graph, model, indices) -> scores"
         raise TypeError(f"ranker={ranker!r}: must be {wanted}")
+    takes("ranker", ranker, ["graph", "model", "indices"])

@@ -112,7 +112,9 @@ def allocate(limits: Limits, order: Mapping[str, Tensor], round_to: int = 1, fix
 
     if not limits.met(without(len(free))):
         least = limits.cost(without(len(free)))
-        raise OverBudget(f"the smallest network allowed has {least.macs:,} multiply-adds and {least.params:,} parameters")
+        whole = limits.costs.full
+        shares = f"{least.macs / whole.macs:.1%} of {whole.macs:,} multiply-adds and {least.params / whole.params:.1%} of "
+        raise OverBudget(f"the smallest network allowed has {shares}{whole.params:,} parameters")
     low, high = 0, len(free)
     while low < high:  # bisection: each drop makes the network cheaper
         middle = (low + high) // 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning import importance
 from graphprune.pruning.masks import as_scores
+from graphprune.runs.checks import takes
 
 if TYPE_CHECKING:
     from graphprune.training.data import Dataset
@@ -32,7 +33,7 @@ def score_channels(
         name: the argument's name, for errors.
 
     Raises:
-        TypeError: the criterion is none, or returns no dictionary.
+        TypeError: the criterion is none, takes other arguments, or returns no dictionary.
         ValueError: it needs data and there is none, or its scores do not fit the graph.
 
     >>> import torch, graphprune
@@ -51,6 +52,7 @@ def score_channels(
     if isinstance(criterion, type) or not callable(criterion):
         wanted = "a dictionary of scores, group name -> (C,), or a function such as graphprune.importance.l1"
         raise TypeError(f"{name}={criterion!r}: must be {wanted}")
+    takes(f"{name}={_called(criterion)}", criterion, ["model", "graph"], ["data"])
     needs = looks_at_data(criterion)
     if needs and data is None:
         raise ValueError(f"{name}={_called(criterion)} looks at data: give data=, such as graphprune.data.from_tensors(...)")

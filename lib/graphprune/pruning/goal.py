@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.cutting import kept_places
-from graphprune.graph.groups import trace
+from graphprune.graph.groups import Norms, trace
 from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
 from graphprune.pruning.channels import prune
 from graphprune.pruning.cost import Cost, CostModel, cost
@@ -99,6 +99,7 @@ def prune_to(
     finetune: Finetune = None,
     data: Dataset | None = None,
     looks: int = 64,
+    norms: Norms = "whole",
     seed: int = 0,
 ) -> Pruned:
     """Prune a network to a budget, and say what was decided. The budget holds after rounding, and no width fits any more.
@@ -124,6 +125,7 @@ def prune_to(
             trains a network in place, or returns another.
         data: BN statistics are re-estimated on its training split after each step; see `graphprune.data.from_tensors`.
         looks: networks looked at by `how="searched"`.
+        norms: "kept" prunes the width of a transformer, too; see `trace`.
         seed: of what is random in searching and training.
 
     Returns:
@@ -146,7 +148,7 @@ def prune_to(
     """
     at_least(1, round_to=round_to, steps=steps, looks=looks)
     _check_data(how, finetune, data)
-    graph, before = trace(model, example_input), cost(model, example_input)
+    graph, before = trace(model, example_input, norms=norms), cost(model, example_input)
     if not graph.groups:
         raise ValueError(f"model: no channel can be pruned; {'; '.join(f'{k}: {v}' for k, v in graph.frozen.items())}")
     goal = {"macs": _limit("macs", macs, before.macs), "params": _limit("params", params, before.params)}
@@ -166,7 +168,7 @@ def prune_to(
             places[place] = places[place][index] if place in places else index
         network = _trained(network, finetune, data, model, seed)
         if step < steps:
-            now = trace(network, example_input)
+            now = trace(network, example_input, norms=norms)
     return Pruned(network, _composed(graph, places), graph, before, cost(network, example_input), {**graph.frozen, **ignored})
 
 
@@ -246,8 +248,11 @@ def _decide(
         budget = ", ".join(
             f"{name}={value}" for name, value in zip(("macs", "params"), asked, strict=True) if value is not None
         )
-        remedy = "ask for more, ignore fewer layers" + (f" or lower round_to={round_to}" if round_to > 1 else "")
-        raise ValueError(f"{budget}: out of reach, {error}; {remedy}") from None
+        remedies = ["ask for more"] + ["ignore fewer layers"] * bool(fixed)
+        remedies += [f"lower round_to={round_to}"] * (round_to > 1)
+        if not any(norm.kept for norm in graph.norms) and any(isinstance(module, nn.LayerNorm) for module in network.modules()):
+            remedies.append("prune the width of this transformer, too, by norms='kept'")
+        raise ValueError(f"{budget}: out of reach, {error}; {' or '.join(remedies)}") from None
 
 
 def _searched(

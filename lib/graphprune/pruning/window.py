@@ -154,10 +154,11 @@ class Window:
 
         Raises:
             ValueError: as in `draw`, or the scores are not one finite number a row.
+            TypeError: the scores are no numbers.
         """
         best = Best(k, key=self.counts)
         for block in self.stream(n, generator):
-            scores = score(block).detach().cpu()
+            scores = _as_scores(score(block))
             if scores.shape != (len(block),) or not scores.isfinite().all():
                 raise ValueError(f"ranker: must give one finite score for each of {len(block)} rows, got {tuple(scores.shape)}")
             best.add(block, scores)
@@ -223,3 +224,11 @@ def _into_window(window: Window, row: Tensor, generator: torch.Generator) -> Ten
         row = row.clone()
         row[free[torch.randint(len(free), (1,), generator=generator)]] += step
     return window.draw(1, generator)[0]
+
+
+def _as_scores(scores: object) -> Tensor:
+    """What a ranker gave, as a tensor; arrays and lists of numbers will do."""
+    try:
+        return torch.as_tensor(scores).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"ranker: must give a tensor of scores, (B,), and gave a {type(scores).__name__}") from error

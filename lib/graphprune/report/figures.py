@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
     from graphprune.graph.channel_graph import ChannelGraph, Group, Node
 
+__all__ = ["draw_graph", "save", "style"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 FROZEN = "#b5b5b5"
 FREE = "#ffffff"  # groups of one layer
 INK = "#333333"  # outlines

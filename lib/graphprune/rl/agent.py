@@ -32,6 +32,13 @@ from graphprune.rl.world import World
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import read, write
 
+__all__ = ["Objective", "Policy", "Reinforce", "Settings", "Trained", "learn", "regrets", "scores", "scores_of", "train"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # --- 1 settings -------------------------------------------------------------------------------------------------------
 
 

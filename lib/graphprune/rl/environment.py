@@ -32,6 +32,10 @@ from graphprune.training.data import Dataset
 __all__ = ["Game", "PruningEnv", "game"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """One episode at a time, as gymnasium has it.
 

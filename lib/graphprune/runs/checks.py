@@ -1,6 +1,8 @@
 """Arguments looked at before any work: what is refused is named, with its value and what it must be."""
 
+import inspect
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -36,3 +38,29 @@ def share(**values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # nan is none either
             raise ValueError(f"{name}={value!r}: must be a number from 0 to 1")
+
+
+def takes(argument: str, function: Callable[..., Any], names: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Raise TypeError unless a function can be called with these arguments by place, in this order.
+
+    Args:
+        argument: what the function was given as.
+        names: of its arguments; a parameter that bears one of them must stand at that place.
+        optional: parameters that it may have besides.
+
+    >>> takes("scores", lambda graph, model: {}, ["model", "graph"])
+    Traceback (most recent call last):
+    TypeError: scores: the function must take (model, graph), and takes (graph, model)
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    known = list(signature.parameters)
+    misplaced = any(name in known and known.index(name) != place for place, name in enumerate(names))
+    try:
+        signature.bind(*names, **{name: None for name in optional if name in known})
+    except TypeError:
+        misplaced = True
+    if misplaced:
+        raise TypeError(f"{argument}: the function must take ({', '.join(names)}), and takes ({', '.join(known)})")

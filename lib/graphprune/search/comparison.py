@@ -19,6 +19,7 @@ from graphprune.pruning.cost import CostModel
 from graphprune.pruning.criterion import score_channels
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import Clock
+from graphprune.runs.checks import takes
 from graphprune.runs.description import network
 from graphprune.search.trial import Task, Trial, run_all
 from graphprune.training.data import Dataset
@@ -147,6 +148,7 @@ def _keep(
     """What a method keeps of the network, within the budget."""
     argument = f"methods[{name!r}]"
     if callable(method):
+        takes(argument, method, ["model", "graph"], ["data", "seed", "generator"])
         more = {"data": data, "seed": seed, "generator": runtime.seed_generator(seed, "method", name)}
         known = inspect.signature(method).parameters
         method = method(model, graph, **{key: value for key, value in more.items() if key in known})

@@ -30,3 +30,7 @@ __all__ = [
     "singular_values",
     "spectral_error",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

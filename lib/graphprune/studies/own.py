@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from graphprune import neurons, spectral
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.groups import trace
+from graphprune.graph.groups import Norms, trace
+from graphprune.pruning import importance
 from graphprune.pruning.channels import prune, round_keep
 from graphprune.pruning.cost import CostModel, cost
 from graphprune.pruning.files import save_pruned
@@ -27,6 +29,7 @@ from graphprune.pruning.goal import prune_to
 from graphprune.pruning.latency import latency
 from graphprune.ranking.class_means import ClassMeans
 from graphprune.ranking.distilled import Distilled
+from graphprune.rl import agent, environment
 from graphprune.runs import runtime, safe_files, store
 from graphprune.runs.checks import at_least, share
 from graphprune.runs.description import network
@@ -38,7 +41,25 @@ from graphprune.training.data import Dataset
 from graphprune.training.objective import CLASSIFICATION, plain
 from graphprune.training.recipe import Recipe
 
-METHODS = ("l1", "sacp", "ours")
+
+def _by_program(model: nn.Module, graph: ChannelGraph, data: Dataset) -> Mapping[str, Tensor]:
+    """Scores of a program over one image of each class; a plain chain of layers alone has them."""
+    try:
+        neurons.read(model, data.example())
+    except ValueError as error:
+        raise ValueError(f"method='mip' scores plain chains of layers alone; {error}") from error
+    return neurons.scores(model, *neurons.pick(model, data), graph=graph, time_limit=PROGRAM_SECONDS)
+
+
+SCORES: dict[str, Callable[[nn.Module, ChannelGraph, Dataset], Mapping[str, Tensor]]] = {
+    "l1": lambda model, graph, data: importance.l1(model, graph),
+    "spectral": lambda model, graph, data: spectral.channel_scores(model, graph),
+    "mip": _by_program,
+}
+"""Methods that give each channel a score: the same share of every group goes, lowest scores first."""
+METHODS = (*SCORES, "sacp", "ours", "rl")
+PROGRAM_SECONDS = 60.0  # that the program of "mip" may take
+JUDGED = 512  # validation images that "rl" judges a network by, at most
 NEAR = 0.05  # candidates of a search lie so far below the budget, as a share of all multiply-adds
 
 
@@ -47,16 +68,20 @@ class Wish:
     """What is asked for.
 
     Attributes:
-        model: "module:function" (called without arguments), or a name that `models.build` knows, such as "timm:resnet18".
+        model: "module:function" (called without arguments), or a name that `models.build` knows, such as "timm:resnet18" or
+            "hf:FOLDER"; one of Hugging Face has the weights that are stored with it.
         data: a name that `data.load` knows, such as "imagefolder:PATH", or "module:function" that returns a data set.
         macs: the share of the multiply-adds that may stay.
-        method: "l1" (the same share of every group, weakest L1 norms first), "sacp" (search by similarity) or "ours" (search by
-            the ranker that learns from looks at pruned networks).
+        method: "l1", "spectral" or "mip" (the same share of every group goes; lowest first of the L1 norms, the effective
+            resistances of chapter 06, or the scores of chapter 07's program), "sacp" (search by similarity), "ours" (search by
+            the ranker that learns from looks at pruned networks) or "rl" (the agent of chapter 04).
         weights: a file with the network's weights, safetensors or a state dict.
         round_to: widths are multiples of this.
+        norms: "kept" prunes the width of a transformer, too; see `trace`.
         epochs, lr, batch_size: of the fine-tuning.
         m: networks that a search trains for a tenth of that, before it trains the best one in full.
         candidates: that a search ranks.
+        looks: pruned networks that "ours" and "rl" look at without training them.
         size: side of an image folder's images in pixels.
         seed: of all that is random.
     """
@@ -64,20 +89,23 @@ class Wish:
     model: str
     data: str
     macs: float = 0.5
-    method: Literal["l1", "sacp", "ours"] = "l1"
+    method: Literal["l1", "spectral", "mip", "sacp", "ours", "rl"] = "l1"
     weights: Path | None = None
     round_to: int = 1
+    norms: Norms = "whole"
     epochs: float = 3.0
     lr: float = 0.01
     batch_size: int = 64
     m: int = 10
     candidates: int = 100_000
+    looks: int = 500
     size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         share(macs=self.macs)
         at_least(1, round_to=self.round_to, m=self.m, candidates=self.candidates)
+        at_least(agent.Settings().episodes, looks=self.looks)
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r}: must be one of {', '.join(METHODS)}")
 
@@ -115,10 +143,11 @@ def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outco
     store.demand_writable(out / "result.json")
     data, model = make_data(wish.data, wish.size), load_weights(make_model(wish.model, wish.data, wish.size), wish.weights)
     data.demand("train", "val", "test")
-    if wish.method == "ours" and data.objective != CLASSIFICATION:
-        raise ValueError("method='ours' ranks classifiers alone; use l1 or sacp for data with a loss or metric of their own")
+    if wish.method in ("ours", "mip") and data.objective != CLASSIFICATION:
+        rest = ", ".join(method for method in METHODS if method not in ("ours", "mip"))
+        raise ValueError(f"method={wish.method!r} judges classifiers alone; with a loss or metric of your own use {rest}")
     model.eval()
-    graph = trace(model, data.example())
+    graph = trace(model, data.example(), norms=wish.norms)
     say(f"{data!r}")
     say(f"{graph!r}")
     for layer, reason in graph.frozen.items():
@@ -130,7 +159,8 @@ def prune_own(wish: Wish, out: Path, say: Callable[[str], Any] = print) -> Outco
         say("  that is hardly better than chance: is it trained? weights come from --weights or from your function")
     recipe = Recipe(epochs=wish.epochs, lr=wish.lr, batch_size=wish.batch_size, distil=data.objective == CLASSIFICATION)
     longest = math.ceil(minutes(model, data, recipe, wish))
-    say(f"training takes {longest} min or less on this machine, and can be stopped and started again")
+    what = "looking and training take" if wish.method in ("ours", "rl") else "training takes"
+    say(f"{what} {longest} min or less on this machine, and can be stopped and started again")
     keep, small = _chosen(wish, model, graph, data, recipe, out / "work")
     facts = _measured(wish, model, small, graph, keep, data)
     files = [save_pruned(out / "small.safetensors", small, graph, keep)]
@@ -162,8 +192,8 @@ def called(name: str, argument: str) -> Any:
 
 def make_model(name: str, data: str, size: int | None = None) -> nn.Module:
     """The network that a wish names."""
-    first = name.partition(":")[0]
-    if ":" in name and first not in ("timm", "torchvision"):
+    first, _, rest = name.partition(":")
+    if rest and first not in ("timm", "torchvision", "hf"):
         model = called(name, "model")
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -172,6 +202,8 @@ def make_model(name: str, data: str, size: int | None = None) -> nn.Module:
         return model
     found = make_data(data, size)
     with runtime.seeded(0):
+        if first == "hf" and (not Path(rest).is_dir() or any(Path(rest).glob("*.safetensors"))):
+            return models.load_huggingface(rest, found.num_classes, found.input_shape[0])
         return models.build(name, found.num_classes, found.input_shape[0])
 
 
@@ -211,7 +243,7 @@ def load_weights(model: nn.Module, path: Path | None) -> nn.Module:
 
 
 def minutes(model: nn.Module, data: Dataset, recipe: Recipe, wish: Wish) -> float:
-    """How long all trainings would take if every network were the unpruned one, from one step of it."""
+    """How long trainings and looks would take if every network were the unpruned one: from one step, a third of it forward."""
     twin, objective = trial_copy(model), data.train.objective
     x, y = next(data.train.batches(recipe.batch_size, limit=recipe.batch_size))
     seconds = []
@@ -219,8 +251,10 @@ def minutes(model: nn.Module, data: Dataset, recipe: Recipe, wish: Wish) -> floa
         start = time.perf_counter()
         objective.mean_loss(plain(twin(x)), y).backward()
         seconds.append(time.perf_counter() - start)
-    epochs = wish.epochs * (1 if wish.method == "l1" else 1 + wish.m / 10)
-    return seconds[-1] * epochs * recipe.steps_per_epoch(len(data.train)) / 60
+    epochs = wish.epochs * (1 + wish.m / 10 if wish.method in ("sacp", "ours") else 1)
+    trained = seconds[-1] * epochs * recipe.steps_per_epoch(len(data.train))
+    images = wish.looks * (len(data.val) + JUDGED) if wish.method in ("ours", "rl") else 0
+    return (trained + seconds[-1] / len(x) * images / 3 + PROGRAM_SECONDS * (wish.method == "mip")) / 60
 
 
 def trial_copy(model: nn.Module) -> nn.Module:
@@ -235,19 +269,34 @@ def _chosen(
     wish: Wish, model: nn.Module, graph: ChannelGraph, data: Dataset, recipe: Recipe, work: Path
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """The channels that stay, and the network trained with them."""
-    if wish.method == "l1":
-        keep = prune_to(model, data.example(), wish.macs, round_to=wish.round_to).keep
+    if wish.method in SCORES:
+        scores = SCORES[wish.method](model, graph, data)
+        keep = prune_to(model, data.example(), wish.macs, scores=scores, round_to=wish.round_to, norms=wish.norms).keep
+        return keep, _trained(wish, model, graph, keep, data, recipe, work)
+    if wish.method == "rl":
+        keep = _by_agent(wish, model, graph, data, work)
         return keep, _trained(wish, model, graph, keep, data, recipe, work)
     light = Recipe(**{**asdict(recipe), "epochs": recipe.epochs / 10})
     window = (max(0.0, wish.macs - NEAR), wish.macs)
     how: dict[str, Any] = {"m": wish.m, "k": 1, "n_candidates": wish.candidates, "n_jobs": 1, "seed": wish.seed}
     if wish.method == "ours":
-        how["ranker"] = Distilled(ClassMeans(data))
+        how["ranker"] = Distilled(ClassMeans(data), n=wish.looks)
     result = sacp(model, graph, data, min_ratio=0.0, macs_window=window, light=light, full=recipe, folder=work, **how)
     if wish.round_to == 1:
         return dict(result.keep), result.model
     keep = round_keep(model, graph, result.keep, wish.round_to, macs=wish.macs)
     return keep, _trained(wish, model, graph, keep, data, recipe, work)
+
+
+def _by_agent(wish: Wish, model: nn.Module, graph: ChannelGraph, data: Dataset, work: Path) -> dict[str, Tensor]:
+    """What the agent keeps: the best on validation of the networks that it looked at."""
+    shown, seen = min(JUDGED, len(data.val)), min(128, len(data.train))
+    game = environment.game(trial_copy(model), graph, data, wish.macs, images=shown, calibration=seen, seed=wish.seed)
+    settings = agent.Settings(evaluations=wish.looks)
+    known = store.digest([game.digest, settings, wish.seed])
+    trained = agent.train(game, settings, seed=wish.seed, checkpoint=work / f"agent-{known[:12]}")
+    keep = graph.unflatten(trained.kept.cpu())
+    return keep if wish.round_to == 1 else round_keep(model, graph, keep, wish.round_to, macs=wish.macs)
 
 
 def _trained(

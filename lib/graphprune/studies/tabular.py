@@ -22,6 +22,13 @@ from torch import Tensor
 
 from graphprune.runs import store
 
+__all__ = ["TRUTHS", "Table", "folder", "load", "names", "once", "rates", "save", "scores", "seconds", "truths"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Table = pd.DataFrame
 """One row a configuration and seed:
 

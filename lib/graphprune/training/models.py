@@ -1,4 +1,4 @@
-"""Networks by name: the paper's VGG-16 and ResNets, ResNets with public CIFAR-10 weights, torchvision's and timm's."""
+"""Networks by name: the paper's VGG-16 and ResNets, ResNets with public CIFAR-10 weights, those of other packages."""
 
 import difflib
 import hashlib
@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from graphprune.runs import runtime
 from graphprune.runs.checks import at_least
 from graphprune.training.networks import VGG, ResNet, TinyCNN, shortcut_a, shortcut_b
 
-__all__ = ["NAMES", "PUBLIC_WEIGHTS", "ChannelSelect", "build", "load_public", "seeded", "tiny_cnn"]
+__all__ = ["NAMES", "PUBLIC_WEIGHTS", "ChannelSelect", "build", "load_huggingface", "load_public", "seeded", "tiny_cnn"]
 
 
 def __dir__() -> list[str]:
@@ -52,7 +52,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     Args:
         name: "vgg16" and "resnet18" (as in SACP: 3x3 stem, no max-pool); "resnetN" with N = 6n + 2 (He et al. 2016,
             section 4.2, with option-B shortcuts: "resnet56" is SACP's, "resnet8" suits 8x8 digits); "resnetNa" the same
-            with option-A shortcuts, as the public weights have; "tiny_cnn"; "torchvision:NAME"; "timm:NAME".
+            with option-A shortcuts, as the public weights have; "tiny_cnn"; "torchvision:NAME"; "timm:NAME"; "hf:NAME", an
+            image classifier of Hugging Face by the `config.json` in a folder or on their hub (outputs: `.logits`).
         num_classes: outputs.
         in_channels: channels of the input image.
 
@@ -60,7 +61,7 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
     Raises:
         ValueError: a name that is not known, or a size below 1.
-        ImportError: a "timm:" name where timm is not installed.
+        ImportError: a "timm:" or "hf:" name where timm or transformers is not installed.
 
     Example:
         >>> sum(p.numel() for p in build("resnet56").parameters())
@@ -71,6 +72,8 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         return _torchvision(name.removeprefix("torchvision:"), num_classes, in_channels)
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), num_classes, in_channels)
+    if name.startswith("hf:"):
+        return _huggingface("from_config", name.removeprefix("hf:"), num_classes, in_channels)
     if name == "vgg16":
         return VGG(num_classes, in_channels)
     if name == "resnet18":
@@ -79,7 +82,7 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         return TinyCNN(num_classes, in_channels)
     depth = re.fullmatch(r"resnet(\d+)(a?)", name)
     if depth is None or int(depth[1]) < 8 or (int(depth[1]) - 2) % 6:
-        rest = ", any resnetN or resnetNa with N = 6n + 2, torchvision:NAME, timm:NAME"
+        rest = ", any resnetN or resnetNa with N = 6n + 2, torchvision:NAME, timm:NAME, hf:NAME"
         raise ValueError(_unknown(name, NAMES, f"choose from {', '.join(NAMES)}{rest}"))
     shortcut = shortcut_a if depth[2] else shortcut_b
     return ResNet((16, 32, 64), (int(depth[1]) - 2) // 6, shortcut, num_classes, in_channels)
@@ -135,6 +138,46 @@ def _timm(name: str, num_classes: int, in_channels: int) -> nn.Module:
         choices = [f"timm:{known_name}" for known_name in timm.list_models()]
         raise ValueError(_unknown(f"timm:{name}", choices, "see timm.list_models()"))
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+
+
+def load_huggingface(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """An image classifier of Hugging Face with the weights that are stored with it, in eval mode.
+
+    Layers whose stored weights have other sizes, such as the head where the classes are others, get new ones: transformers
+    says which. Weights are read as safetensors alone.
+
+    Args:
+        name: a folder that `save_pretrained` wrote, or a model on their hub.
+        num_classes: outputs.
+        in_channels: channels of the input image.
+
+    Raises:
+        ValueError: there is no such model, it has no weights as safetensors, or it is no image classifier.
+        ImportError: transformers is not installed.
+
+    Example:
+        >>> load_huggingface("microsoft/resnet-18", num_classes=10)  # doctest: +SKIP
+        ResNetForImageClassification(...)
+    """
+    return _huggingface("from_pretrained", name, num_classes, in_channels).eval()
+
+
+def _huggingface(how: Literal["from_config", "from_pretrained"], name: str, num_classes: int, in_channels: int) -> nn.Module:
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError as error:
+        raise ImportError(f"name='hf:{name}' needs transformers: pip install transformers") from error
+    try:
+        config = AutoConfig.from_pretrained(name, num_labels=num_classes)
+        config.num_channels = in_channels
+        if how == "from_config":
+            return AutoModelForImageClassification.from_config(config)
+        return AutoModelForImageClassification.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=True, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        wanted = "a folder with an image classifier's config.json, or the name of one on Hugging Face's hub"
+        raise ValueError(f"name='hf:{name}': must be {wanted}; {str(error).splitlines()[0]}") from error
 
 
 def load_public(name: str, root: str | Path | None = None) -> nn.Module:
