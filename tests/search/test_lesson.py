@@ -1,4 +1,4 @@
-"""What notebook 03 teaches: the exercise whose check tells right from wrong, Algorithm 1 as a loop, and cells that can be read."""
+"""What notebook 03 teaches: the exercise and its check, Algorithm 1 as a loop, and cells that can be read."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,9 @@ def test_the_exercise_as_given_is_told_to_be_unfinished() -> None:
 
 def test_the_folded_solution_is_right() -> None:
     found: dict[str, Any] = {"np": np, "stats": stats}
-    exec(re.findall(r"```python\n(.*?)```", next(cell.source for cell in ALL if "Solution" in cell.source), re.DOTALL)[0], found)
+    exec(
+        re.findall(r"```python\n(.*?)```", next(cell.source for cell in ALL if "Solution" in cell.source), re.DOTALL)[0], found
+    )
     assert check(found["verdict"]) == "Right."
 
 
