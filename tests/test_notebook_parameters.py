@@ -34,12 +34,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"encoder_seeds": 1, "untrained_seeds": 1, "n_jobs": 2, "seed": 1},
     },
     "03": {
-        **{"networks": ["tiny_cnn", "resnet8"], "overrides": {"tiny_cnn": {"macs_low": 0.3, "macs_high": 0.6}}, "seeds": 3},
-        **{"n_jobs": 1, "tau": 0.2, "macs_low": 0.3, "macs_high": 0.5, "anchor": "anchor_l1", "loss": "loss_repel_own"},
+        **{"network": "resnet8", "seeds": [0, 3], "n_jobs": 1, "budgets": [[0.2, 0.3, 0.5], [0.1, 0.4, 0.7]]},
+        **{"arms": ["SACP", "random search", "bee colony", "global L1"], "anchor": "anchor_l1", "loss": "loss_repel_own"},
         **{"temperature": 0.2, "n_train": 8, "contrast_epochs": 1, "n_candidates": 50, "n_random": 200, "proof_seconds": 1.0},
         **{"m": 2, "k": 1, "criterion": "loss", **LIGHT, **UNTRAINED, "full_epochs": 0.05, "full_lr": 0.02, "full_warmup": 0.0},
-        **{"full_batch_size": 32, "latency_batch": 2, "latency_threads": 2, "latency_repeats": 3, "base_at_least": 99.9},
-        **{"macs_removed_at_least": 99.0, "points_lost_at_most": 0.0},
+        **{"full_batch_size": 32, "latency_batch": 2, "latency_threads": 2, "latency_repeats": 3, "proven_seeds": [3]},
     },
     "04": {
         **{"families": ["mlp", "residual"], "train_count": 4, "test_count": 3, "width": 4, "world_steps": 20, "n_jobs": 1},
