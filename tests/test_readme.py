@@ -101,7 +101,7 @@ PYTHON = [page for page in TEXT if blocks(page, "python")]
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """A page, and what its snippets made, run one after the other in an empty folder."""
     page, folder = request.param, tmp_path_factory.mktemp("page")
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"__name__": "__main__"}  # as a script or a notebook has it
     (folder / "shared").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -132,6 +132,7 @@ def promise_own_network(made: dict[str, Any]) -> None:
     assert made["program"].module()(made["image"]).shape == (1, 10)
     assert set(made["result"].trials["stage"]) == {"light", "full"}
     assert made["result"].best["ratio"] >= 0.3
+    assert len(made["own_result"].trials) == 4
     assert macs(made["result"].model, made["image"]) <= 0.4 * macs(made["model"], made["image"])
     assert macs(made["small"], made["image"]) <= 0.5 * macs(made["model"], made["image"])
     assert graphprune.train.evaluate(made["small"], made["data"].val).accuracy > 0.3, "far above chance, which is 0.1"

@@ -44,6 +44,7 @@ def test_a_replaced_stem_keeps_everything_but_its_input() -> None:
         ("torchvision:resnet19", "did you mean torchvision:resnet18"),
         ("timm:resnet55", "unknown model name 'timm:resnet55'; did you mean timm:resnet5"),
         ("timm:hf-hub:someone/something", "unknown model name"),
+        ("hf:./no/such/folder", "name='hf:./no/such/folder': must be a folder with an image classifier's config.json"),
     ],
 )
 def test_unknown_names_are_refused_with_a_suggestion(name: str, message: str) -> None:
