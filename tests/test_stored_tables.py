@@ -174,7 +174,7 @@ def test_numbers_of_the_readme_stand_in_the_notebooks() -> None:
 
 
 def test_measured_times_of_the_docs_stand_in_the_notebooks() -> None:
-    """They differ from run to run: reports and stored outputs must be of one run. Notebook 03 shows those of its longer study."""
+    """They differ from run to run: reports and stored outputs must be of one run. Notebook 03 shows its longer study's."""
     timed = []
     for profile in ("laptop", "long"):
         results = pd.read_csv(REPORTS.parent / profile / "results.csv", dtype=str, keep_default_na=False)
