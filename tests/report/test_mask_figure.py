@@ -6,7 +6,7 @@ import torch
 from graphprune import data
 from graphprune.report import mask_figure
 from graphprune.rl import agent, world
-from graphprune.rl.agent import Settings
+from graphprune.rl.policy import Settings
 
 
 @pytest.fixture(scope="module")

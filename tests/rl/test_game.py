@@ -105,12 +105,6 @@ def test_a_games_digest_changes_with_all_that_its_results_depend_on(net, tiny, d
     assert len({rules.digest, *(one.digest for one in others)}) == 1 + len(others)
 
 
-def test_a_groups_mean_is_over_its_own_channels(rules):
-    values = torch.tensor([[1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 60.0]])[:, :, None]
-    assert rules.group_means(values).flatten().tolist() == [2.5, 30.0]
-    assert rules.sizes.tolist() == [4, 3]
-
-
 def test_a_walk_ends_with_everything_decided_and_the_next_begins_with_nothing(net, tiny, digits):
     rules, keep = game(net, tiny, digits, 0.4, passes=2, **QUICK), torch.ones(1, 7, dtype=torch.bool)
     position, seen = rules.start(1), []

@@ -11,7 +11,7 @@ from graphprune import data, models, train
 from graphprune.environment import game
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.evaluator import Performance
-from graphprune.rl.mask_search import best_of, hill_climbing, random_masks, random_ratios
+from graphprune.rl.mask_search import best_of, climb_from_ratios, free_climbing, hill_climbing, random_masks, random_ratios
 from graphprune.runs import runtime
 from graphprune.train import Recipe
 
@@ -206,3 +206,36 @@ def test_a_climb_begins_where_it_is_told_to(rules):
     assert found.curve[0].item() == rules.evaluator(start[None]).accuracy.item()
     with pytest.raises(ValueError, match=r"start: costs more than share=0\.5 of the macs"):
         hill_climbing(rules, 4, seed=0, start=torch.ones(7, dtype=torch.bool))
+
+
+def test_a_climb_from_ratios_goes_on_from_the_best_of_the_first_draws(rules):
+    seen, asked = watched(rules)
+    found = climb_from_ratios(seen, 12, seed=0, draws=5)
+    first = random_ratios(rules, 5, seed=0)
+    assert found.curve[:5].tolist() == first.curve.tolist()
+    assert torch.equal(asked[5], first.kept), "judged once more, and not counted"
+    assert len(found.curve) == 12
+    assert found.performance >= first.performance
+    assert climb_from_ratios(rules, 3, seed=0, draws=5).curve.tolist() == first.curve[:3].tolist()
+
+
+def test_a_free_climb_begins_at_the_whole_network_and_comes_within_the_budget_by_itself(rules):
+    seen, asked = watched(rules)
+    found = free_climbing(seen, 80, seed=0)
+    assert bool(asked[0].all())
+    assert len(asked) == len(found.curve) == 80
+    assert found.curve[0] == 0
+    assert float(rules.excess(found.kept[None])) <= 0
+    assert found.curve[-1].item() == rules.evaluator(found.kept[None]).accuracy.item()
+    over = [mask for mask in asked if float(rules.excess(mask[None])) > 0]
+    assert 0 < len(over) < 80, "nothing puts a mask right"
+    within = [rules.evaluator(mask[None]).accuracy.item() for mask in asked if float(rules.excess(mask[None])) <= 0]
+    assert found.performance == max(within)
+
+
+def test_a_free_climb_that_never_meets_the_budget_says_so(rules):
+    found = free_climbing(rules, 2, seed=0, flips=0.01)
+    assert found.performance == 0
+    assert found.curve.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="flips=0: must be above 0"):
+        free_climbing(rules, 2, 0, flips=0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_world import by_hand
 
-from graphprune.rl.agent import Settings
 from graphprune.rl.objectives import Free, Regress, imitate
+from graphprune.rl.policy import Settings
 
 ROW = torch.tensor([0])
 

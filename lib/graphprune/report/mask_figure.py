@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from graphprune.report.picture import is_interactive, make_picture
-from graphprune.rl.agent import Policy, log_chances, scores
+from graphprune.rl.agent import scores
+from graphprune.rl.policy import Policy, log_chances
 from graphprune.rl.world import World
 
 

@@ -155,11 +155,6 @@ class Game:
         """(groups,) int64: channels of each group."""
         return torch.tensor([group.channels for group in self.graph.groups])
 
-    def group_means(self, values: Tensor) -> Tensor:
-        """(B, num_atoms, D) -> the means over each group's channels, (B, groups, D)."""
-        sums = values.new_zeros(len(values), len(self.sizes), values.shape[2]).index_add(1, self.budget.group, values)
-        return sums / self.sizes[:, None]
-
     def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
         """Networks at the budget: (B, num_atoms) bool.
 

@@ -102,3 +102,53 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0, s
             here, best = there, result
         curve.append(best[0])
     return Found(here[0], best[0], torch.tensor(curve, dtype=torch.float64))
+
+
+def climb_from_ratios(game: Game, evaluations: int, seed: int, draws: int = 8) -> Found:
+    """The best of a few random shares for the groups, as in `random_ratios`, and hill climbing from it.
+
+    Args:
+        evaluations: masks judged in all, the draws included.
+        seed: of all that is random.
+        draws: shares drawn first, at least 1; no more than `evaluations` are.
+    """
+    at_least(1, evaluations=evaluations, draws=draws)
+    first = random_ratios(game, min(draws, evaluations), seed)
+    climbed = hill_climbing(game, evaluations - len(first.curve) + 1, seed, start=first.kept)  # its start is known already
+    return Found(climbed.kept, climbed.performance, torch.cat([first.curve, climbed.curve[1:]]))
+
+
+def free_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -> Found:
+    """From the whole network, flip a few bits at a time and put nothing right: the budget is met by the climb or not at all.
+
+    While the budget is missed a mask of lower cost is the better one; of those within it the more accurate one is.
+
+    Args:
+        evaluations: masks tried, the whole network included.
+        seed: of all that is random.
+        flips: bits flipped on average, above 0.
+
+    Returns:
+        What it ends at, which may miss the budget. The curve, and the performance, are 0 as long as the budget is missed.
+    """
+    at_least(1, evaluations=evaluations)
+    if not flips > 0:
+        raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
+    generator, size = runtime.seed_generator(seed, "free climbing"), game.graph.num_atoms
+    here = torch.ones(1, size, dtype=torch.bool)
+    best, curve = _standing(game, here), []
+    for _ in range(evaluations - 1):
+        curve.append(max(best[1], 0.0))
+        flip = torch.rand(1, size, generator=generator) < flips / size
+        flip[0, torch.randint(size, (1,), generator=generator)] = True
+        there = game.never_empty(here ^ flip)
+        if (result := _standing(game, there)) >= best:
+            here, best = there, result
+    curve.append(max(best[1], 0.0))
+    return Found(here[0], curve[-1], torch.tensor(curve, dtype=torch.float64))
+
+
+def _standing(game: Game, kept: Tensor) -> tuple[float, float, float]:
+    """(less excess, accuracy, -loss) of one mask, (1, num_atoms); a mask over the budget has no accuracy."""
+    excess, found = max(0.0, float(game.excess(kept))), game.evaluator(kept)
+    return (0.0, found.accuracy.item(), -found.loss.item()) if excess == 0 else (-excess, -1.0, 0.0)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphprune.rl.agent import Settings, log_chances, regrets
+from graphprune.rl.agent import regrets
+from graphprune.rl.policy import Settings, log_chances
 from graphprune.rl.rewards import Memory, SelfCompetition
 from graphprune.rl.world import World
 
