@@ -179,6 +179,8 @@ def test_the_width_of_a_transformer_goes_too_where_asked() -> None:
 def test_errors_come_before_any_work_and_say_what_to_do(tiny: nn.Module) -> None:
     with pytest.raises(ValueError, match="give a budget"):
         prune_to(tiny, TINY)
+    with pytest.raises(ValueError, match=r"macs=50 \(a number of them, as it is above 1\): out of reach"):
+        prune_to(tiny, TINY, macs=50)
     with pytest.raises(ValueError, match="macs=0: must be a share"):
         prune_to(tiny, TINY, macs=0)
     with pytest.raises(ValueError, match=r"macs=0.3: out of reach, .* lower round_to=4"):

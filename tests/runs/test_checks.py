@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import graphprune
 from graphprune.runs import checks
 
 
@@ -31,6 +33,27 @@ def test_shares() -> None:
     for value in (-0.01, 1.01, math.nan, math.inf, "0.5", None, True):
         with pytest.raises(ValueError, match=r"^a=.*: must be a number from 0 to 1$"):
             checks.share(a=value)
+
+
+def test_what_is_no_network_is_named_with_the_remedy() -> None:
+    small = graphprune.prune_to(graphprune.models.tiny_cnn(), torch.zeros(1, 1, 8, 8), macs=0.5)
+    x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+    data = graphprune.data.from_tensors(train=(x, y), val=(x, y))
+    recipe = graphprune.train.Recipe(epochs=1, lr=0.1, batch_size=10)
+    checks.demand_network(small.network)
+    for call in (
+        lambda: graphprune.train.fit(small, data, recipe, seed=0),
+        lambda: graphprune.train.finetune(small, data, recipe, seed=0),
+        lambda: graphprune.train.evaluate(small, data),
+        lambda: graphprune.train.reestimate_bn(small, data),
+        lambda: graphprune.importance.l1(small, small.graph),
+        lambda: graphprune.trace(small, x),
+        lambda: graphprune.cost(small, x),
+        lambda: graphprune.prune(small, small.graph, small.keep),
+        lambda: graphprune.load_pruned("small.safetensors", small),
+    ):
+        with pytest.raises(TypeError, match=r"^model must be .*got Pruned; of what prune_to returned give \.network$"):
+            call()
 
 
 def test_a_function_with_other_arguments_is_named_with_those_that_it_takes() -> None:

@@ -30,6 +30,7 @@ from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import first_recording, propagate, record_again
 from graphprune.graph.verification import probe
 from graphprune.graph.weightless import on_meta, zeroed
+from graphprune.runs.checks import demand_network
 from graphprune.runs.runtime import collector_paused
 
 
@@ -67,8 +68,7 @@ def trace(
     >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
     'conv1'
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    demand_network(model)
     if norms not in NORMS:
         raise ValueError(f"norms={norms!r}: must be one of {', '.join(map(repr, NORMS))}")
     shell = on_meta(model)

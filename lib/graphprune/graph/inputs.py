@@ -69,7 +69,8 @@ def as_inputs(example_input: Any, keywords: Mapping[str, Any] | None = None, out
     inputs = Inputs(args, keywords, outputs)
     if not inputs.tensors:
         kinds = ", ".join([*(type(item).__name__ for item in args), *keywords])
-        raise TypeError(f"example_input must be a tensor, a tuple or a dictionary of the forward's arguments, got ({kinds})")
+        wanted = f"a tensor, a tuple or a dictionary of the forward's arguments, got ({kinds})"
+        raise TypeError(f"example_input must be {wanted}; give for example torch.zeros(1, 3, 224, 224)")
     return inputs
 
 

@@ -23,7 +23,7 @@ from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, as_scores
-from graphprune.runs.checks import at_least
+from graphprune.runs.checks import at_least, demand_network
 from graphprune.runs.runtime import collector_paused
 
 
@@ -220,8 +220,7 @@ def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
 
 def check_same(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise unless every tensor the graph would cut is in the model, with the size it was traced with."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    demand_network(model)
     tensors = named_tensors(model)
     for site in graph.sites:
         tensor = tensors.get(site.tensor)

@@ -23,6 +23,7 @@ from graphprune.graph.parts import parts_of
 from graphprune.graph.tracing import fitted, propagate, record_again
 from graphprune.graph.weightless import on_meta, zeroed
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
+from graphprune.runs.checks import demand_network
 from graphprune.runs.runtime import evaluating
 
 CHUNK = 4096  # configurations costed at a time: they stay in the cache
@@ -73,8 +74,7 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
     Raises:
         TypeError, ValueError: as `cost`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    demand_network(model)
     inputs = as_inputs(example_input)
     first = inputs.tensors[0]
     if first.ndim == 0 or len(first) == 0:

@@ -15,6 +15,7 @@ from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
 from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
 from graphprune.runs import safe_files
+from graphprune.runs.checks import demand_network
 
 FORMAT, FORMAT_1 = "graphprune-2", "graphprune-1"
 
@@ -34,6 +35,7 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
     Raises:
         ValueError: `model` has not the shapes that `keep` gives. OSError: the file cannot be written.
     """
+    demand_network(model)
     kept = graph.flatten(keep)
     places, tensors = kept_places(graph, kept), named_tensors(model)
     for (name, dim), index in places.items():
@@ -77,6 +79,7 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     >>> small.conv1.out_channels, small.conv3.out_channels
     (2, 1)
     """
+    demand_network(model)
     from safetensors import SafetensorError
 
     path = Path(path)

@@ -245,9 +245,8 @@ def _decide(
         assert data is not None
         return _searched(limits, scores, round_to, fixed, MaskEvaluator(network, graph, data), looks, seed)
     except OverBudget as error:
-        budget = ", ".join(
-            f"{name}={value}" for name, value in zip(("macs", "params"), asked, strict=True) if value is not None
-        )
+        named = [(name, value) for name, value in zip(("macs", "params"), asked, strict=True) if value is not None]
+        budget = ", ".join(f"{name}={value}" + " (a number of them, as it is above 1)" * (value > 1) for name, value in named)
         remedies = ["ask for more"] + ["ignore fewer layers"] * bool(fixed)
         remedies += [f"lower round_to={round_to}"] * (round_to > 1)
         if not any(norm.kept for norm in graph.norms) and any(isinstance(module, nn.LayerNorm) for module in network.modules()):

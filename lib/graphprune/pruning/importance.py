@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.runs.checks import at_least
+from graphprune.runs.checks import at_least, demand_network
 from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain
 
@@ -72,6 +72,7 @@ def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
     Raises:
         ValueError: a group has no batch normalisation with a scale; use `l1` there.
     """
+    demand_network(model)
     modules = dict(model.named_modules())
     parts = {
         node.name: module.weight.detach().abs()
@@ -157,6 +158,7 @@ def _from_filters(model: nn.Module, graph: ChannelGraph, score: Callable[[Tensor
 
 def _producers(model: nn.Module, graph: ChannelGraph) -> dict[str, nn.Module]:
     """Name -> module of the layers whose output channels the groups hold."""
+    demand_network(model)
     modules = dict(model.named_modules())
     names = [name for name in dict.fromkeys(name for group in graph.groups for name in group.layers) if name in modules]
     return {name: modules[name] for name in names if "weight" in dict(modules[name].named_parameters(recurse=False))}

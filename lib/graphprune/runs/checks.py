@@ -5,6 +5,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import nn
+
 
 def at_least(least: int, remedy: str = "", **values: Any) -> None:
     """Raise ValueError unless every value is a whole number of at least `least`.
@@ -64,3 +66,14 @@ def takes(argument: str, function: Callable[..., Any], names: Sequence[str], opt
         misplaced = True
     if misplaced:
         raise TypeError(f"{argument}: the function must take ({', '.join(names)}), and takes ({', '.join(known)})")
+
+
+def demand_network(model: Any) -> None:
+    """Raise TypeError unless it is a network.
+
+    >>> demand_network("resnet18")
+    Traceback (most recent call last):
+    TypeError: model must be a torch.nn.Module, got str; of what prune_to returned give .network
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}; of what prune_to returned give .network")

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune.runs import runtime
 from graphprune.runs.checkpoint import Checkpoint
-from graphprune.runs.checks import at_least
+from graphprune.runs.checks import at_least, demand_network
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
 from graphprune.training.history import History
@@ -93,6 +93,7 @@ def fit(
     """
     if recipe.distil and teacher is None:
         raise ValueError("teacher=None: the recipe distils, so give the network to learn from, or set distil=False")
+    demand_network(model)
     check_dataset(data)
     if validate or best:
         data.demand("val")
@@ -150,6 +151,7 @@ def finetune(
     Args and Raises: as for `fit`; `options` are its `validate`, `loss`, `metric`, `callback` and `best`. With `callback=print`
     every epoch's loss and accuracy are seen.
     """
+    demand_network(model)
     check_dataset(data)
     tuned = copy.deepcopy(model).to(_device(device))
     check_fits(tuned, data.train, _device(device), _objective(data, options.get("loss"), options.get("metric")))
@@ -184,6 +186,7 @@ def evaluate(
     part = split.val if isinstance(split, Dataset) else split
     if not hasattr(part, "batches"):
         check_dataset(part)
+    demand_network(model)
     place = _device_of(model) if device is None else _device(device)
     model.to(place)
     judge = objective or part.objective
@@ -211,6 +214,7 @@ def reestimate_bn(model: nn.Module, data: Dataset, *, batches: int = 8, batch_si
         ValueError: `batches` or `batch_size` is below 1.
     """
     at_least(1, batches=batches, batch_size=batch_size)
+    demand_network(model)
     check_dataset(data)
     calibrate(model, clean_images(data, batches, batch_size, seed))
 
