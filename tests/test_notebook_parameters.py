@@ -43,8 +43,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "04": {
         **{"families": ["mlp", "residual"], "train_count": 4, "test_count": 3, "width": 4, "world_steps": 20, "n_jobs": 1},
         **{"budgets": [3, 5], "evaluations": [1, 4, 8], "climbs": 2, "updates": 3, "hidden": 8, "seeds": [0]},
-        **{"few_counts": [2], "shares": [0.5, 0.7], "constraint_updates": 3, "constraint_seeds": [1], "multipliers": [2.0, 5.0]},
-        **{"design_count": 2, "confirm_count": 2, "confirm_climbs": 2, "ratio_draws": 2, "sacp": [16, 1, 5000]},
+        **{"few_counts": [2], "shares": [0.5, 0.7], "constraint_updates": 3, "constraint_seeds": [1]},
+        **{"multipliers": [2.0, 5.0], "design_count": 2, "confirm_count": 2, "confirm_climbs": 2, "ratio_draws": 2},
+        **{"sacp": [16, 1, 5000]},
         **{"other_count": 1, "other_share": 0.6},
         **{"pair_count": 2, "network": "tiny_cnn", "real_seeds": [0, 1], "real_share": 0.47, "real_evaluations": [1, 4, 20]},
         **{"images": 40, **UNTRAINED, "long_seeds": [0], "long_evaluations": 20, "single_evaluations": [32, 64]},
