@@ -35,6 +35,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WINGS = (
+    "compression",
     "encoders",
     "exact",
     "graph",
