@@ -12,7 +12,7 @@ from torch import nn
 
 from graphprune.compression import packed
 from graphprune.compression.a2q import A2Q
-from graphprune.compression.packed import Int8Linear, pack, unpack, use_int8
+from graphprune.compression.packed import Int8Linear, pack, pack_sparse, unpack, unpack_sparse, use_int8
 from graphprune.compression.quantized_network import quantize
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.sparse_features import to_csr
@@ -35,6 +35,15 @@ def test_what_is_packed_is_unpacked(bits: int, values: list[int]):
     half = 2 ** (bits - 1)
     numbers = torch.tensor([(value + half) % (2 * half) - half for value in values], dtype=torch.int64)
     assert unpack(pack(numbers, bits), numbers.shape, bits).tolist() == numbers.tolist()
+
+
+@pytest.mark.parametrize(("kept", "bytes_"), [(2, 2 + 1), (16, 8), (10, 2 + 5), (12, 8)])  # of 16 places in 4 bits
+def test_sparse_numbers_take_a_bit_for_each_place_where_that_is_less(kept: int, bytes_: int):
+    numbers = torch.zeros(2, 8, dtype=torch.int32)
+    numbers.view(-1)[:kept] = torch.arange(-4, kept - 4).clamp(max=7).where(torch.arange(kept) != 4, 7).int()
+    found = pack_sparse(numbers, 4)
+    assert sum(part.nbytes for part in found.values()) == bytes_
+    assert unpack_sparse(found, numbers.shape, 4).tolist() == numbers.tolist()
 
 
 def test_numbers_that_do_not_fit_are_refused():
@@ -62,6 +71,18 @@ def test_a_loaded_network_computes_what_the_saved_one_did(tmp_path: Path, scheme
     packed.save(tmp_path / "net", saved)
     loaded = packed.load(tmp_path / "net", network(scheme, seed=1))
     assert torch.allclose(loaded(x, PATH), saved(x, PATH), atol=1e-5)
+
+
+def test_a_pruned_network_takes_fewer_bytes_and_is_read_back(tmp_path: Path):
+    saved, x = network(Uniform(8)), torch.rand(3, 64)
+    whole = packed.save(tmp_path / "net", saved)
+    for _, layer in packed.quantized_layers(saved):
+        with torch.no_grad():
+            layer.weight.masked_fill_(layer.weight.abs() < layer.weight.abs().quantile(0.9), 0.0)
+    count = 64 * 256 + 256 * 32
+    saving = whole - packed.save(tmp_path / "net", saved)
+    assert saving == pytest.approx(count - count / 8 - count / 10, abs=300)  # names of two tensors in place of one
+    assert torch.allclose(packed.load(tmp_path / "net", network(Uniform(8), seed=1))(x, PATH), saved(x, PATH), atol=1e-5)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from graphprune.compression.quantizer import Grid, RangeQuantizer, WeightQuantiz
 from graphprune.runs import store
 
 KIND = "graphprune packed 1"
+PARTS = ("dense", "places", "values")
 
 
 def pack(values: Tensor, bits: int) -> Tensor:
@@ -58,6 +60,31 @@ def unpack(packed: Tensor, shape: torch.Size, bits: int) -> Tensor:
     return torch.where(nibbles > 7, nibbles - 16, nibbles).view(shape)
 
 
+def pack_sparse(values: Tensor, bits: int) -> dict[str, Tensor]:
+    """`pack`, or where that takes fewer bytes a bit for each place and the numbers that are not 0.
+
+    Returns:
+        "dense", or "places" (uint8, eight places in a byte) and "values".
+
+    >>> sorted(pack_sparse(torch.zeros(64, dtype=torch.int32), 4)), list(pack_sparse(torch.ones(64, dtype=torch.int32), 4))
+    (['places', 'values'], ['dense'])
+    """
+    dense, kept = pack(values, bits), values != 0
+    places = torch.from_numpy(np.packbits(kept.flatten().numpy()))
+    found = {"places": places, "values": pack(values[kept], bits)}
+    return found if sum(part.nbytes for part in found.values()) < dense.nbytes else {"dense": dense}
+
+
+def unpack_sparse(found: Mapping[str, Tensor], shape: torch.Size, bits: int) -> Tensor:
+    """The whole numbers that `pack_sparse` was given, as int16 in their shape."""
+    if "dense" in found:
+        return unpack(found["dense"], shape, bits)
+    kept = torch.from_numpy(np.unpackbits(found["places"].numpy(), count=shape.numel()).astype(bool))
+    values = torch.zeros(shape.numel(), dtype=torch.int16)
+    values[kept] = unpack(found["values"], torch.Size([int(kept.sum())]), bits)
+    return values.view(shape)
+
+
 def weight_grid(layer: QuantizedLinear) -> Grid:
     """The grid that the weight of a quantized layer lies on; a step for each output channel where they are learned."""
     if isinstance(layer.of_weight, WeightQuantizer):
@@ -68,13 +95,18 @@ def weight_grid(layer: QuantizedLinear) -> Grid:
     return Grid(step, torch.zeros_like(step, dtype=torch.int32), -top, top)
 
 
+def _bits(layer: QuantizedLinear) -> int:
+    assert isinstance(layer.of_weight, WeightQuantizer | ChannelQuantizer)
+    return layer.of_weight.bits
+
+
 def quantized_layers(network: nn.Module) -> Iterator[tuple[str, QuantizedLinear]]:
     """The quantized linear maps of a network by their paths."""
     return ((path, module) for path, module in network.named_modules() if isinstance(module, QuantizedLinear))
 
 
 def save(path: str | os.PathLike[str], network: nn.Module) -> int:
-    """Write a quantized network to a safetensors file: weights packed, what is not quantized in float32.
+    """Write a quantized network to a safetensors file: weights packed by `pack_sparse`, what is not quantized in float32.
 
     Bits that nodes have learned are stored as int8, a step and bits for each node.
 
@@ -91,7 +123,9 @@ def save(path: str | os.PathLike[str], network: nn.Module) -> int:
         raise ValueError("network: no layer is quantized, so nothing can be packed; use quantize first")
     for name, layer in layers.items():
         grid = weight_grid(layer)
-        tensors[f"{name}.weight".lstrip(".")] = pack(to_integers(layer.weight.detach(), grid), layer.of_weight.bits)  # type: ignore[arg-type]
+        weight = f"{name}.weight".lstrip(".")
+        integers = to_integers(tensors.pop(weight), grid)
+        tensors |= {f"{weight}.{part}": value for part, value in pack_sparse(integers, _bits(layer)).items()}
         tensors[f"{name}.of_weight.step".lstrip(".")] = grid.step.cpu().contiguous()
     for name, module in network.named_modules():
         if isinstance(module, NodeQuantizer):
@@ -125,8 +159,11 @@ def load(path: str | os.PathLike[str], network: nn.Module) -> nn.Module:
     found = copy.deepcopy(network)
     for name, layer in quantized_layers(found):
         weight, step = f"{name}.weight".lstrip("."), f"{name}.of_weight.step".lstrip(".")
+        if step not in tensors:
+            raise ValueError(f"path={str(path)!r} does not fit the network: it has no layer {name!r}")
         stored = tensors[step] if isinstance(layer.of_weight, ChannelQuantizer) else tensors.pop(step)
-        tensors[weight] = unpack(tensors[weight], layer.weight.shape, layer.of_weight.bits) * stored  # type: ignore[arg-type]
+        parts = {part: tensors.pop(f"{weight}.{part}") for part in PARTS if f"{weight}.{part}" in tensors}
+        tensors[weight] = unpack_sparse(parts, layer.weight.shape, _bits(layer)) * stored
     try:
         found.load_state_dict(tensors)
     except RuntimeError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.compression.quantized_network import quantize
-from graphprune.compression.quantizer import RangeQuantizer, Uniform, affine_grid, fake_quantize, value_range
+from graphprune.compression.quantizer import RangeQuantizer, Uniform, affine_grid, entries, fake_quantize, value_range
 
 SHRINKS = 40  # ranges tried, from the whole one down to a fortieth
 
@@ -38,7 +38,7 @@ class _LeastError(Uniform):
 
     def activation(self, sample: Tensor) -> nn.Module:
         quantizer = RangeQuantizer(sample, self.bits)
-        low, high = least_error_range(sample, self.bits)
+        low, high = least_error_range(entries(sample)[0], self.bits)
         quantizer.low.copy_(low)
         quantizer.high.copy_(high)
         return quantizer

@@ -22,7 +22,7 @@ from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
 from graphprune.compression.degree_quant import ProtectedQuantizer, protection
 from graphprune.compression.networks import GINLayer
 from graphprune.compression.sparse_features import Linear, multiply
-from graphprune.runs.runtime import import_pyg
+from graphprune.runs.runtime import evaluating, import_pyg
 
 import_pyg()
 from torch_geometric.nn import GCNConv, GINConv, MessagePassing  # noqa: E402
@@ -213,25 +213,27 @@ def learned_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.
 
 
 @torch.no_grad()
+def layer_output(network: nn.Module, layer: str, *example: Any) -> Tensor:
+    """(N, width) what a layer puts out in evaluation when the network runs on the example.
+
+    Args:
+        layer: the path of a message-passing layer; `quantize` keeps it.
+    """
+    kept: list[Tensor] = []
+    hook = network.get_submodule(layer).register_forward_hook(lambda module, args, out: kept.append(out))
+    try:
+        with evaluating(network):
+            network(*example)
+    finally:
+        hook.remove()
+    return kept[-1]
+
+
 def node_errors(full: nn.Module, quantized: nn.Module, layer: str, *example: Any) -> Tensor:
-    """How far the output of a layer is from that in floating point, for each node.
+    """(N,) the Euclidean distance of each node's output of a layer from that in floating point.
 
     Args:
         full: the network in floating point. quantized: what `quantize` made of it.
-        layer: the path of a message-passing layer in both.
-        example: what the networks are called with.
-    Returns:
-        (N,) Euclidean distances.
+        layer, example: as in `layer_output`.
     """
-    found = []
-    for network in (full, quantized):
-        kept: list[Tensor] = []
-        hook = network.get_submodule(layer).register_forward_hook(lambda module, args, out, kept=kept: kept.append(out))
-        training = network.training
-        try:
-            network.eval()(*example)
-        finally:
-            network.train(training)
-            hook.remove()
-        found.append(kept[-1])
-    return (found[0] - found[1]).norm(dim=1)
+    return (layer_output(full, layer, *example) - layer_output(quantized, layer, *example)).norm(dim=1)
