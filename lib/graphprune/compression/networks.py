@@ -53,11 +53,12 @@ class SAGELayer(SAGEConv):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
+        self.narrows = outputs < inputs  # as built: a width that is pruned later does not change the order
         self.lin_l: Linear = _own(self.lin_l)
         self.lin_r: Linear = _own(self.lin_r)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        if _narrows(self.lin_l, x):
+        if self.narrows or x.layout == torch.sparse_csr:
             messages = multiply(x, self.lin_l.weight)
             return self.propagate(edge_index, x=(messages, messages)) + self.lin_l.bias + self.lin_r(x)
         return self.lin_l(self.propagate(edge_index, x=(x, x))) + self.lin_r(x)
@@ -72,20 +73,17 @@ class GINLayer(GINConv):
     def __init__(self, inputs: int, outputs: int, batch_norm: bool) -> None:
         norm = [nn.BatchNorm1d(outputs)] if batch_norm else []
         super().__init__(nn.Sequential(Linear(inputs, outputs), *norm, nn.ReLU(), Linear(outputs, outputs)))
+        self.narrows = outputs < inputs
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         first = self.nn[0]
-        if not _narrows(first, x):
+        if not (self.narrows or x.layout == torch.sparse_csr):
             return self.nn(self.propagate(edge_index, x=(x, x)) + x)
         y = multiply(x, first.weight)
         y = self.propagate(edge_index, x=(y, y)) + y + first.bias
         for layer in self.nn[1:]:
             y = layer(y)
         return y
-
-
-def _narrows(linear: nn.Linear, x: Tensor) -> bool:
-    return x.layout == torch.sparse_csr or linear.out_features < linear.in_features
 
 
 class EdgelessLayer(nn.Module):

@@ -143,9 +143,7 @@ def check_graph(x: Tensor, edge_index: Tensor) -> None:
     ValueError: x: node 0 has features that are not finite; fill or drop them first
     """
     if x.ndim != 2 or not x.is_floating_point() or not len(x):
-        raise ValueError(
-            f"x: must be floating-point features (nodes, features) of at least 1 node, got {x.dtype} {tuple(x.shape)}"
-        )
+        raise ValueError(f"x: must be floating-point (nodes, features) of 1 node or more, got {x.dtype} {tuple(x.shape)}")
     if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.dtype != torch.int64:
         raise ValueError(f"edge_index: must be int64 (2, edges), got {edge_index.dtype} {tuple(edge_index.shape)}")
     wrong = edge_index[(edge_index < 0) | (edge_index >= len(x))]
