@@ -23,7 +23,7 @@ from graphprune.compression.degree_quant import DegreeQuant
 from graphprune.compression.packed import quantized_layers
 from graphprune.compression.post_training import calibrate
 from graphprune.compression.quantized_network import Scheme, layer_output, node_errors
-from graphprune.compression.quantized_training import Learning, quantize_and_tune, tune
+from graphprune.compression.quantized_training import Learning, hold_zeros, linear_weights, quantize_and_tune, tune
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
@@ -83,8 +83,7 @@ def zero_smallest(network: nn.Module, share: float) -> None:
     >>> layer.weight.tolist()
     [[3.0, 0.0]]
     """
-    quantized = [layer.weight for _, layer in quantized_layers(network)]
-    weights = quantized or [module.weight for module in network.modules() if isinstance(module, nn.Linear)]
+    weights = list(linear_weights(network).values())
     sizes = torch.cat([weight.detach().abs().flatten() for weight in weights])
     smallest = torch.zeros(len(sizes), dtype=torch.bool)
     smallest[sizes.argsort(stable=True)[: round(share * len(sizes))]] = True
@@ -95,18 +94,9 @@ def zero_smallest(network: nn.Module, share: float) -> None:
 
 def _prune_then_quantize(share: float, bits: int) -> Method:
     def make(case: Case) -> nn.Module:
-        model, zeros = copy.deepcopy(case.model), dict[str, torch.Tensor]()
+        model = copy.deepcopy(case.model)
         zero_smallest(model, share)
-        linear = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-        zeros = {path: module.weight.detach() == 0 for path, module in linear.items()}
-
-        def hold(trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-            with torch.no_grad():
-                for path, where in zeros.items():
-                    linear[path].weight.masked_fill_(where, 0.0)
-
-        training.fit(model, case.task, case.recipe.tuning(), seed=case.seed, after_step=hold)
-        hold(model, None)  # type: ignore[arg-type]
+        training.fit(model, case.task, case.recipe.tuning(), seed=case.seed, after_step=hold_zeros(model))
         return quantize_and_tune(model, Uniform(bits), case.task, case.recipe, seed=case.seed + 1)
 
     return make
@@ -243,8 +233,8 @@ def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
     """The rounding error of the first layer's sums by PTQ, and the bits that A2Q learned for the hidden features, by degree.
 
     Returns:
-        a row a degree: degree, nodes, error and size (mean Euclidean norms of the error and of the sums), bits, bits_local (with
-        the local gradient).
+        a row a degree: degree, nodes, error and size (mean Euclidean norms of the error and of the sums), bits, bits_local
+        (with the local gradient).
     """
     x, edge_index = case.example[:2]
     layer, small = "layers.0", calibrate(case.model, bits, *case.example)
@@ -261,5 +251,4 @@ def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
 
 def shorter(recipe: Recipe, epochs: int | None, tune_epochs: int | None) -> Recipe:
     """The recipe with other lengths; None leaves a length as it is."""
-    given = {"epochs": epochs, "tune_epochs": tune_epochs}
-    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    return replace(recipe, epochs=epochs or recipe.epochs, tune_epochs=tune_epochs or recipe.tune_epochs)
