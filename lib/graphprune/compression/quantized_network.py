@@ -150,8 +150,7 @@ def _sending(model: nn.Module, samples: dict[str, Tensor]) -> set[str]:
         if isinstance(module, GCNConv):
             found.add(f"{path}.lin".lstrip("."))
         elif isinstance(module, GINLayer):
-            x, first = samples[path], module.nn[0]
-            if x.layout == torch.sparse_csr or first.out_features < first.in_features:
+            if module.narrows or samples[path].layout == torch.sparse_csr:  # where it multiplies first
                 found.add(f"{path}.nn.0".lstrip("."))
     return found
 

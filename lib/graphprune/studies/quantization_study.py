@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from graphprune.compression import networks, packed, training
+from graphprune.compression import networks, packed, storage, training, weight_pruning
 from graphprune.compression.a2q import A2Q, mean_bits, node_quantizers
 from graphprune.compression.degree_quant import DegreeQuant
 from graphprune.compression.packed import quantized_layers
@@ -27,6 +27,7 @@ from graphprune.compression.quantized_training import Learning, hold_zeros, line
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
+from graphprune.pruning.weight_masks import WeightMask
 from graphprune.runs import store
 
 CONTROL = "dense, tuned"
@@ -92,6 +93,14 @@ def zero_smallest(network: nn.Module, share: float) -> None:
             weight.masked_fill_(zeros.view_as(weight), 0.0)
 
 
+def _pruned(prune: Callable[[nn.Module, float], WeightMask], share: float) -> Method:
+    def make(case: Case) -> nn.Module:
+        mask = prune(case.model, share)
+        return weight_pruning.tune(case.model, mask, case.task, case.recipe, seed=case.seed)[0]
+
+    return make
+
+
 def _prune_then_quantize(share: float, bits: int) -> Method:
     def make(case: Case) -> nn.Module:
         model = copy.deepcopy(case.model)
@@ -115,6 +124,8 @@ METHODS: dict[tuple[str, str], Method] = {
     ("dense", "float32"): lambda case: case.model,
     (CONTROL, "float32"): _tuned,
     (TWICE, "float32"): lambda case: _tuned(case, 2),
+    **{("pruned globally", f"{share:.0%}"): _pruned(weight_pruning.prune_globally, share) for share in (0.5, 0.9, 0.99)},
+    **{("pruned in each tensor", f"{share:.0%}"): _pruned(weight_pruning.prune_each, share) for share in (0.5, 0.9, 0.99)},
     ("PTQ", "INT8"): lambda case: calibrate(case.model, 8, *case.example),
     ("PTQ", "INT4"): lambda case: calibrate(case.model, 4, *case.example),
     ("PTQ, least error", "INT4"): lambda case: calibrate(case.model, 4, *case.example, least_error=True),
@@ -161,13 +172,17 @@ def measure(case: Case, method: str, level: str) -> dict[str, Any]:
 
 
 def file_bytes(network: nn.Module) -> int:
-    """The size of the file that holds a network: packed where it is quantized, else float32."""
-    from safetensors.torch import save
-
+    """The size of the file that holds a network: packed where it is quantized, else float32 without the zeros."""
     if not any(True for _ in quantized_layers(network)):
-        return len(save({name: value.contiguous() for name, value in network.state_dict().items()}))
+        return len(storage.pack(network))
     with tempfile.TemporaryDirectory() as folder:
         return packed.save(Path(folder) / "network", network)
+
+
+def published(name: str) -> pd.DataFrame | None:
+    """A table of the study on real data as it was committed, `reports/gnn/<name>.csv`; None where there is none."""
+    path = Path(__file__).resolve().parents[3] / "reports" / "gnn" / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def study(
