@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from graphprune.compression.a2q import A2Q
 from graphprune.compression.degree_quant import DegreeQuant
-from graphprune.compression.quantized_network import QuantizedLinear, learned_parameters, node_errors, quantize
 from graphprune.compression.networks import GINLayer, SAGELayer
+from graphprune.compression.quantized_network import QuantizedLinear, learned_parameters, node_errors, quantize
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.sparse_features import to_csr
 from graphprune.runs.runtime import import_pyg
