@@ -70,7 +70,7 @@ def test_percentiles_are_the_published_ones():
 
 @pytest.mark.parametrize(("low", "high"), [(-0.1, 0.5), (0.0, 1.1), (0.6, 0.5)])
 def test_chances_out_of_range_are_refused(low, high):
-    with pytest.raises(ValueError, match="low=|high="):
+    with pytest.raises(ValueError, match=r"low=|high="):
         protection(PATH, 3, low, high)
-    with pytest.raises(ValueError, match="low=|high="):
+    with pytest.raises(ValueError, match=r"low=|high="):
         DegreeQuant(8, low, high).activation(torch.ones(2, 1))

@@ -116,7 +116,9 @@ def test_a_gin_layer_that_multiplies_first_by_hand():
     network = quantize(layer, Uniform(bits=3), X, PATH).eval()
     network.conv.rest[1].entering = nn.Identity()  # the last map of the layer reads what is summed as it is
     out = network(X, PATH)
-    assert torch.allclose(out, torch.tensor([[21.84 + 0.5], [28.08 + 0.5], [28.08 + 0.5]]), atol=1e-4)  # messages 0, 21.84, 6.24
+    assert torch.allclose(
+        out, torch.tensor([[21.84 + 0.5], [28.08 + 0.5], [28.08 + 0.5]]), atol=1e-4
+    )  # messages 0, 21.84, 6.24
     out.sum().backward()
     # the last weight is on its grid, so that each product counts as often as it is summed: 2, 3 and 2 times
     assert torch.allclose(network.conv.first.weight.grad, torch.tensor([[3 * 7 + 2 * 3.0, 2 * 1 + 2 * 3.0]]))

@@ -1,7 +1,7 @@
 """A2Q (Zhu et al. 2023): each node learns the step and the number of bits of its own features.
 
 The grid of a node with step a and b bits: x_q = sign(x) a min(floor(|x| / a + 1/2), q), with q = 2^(b-1) - 1, or 2^b - 1 for
-features that are never negative [our reading: with one bit q would be 0 otherwise]. b is rounded where it is used. Gradients, in
+features that are never negative [our reading: with one bit q would be 0 otherwise]. b is rounded where it is used. Gradients,
 the paper's or by our derivation, with k = floor(|x| / a + 1/2):
 
     inside, k <= q:   d/dx = 1   d/da = sign(x) (k - |x| / a)   d/db = 0
@@ -78,10 +78,8 @@ def largest_of_rows(x: Tensor) -> Tensor:
         ValueError: x holds NaN or an infinite value.
     """
     values, rows = entries(x.detach())
-    if rows is None:
-        largest = values.abs().amax(1)
-    else:
-        largest = torch.zeros(x.shape[0]).scatter_reduce(0, rows, values.abs(), "amax")
+    sizes = values.abs()
+    largest = sizes.amax(1) if rows is None else torch.zeros(x.shape[0]).scatter_reduce(0, rows, sizes, "amax")
     if not bool(torch.isfinite(largest).all()):
         raise ValueError("x: it holds NaN or infinite values; clean the features before they are quantized")
     return largest
@@ -112,19 +110,21 @@ class NodeQuantizer(nn.Module):
         self.rows: Tensor | None = None
 
     def choose(self, x: Tensor) -> Tensor:
-        """(N,) int64: for each row of x the pair whose largest value is nearest to the row's (the paper's nearest neighbour)."""
+        """(N,) int64: for each row of x the pair whose largest value is nearest to the row's (nearest neighbour)."""
         ordered, order = (self.step.abs() * levels(self.bits, self.unsigned)).detach()[:, 0].sort()
         between = (ordered[1:] + ordered[:-1]) / 2
         return order[torch.searchsorted(between, largest_of_rows(x))]
 
     def forward(self, x: Tensor) -> Tensor:
-        step, bits = self.step.abs().clamp(min=SMALLEST_STEP), self.bits
+        step: Tensor = self.step.abs().clamp(min=SMALLEST_STEP)
+        bits: Tensor = self.bits
         if self.grouped:
             self.rows = self.choose(x)
             step, bits = step[self.rows], bits[self.rows]
         elif x.shape[0] != len(step):
             raise ValueError(
-                f"x has {x.shape[0]} rows, but steps and bits were made for {len(step)} nodes; for other graphs use A2Q(groups=1000)"
+                f"x has {x.shape[0]} rows, but steps and bits were made for {len(step)} nodes; "
+                "for other graphs use A2Q(groups=1000)"
             )
         values, rows = entries(x)
         if rows is not None:
@@ -170,7 +170,7 @@ class A2Q:
 
     Attributes:
         bits: of every node at first, 2 to 8.
-        groups: None where the nodes stay the same (one graph), else the number of pairs that nodes choose among (the paper: 1000).
+        groups: None where the nodes stay the same (one graph), else the pairs that nodes choose among (the paper: 1000).
         local: train steps and bits by each node's own rounding error instead of the task's loss (the paper's local gradient);
             otherwise nodes that no labelled node can see get no gradient. `training_error` has to be added to the loss then.
     """

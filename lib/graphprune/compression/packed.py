@@ -40,7 +40,7 @@ def pack(values: Tensor, bits: int) -> Tensor:
     check_bits(bits)
     half = 2 ** (bits - 1)
     if values.numel() and not -half <= int(values.min()) <= int(values.max()) < half:
-        raise ValueError(f"values: from {int(values.min())} to {int(values.max())}, which do not fit bits={bits}; use more bits")
+        raise ValueError(f"values: from {int(values.min())} to {int(values.max())}, beyond bits={bits}; use more bits")
     if bits > 4:
         return values.to(torch.int8 if bits <= 8 else torch.int16)
     nibbles = (values.flatten().to(torch.int16) % 16).to(torch.uint8)
@@ -179,6 +179,7 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     totals: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: QuantizedLinear) -> None:
         super().__init__()

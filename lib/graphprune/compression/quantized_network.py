@@ -46,7 +46,12 @@ class Scheme(Protocol):
 class QuantizedLinear(nn.Module):
     """A linear map whose input and weight are quantized, and its product where that is sent as a message."""
 
-    def __init__(self, linear: nn.Module, scheme: Scheme, sample: Tensor, sends: bool) -> None:
+    weight: Tensor
+    bias: Tensor | None
+    entering: nn.Module
+    of_weight: nn.Module
+
+    def __init__(self, linear: nn.Linear, scheme: Scheme, sample: Tensor, sends: bool) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.entering, self.of_weight = scheme.activation(sample), scheme.weight(self.weight)
@@ -71,7 +76,7 @@ class QuantizedGIN(MessagePassing):
     def __init__(self, first: nn.Module, rest: nn.Module) -> None:
         super().__init__(aggr="add")
         self.first, self.rest = first, rest
-        self.bias: nn.Parameter | None = None
+        self.bias: Tensor | None = None
         if isinstance(first, QuantizedLinear):
             self.bias, first.bias = first.bias, None  # added once, not with every message
 
@@ -145,8 +150,7 @@ def _sending(model: nn.Module, samples: dict[str, Tensor]) -> set[str]:
         if isinstance(module, GCNConv):
             found.add(f"{path}.lin".lstrip("."))
         elif isinstance(module, GINLayer):
-            x, first = samples[path], module.nn[0]
-            if x.layout == torch.sparse_csr or first.out_features < first.in_features:
+            if module.narrows or samples[path].layout == torch.sparse_csr:  # where it multiplies first
                 found.add(f"{path}.nn.0".lstrip("."))
     return found
 

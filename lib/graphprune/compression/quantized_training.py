@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from graphprune.compression import training
 from graphprune.compression.a2q import memory_penalty, training_error
-from graphprune.compression.packed import quantized_layers
-from graphprune.compression.quantized_network import Scheme, learned_parameters, quantize
+from graphprune.compression.quantized_network import QuantizedLinear, Scheme, learned_parameters, quantize
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
+
+LINEAR = (nn.Linear, QuantizedLinear)
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,19 @@ def parameter_groups(network: nn.Module, recipe: Recipe, learning: Learning) -> 
     return groups
 
 
+def linear_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of all linear maps by the paths of their layers, quantized or not."""
+    return {path: module.weight for path, module in network.named_modules() if isinstance(module, LINEAR)}
+
+
 def hold_zeros(network: nn.Module) -> Callable[[nn.Module, torch.optim.Optimizer], None]:
     """What sets the weights of linear maps that are zero now to zero again after each step."""
-    pruned = {path: layer.weight.detach() == 0 for path, layer in quantized_layers(network)}
+    pruned = {path: weight.detach() == 0 for path, weight in linear_weights(network).items()}
 
     def set_to_zero(trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         with torch.no_grad():
-            for path, zeros in pruned.items():
-                trained.get_submodule(path).get_parameter("weight").masked_fill_(zeros, 0.0)
+            for path, weight in linear_weights(trained).items():
+                weight.masked_fill_(pruned[path], 0.0)
 
     return set_to_zero
 

@@ -81,8 +81,8 @@ def to_integers(x: Tensor, grid: Grid) -> Tensor:
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
     """The grid value next to each entry of x.
 
-    The straight-through gradient: rounding has the derivative 0 almost everywhere, so that it is taken to be 1 where x is within
-    the grid's range, and 0 beyond its ends (Bengio et al. 2013).
+    The straight-through gradient: rounding has the derivative 0 almost everywhere. It is taken to be 1 where x is within the
+    grid's range, and 0 beyond its ends (Bengio et al. 2013).
 
     >>> x = torch.tensor([0.4, 0.6, 9.0], requires_grad=True)
     >>> y = fake_quantize(x, symmetric_grid(torch.tensor(3.0), 3))

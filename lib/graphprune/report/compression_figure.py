@@ -56,7 +56,8 @@ def draw(weight: Tensor, accuracy: pd.DataFrame, sparsity: float, bits: int) -> 
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
     _stairs(left, weight.detach().flatten(), sparsity, bits)
     seaborn.heatmap(accuracy, annot=True, fmt=".0f", cmap="viridis", ax=right, cbar_kws={"label": "test accuracy (%)"})
-    row, column = list(accuracy.index).index(sparsity), list(accuracy.columns).index(bits)
+    row = [*map(str, accuracy.index)].index(str(sparsity))
+    column = [*map(str, accuracy.columns)].index(str(bits))
     right.add_patch(_frame(column, row))
     kept = round((1 - sparsity) * weight.numel())
     right.set(xlabel="bits of a weight", ylabel="share of weights pruned", title="pruned, then rounded; not trained on")
@@ -104,5 +105,7 @@ def show(weight: Tensor, accuracy: pd.DataFrame, sparsity: float, bits: int) -> 
 
 
 def _png(weight: Tensor, accuracy: pd.DataFrame, sparsity: float, bits: int) -> Image:
-    words = f"The staircase of a layer with {sparsity:.0%} of its weights pruned and {bits} bits, and accuracies of all such pairs"
+    words = (
+        f"The staircase of a layer with {sparsity:.0%} of its weights pruned and {bits} bits, and accuracies of all such pairs"
+    )
     return make_picture(draw(weight, accuracy, sparsity, bits), words)

@@ -17,16 +17,17 @@ import torch
 from scipy import stats
 from torch import nn
 
-from graphprune.compression import networks, packed, training
+from graphprune.compression import networks, packed, storage, training, weight_pruning
 from graphprune.compression.a2q import A2Q, mean_bits, node_quantizers
 from graphprune.compression.degree_quant import DegreeQuant
 from graphprune.compression.packed import quantized_layers
 from graphprune.compression.post_training import calibrate
 from graphprune.compression.quantized_network import Scheme, layer_output, node_errors
-from graphprune.compression.quantized_training import Learning, quantize_and_tune, tune
+from graphprune.compression.quantized_training import Learning, hold_zeros, linear_weights, quantize_and_tune, tune
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
+from graphprune.pruning.weight_masks import WeightMask
 from graphprune.runs import store
 
 CONTROL = "dense, tuned"
@@ -83,8 +84,7 @@ def zero_smallest(network: nn.Module, share: float) -> None:
     >>> layer.weight.tolist()
     [[3.0, 0.0]]
     """
-    quantized = [layer.weight for _, layer in quantized_layers(network)]
-    weights = quantized or [module.weight for module in network.modules() if isinstance(module, nn.Linear)]
+    weights = list(linear_weights(network).values())
     sizes = torch.cat([weight.detach().abs().flatten() for weight in weights])
     smallest = torch.zeros(len(sizes), dtype=torch.bool)
     smallest[sizes.argsort(stable=True)[: round(share * len(sizes))]] = True
@@ -93,20 +93,19 @@ def zero_smallest(network: nn.Module, share: float) -> None:
             weight.masked_fill_(zeros.view_as(weight), 0.0)
 
 
+def _pruned(prune: Callable[[nn.Module, float], WeightMask], share: float) -> Method:
+    def make(case: Case) -> nn.Module:
+        mask = prune(case.model, share)
+        return weight_pruning.tune(case.model, mask, case.task, case.recipe, seed=case.seed)[0]
+
+    return make
+
+
 def _prune_then_quantize(share: float, bits: int) -> Method:
     def make(case: Case) -> nn.Module:
-        model, zeros = copy.deepcopy(case.model), dict[str, torch.Tensor]()
+        model = copy.deepcopy(case.model)
         zero_smallest(model, share)
-        linear = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-        zeros = {path: module.weight.detach() == 0 for path, module in linear.items()}
-
-        def hold(trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-            with torch.no_grad():
-                for path, where in zeros.items():
-                    linear[path].weight.masked_fill_(where, 0.0)
-
-        training.fit(model, case.task, case.recipe.tuning(), seed=case.seed, after_step=hold)
-        hold(model, None)  # type: ignore[arg-type]
+        training.fit(model, case.task, case.recipe.tuning(), seed=case.seed, after_step=hold_zeros(model))
         return quantize_and_tune(model, Uniform(bits), case.task, case.recipe, seed=case.seed + 1)
 
     return make
@@ -125,6 +124,8 @@ METHODS: dict[tuple[str, str], Method] = {
     ("dense", "float32"): lambda case: case.model,
     (CONTROL, "float32"): _tuned,
     (TWICE, "float32"): lambda case: _tuned(case, 2),
+    **{("pruned globally", f"{share:.0%}"): _pruned(weight_pruning.prune_globally, share) for share in (0.5, 0.9, 0.99)},
+    **{("pruned in each tensor", f"{share:.0%}"): _pruned(weight_pruning.prune_each, share) for share in (0.5, 0.9, 0.99)},
     ("PTQ", "INT8"): lambda case: calibrate(case.model, 8, *case.example),
     ("PTQ", "INT4"): lambda case: calibrate(case.model, 4, *case.example),
     ("PTQ, least error", "INT4"): lambda case: calibrate(case.model, 4, *case.example, least_error=True),
@@ -171,13 +172,17 @@ def measure(case: Case, method: str, level: str) -> dict[str, Any]:
 
 
 def file_bytes(network: nn.Module) -> int:
-    """The size of the file that holds a network: packed where it is quantized, else float32."""
-    from safetensors.torch import save
-
+    """The size of the file that holds a network: packed where it is quantized, else float32 without the zeros."""
     if not any(True for _ in quantized_layers(network)):
-        return len(save({name: value.contiguous() for name, value in network.state_dict().items()}))
+        return len(storage.pack(network))
     with tempfile.TemporaryDirectory() as folder:
         return packed.save(Path(folder) / "network", network)
+
+
+def published(name: str) -> pd.DataFrame | None:
+    """A table of the study on real data as it was committed, `reports/gnn/<name>.csv`; None where there is none."""
+    path = Path(__file__).resolve().parents[3] / "reports" / "gnn" / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def study(
@@ -243,8 +248,8 @@ def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
     """The rounding error of the first layer's sums by PTQ, and the bits that A2Q learned for the hidden features, by degree.
 
     Returns:
-        a row a degree: degree, nodes, error and size (mean Euclidean norms of the error and of the sums), bits, bits_local (with
-        the local gradient).
+        a row a degree: degree, nodes, error and size (mean Euclidean norms of the error and of the sums), bits, bits_local
+        (with the local gradient).
     """
     x, edge_index = case.example[:2]
     layer, small = "layers.0", calibrate(case.model, bits, *case.example)
@@ -261,5 +266,4 @@ def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
 
 def shorter(recipe: Recipe, epochs: int | None, tune_epochs: int | None) -> Recipe:
     """The recipe with other lengths; None leaves a length as it is."""
-    given = {"epochs": epochs, "tune_epochs": tune_epochs}
-    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    return replace(recipe, epochs=epochs or recipe.epochs, tune_epochs=tune_epochs or recipe.tune_epochs)
