@@ -24,6 +24,7 @@ class Recipe:
         epochs: passes over the training part. tune_epochs: the same after pruning.
         batch_size: graphs in a batch; of one graph, all nodes are one batch.
         batch_norm: of a GIN's MLPs. mean_pool: nodes pooled by the mean, not the sum.
+        l1, group_lasso: strengths of the regularizations, see `regularization`.
     Raises:
         ValueError: a value is out of its range.
 
@@ -43,14 +44,16 @@ class Recipe:
     batch_size: int = 64
     batch_norm: bool = False
     mean_pool: bool = False
+    l1: float = 1e-4
+    group_lasso: float = 3e-5
 
     def __post_init__(self) -> None:
         at_least(1, hidden=self.hidden, layers=self.layers, heads=self.heads, batch_size=self.batch_size)
         at_least(1, epochs=self.epochs, tune_epochs=self.tune_epochs)
         share(dropout=self.dropout)
-        for name in ("lr", "weight_decay"):
+        for name in ("lr", "weight_decay", "l1", "group_lasso"):
             if not 0 <= getattr(self, name) < 100 or (name == "lr" and not self.lr):
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be a finite number above 0 (weight_decay may be 0)")
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be a finite number above 0, or 0 for all but lr")
 
     def tuning(self) -> Recipe:
         """The same for training after pruning: `tune_epochs` long."""
@@ -59,10 +62,15 @@ class Recipe:
 
 _GAT = Recipe(hidden=8, heads=8, dropout=0.6, lr=0.005, epochs=300)
 _LINKS = Recipe(hidden=64, dropout=0.0, weight_decay=0.0, epochs=200)
-_PROTEINS = Recipe(hidden=32, layers=3, dropout=0.5, lr=0.005, weight_decay=0.0, epochs=40, tune_epochs=20, batch_norm=True)
-_BBBP = Recipe(hidden=64, layers=3, dropout=0.5, lr=0.003, weight_decay=0.0, epochs=30, tune_epochs=15, batch_norm=True)
-_KARATE = Recipe(hidden=16, epochs=50, tune_epochs=25)
-_ATLAS = Recipe(hidden=16, layers=3, dropout=0.0, weight_decay=0.0, epochs=30, tune_epochs=15)
+_PROTEINS = Recipe(
+    hidden=32, layers=3, lr=0.005, weight_decay=0.0, epochs=40, tune_epochs=20, batch_norm=True, l1=1e-3, group_lasso=3e-3
+)
+_BBBP = Recipe(  # pooled by the mean for all models: on validation, a GIN's sum is 0.2 points better, which chance explains
+    hidden=64, layers=3, lr=0.003, weight_decay=0.0, epochs=30, tune_epochs=15, batch_norm=True, mean_pool=True, l1=3e-4,
+    group_lasso=1e-3,
+)  # fmt: skip
+_KARATE = Recipe(hidden=16, epochs=50, tune_epochs=25, l1=1e-3, group_lasso=3e-4)
+_ATLAS = Recipe(hidden=16, layers=3, dropout=0.0, weight_decay=0.0, epochs=30, tune_epochs=15, l1=1e-4, group_lasso=3e-4)
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("karate", "gcn"): _KARATE,
@@ -85,10 +93,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("proteins", "gin"): _PROTEINS,
     ("proteins", "sage"): replace(_PROTEINS, mean_pool=True),
     ("proteins", "mlp"): _PROTEINS,
-    ("bbbp", "gcn"): replace(_BBBP, mean_pool=True),
+    ("bbbp", "gcn"): _BBBP,
     ("bbbp", "gin"): _BBBP,
-    ("bbbp", "sage"): replace(_BBBP, mean_pool=True),
-    ("bbbp", "mlp"): replace(_BBBP, mean_pool=True),
+    ("bbbp", "sage"): _BBBP,
+    ("bbbp", "mlp"): _BBBP,
 }
 """(task, model) -> recipe."""
 

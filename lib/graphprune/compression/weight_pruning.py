@@ -29,6 +29,7 @@ def prune_globally(model: nn.Module, sparsity: float) -> WeightMask:
     Raises:
         ValueError: the sparsity is out of range or leaves no weight.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 2, bias=False))
     >>> with torch.no_grad():
     ...     _ = net[0].weight.copy_(torch.tensor([[4.0, 3.0]])), net[1].weight.copy_(torch.tensor([[1.0], [-2.0]]))
@@ -47,6 +48,7 @@ def prune_each(model: nn.Module, sparsity: float) -> WeightMask:
 
     Args, Raises: as `prune_globally`.
 
+    >>> import torch
     >>> net = nn.Linear(4, 1, bias=False)
     >>> with torch.no_grad():
     ...     _ = net.weight.copy_(torch.tensor([[4.0, 3.0, -5.0, 0.0]]))

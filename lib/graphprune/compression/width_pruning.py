@@ -6,8 +6,13 @@ from torch import nn
 
 from graphprune.compression.networks import example_input
 from graphprune.compression.tasks import Task
+from graphprune.pruning.allocation import OverBudget
 from graphprune.pruning.goal import prune_to
 from graphprune.runs.checks import share
+
+
+class TooNarrowError(ValueError):
+    """Even the smallest network is too large: a hidden width cannot be less than 1."""
 
 
 def prune_width(model: nn.Module, task: Task, sparsity: float) -> nn.Module:
@@ -19,7 +24,8 @@ def prune_width(model: nn.Module, task: Task, sparsity: float) -> nn.Module:
     Args:
         sparsity: share of the multiply-adds that goes, at least 0 and below 1.
     Raises:
-        ValueError: the sparsity is out of range, or the smallest network there is takes more.
+        ValueError: the sparsity is out of range.
+        TooNarrowError: even the smallest network, with one unit in each hidden layer, takes more.
 
     >>> from graphprune.compression import graph_data, networks, recipes
     >>> task = graph_data.load("karate")
@@ -30,4 +36,9 @@ def prune_width(model: nn.Module, task: Task, sparsity: float) -> nn.Module:
     share(sparsity=sparsity)
     if sparsity == 1:
         raise ValueError("sparsity=1: must be below 1, or nothing is left")
-    return prune_to(model, example_input(task), macs=1 - sparsity).network
+    try:
+        return prune_to(model, example_input(task), macs=round(1 - sparsity, 12)).network
+    except ValueError as error:
+        if isinstance(error.__context__, OverBudget):
+            raise TooNarrowError(f"sparsity={sparsity!r} is out of reach for a width: {error.__context__}") from error
+        raise
