@@ -62,6 +62,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"time_limit": 1.0, "class_seconds": 0.1, "head_images": 100, "ways": ["MIP, published", "L1", "random"]},
         **{"radii": 1e-4, "lams": 2.0, "sweep_seconds": 0.5, "batches": 2, "second_dataset": "digits", "sizes": "fc-8"},
     },
+    "08": {
+        **{"tasks": [["karate", "gin"]], "seeds": [1, 2], "methods": ["dense", "uniform"], "ways": ["global"], "levels": 0.5},
+        **{"epochs": 3, "tune_epochs": 2, "sparsities": [0.0, 0.5], "widths": [4, 8], "latency_widths": 8},
+        **{"latency_nodes": 50, "latency_repeats": 2},
+    },
     "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
 }
 ELSEWHERE = {"profile", "dataset", "public_weights"}

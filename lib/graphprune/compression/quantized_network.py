@@ -149,9 +149,8 @@ def _sending(model: nn.Module, samples: dict[str, Tensor]) -> set[str]:
     for path, module in model.named_modules():
         if isinstance(module, GCNConv):
             found.add(f"{path}.lin".lstrip("."))
-        elif isinstance(module, GINLayer):
-            if module.narrows or samples[path].layout == torch.sparse_csr:  # where it multiplies first
-                found.add(f"{path}.nn.0".lstrip("."))
+        elif isinstance(module, GINLayer) and (module.narrows or samples[path].layout == torch.sparse_csr):
+            found.add(f"{path}.nn.0".lstrip("."))
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from graphprune.compression import networks, packed, storage, training, weight_pruning
+from graphprune.compression import networks, packed, storage, training
 from graphprune.compression.a2q import A2Q, mean_bits, node_quantizers
 from graphprune.compression.degree_quant import DegreeQuant
 from graphprune.compression.packed import quantized_layers
@@ -27,7 +27,6 @@ from graphprune.compression.quantized_training import Learning, hold_zeros, line
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
-from graphprune.pruning.weight_masks import WeightMask
 from graphprune.runs import store
 
 CONTROL = "dense, tuned"
@@ -93,14 +92,6 @@ def zero_smallest(network: nn.Module, share: float) -> None:
             weight.masked_fill_(zeros.view_as(weight), 0.0)
 
 
-def _pruned(prune: Callable[[nn.Module, float], WeightMask], share: float) -> Method:
-    def make(case: Case) -> nn.Module:
-        mask = prune(case.model, share)
-        return weight_pruning.tune(case.model, mask, case.task, case.recipe, seed=case.seed)[0]
-
-    return make
-
-
 def _prune_then_quantize(share: float, bits: int) -> Method:
     def make(case: Case) -> nn.Module:
         model = copy.deepcopy(case.model)
@@ -124,8 +115,6 @@ METHODS: dict[tuple[str, str], Method] = {
     ("dense", "float32"): lambda case: case.model,
     (CONTROL, "float32"): _tuned,
     (TWICE, "float32"): lambda case: _tuned(case, 2),
-    **{("pruned globally", f"{share:.0%}"): _pruned(weight_pruning.prune_globally, share) for share in (0.5, 0.9, 0.99)},
-    **{("pruned in each tensor", f"{share:.0%}"): _pruned(weight_pruning.prune_each, share) for share in (0.5, 0.9, 0.99)},
     ("PTQ", "INT8"): lambda case: calibrate(case.model, 8, *case.example),
     ("PTQ", "INT4"): lambda case: calibrate(case.model, 4, *case.example),
     ("PTQ, least error", "INT4"): lambda case: calibrate(case.model, 4, *case.example, least_error=True),
