@@ -91,3 +91,10 @@ def test_every_protein_tests_once_and_folds_keep_the_share_of_enzymes() -> None:
     for task in tasks:
         assert float(task.y[task.graphs["test"]].double().mean()) == pytest.approx(450 / 1113, abs=0.01)
         assert float(task.take(task.graphs["train"]).x[:, 0].mean()) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.data("graphs")
+def test_the_molecules_lose_duplicates_and_contradictions_and_are_split_8_1_1() -> None:
+    task = graph_data.load("bbbp")
+    assert (len(task.sizes), task.metric) == (1928, "auc")
+    assert {part: len(numbers) for part, numbers in task.graphs.items()} == {"train": 1542, "val": 193, "test": 193}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from graphprune.compression import graph_data, networks, recipes, training
-from graphprune.compression.regularization import count_zeros, group_lasso, hidden_units, l1
+from graphprune.compression.regularization import Units, count_zeros, group_lasso, hidden_units, l1
 
 KARATE = graph_data.load("karate")
 RECIPE = recipes.find("karate", "gcn")
@@ -33,7 +33,7 @@ def test_l1_moves_each_weight_towards_zero_by_its_own_threshold_and_stops_there(
 
 def test_group_lasso_shrinks_the_norm_of_a_unit_and_removes_it_as_a_whole() -> None:
     layer, adam = stepped([[3.1, 4.1], [0.11, 0.11]], [[1.0, 1.0], [1.0, 1.0]])  # then (3, 4) and (0.01, 0.01)
-    group_lasso(2.0, {"unit:2": ["weight"]})(layer, adam)
+    group_lasso(2.0, [Units(2, ("weight",))])(layer, adam)
     factor = 1 - 0.1 * 2.0 * math.sqrt(2) / 5
     assert layer.weight[0].tolist() == pytest.approx([3 * factor, 4 * factor], abs=1e-5)
     assert layer.weight[1].tolist() == [0.0, 0.0]
@@ -43,10 +43,9 @@ def test_group_lasso_shrinks_the_norm_of_a_unit_and_removes_it_as_a_whole() -> N
 def test_hidden_units_name_weights_whose_rows_belong_together(model: str) -> None:
     net = networks.build(model, KARATE, recipes.find("karate", model), seed=0)
     units = hidden_units(net, KARATE)
-    for name, weights in units.items():
-        count = int(name.rpartition(":")[2])
-        assert all(net.get_parameter(weight).shape[0] % count == 0 for weight in weights)
-    assert {"layers.1.lin.weight"}.isdisjoint({weight for weights in units.values() for weight in weights})
+    assert units
+    assert all(net.get_parameter(weight).shape[0] % layer.count == 0 for layer in units for weight in layer.weights)
+    assert "layers.1.lin.weight" not in {weight for layer in units for weight in layer.weights}  # its units are the classes
 
 
 def test_training_with_l1_makes_weights_zero_and_with_group_lasso_whole_units() -> None:
@@ -67,4 +66,4 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match="strength="):
         l1(strength)
     with pytest.raises(ValueError, match="strength="):
-        group_lasso(strength, {})
+        group_lasso(strength, [])

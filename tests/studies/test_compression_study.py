@@ -52,7 +52,7 @@ def test_a_stopped_study_goes_on_and_trains_nothing_again(
 
 def test_a_gain_that_the_control_has_too_is_seen_as_one(rows: pd.DataFrame, folder: Path) -> None:
     task = study.task_for("karate")
-    case = study.case_of(task, "gcn", RECIPE, 0, folder)
+    case = study.Case(task, "gcn", RECIPE, 0, folder)
     score = 100 * training.evaluate(case.model, task, "test").scores["accuracy"]
     assert rows.set_index("method").loc[study.DENSE, "score"] == score
 
@@ -94,8 +94,15 @@ def test_curves_have_a_row_an_epoch_for_each_regularization(folder: Path) -> Non
     }
 
 
+def test_baselines_are_the_unpruned_networks(rows: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "find", lambda task, model: RECIPE)
+    found = study.baselines("karate", ["gcn", "mlp"], [0], folder).set_index("model")["score"]
+    assert found["gcn"] == rows.set_index("method").loc[study.DENSE, "score"]
+    assert found["mlp"] < found["gcn"]
+
+
 def test_speed_is_measured_for_what_runs(folder: Path) -> None:
-    case = study.case_of(study.task_for("karate"), "gcn", RECIPE, 0, folder)
+    case = study.Case(study.task_for("karate"), "gcn", RECIPE, 0, folder)
     found = study.measure_speed(case, [0.5, 0.99], repeats=2)
     assert list(zip(found["form"], found["level"], strict=True)) == [
         ("dense", "0 %"), ("zeros, dense kernel", "50 %"), ("zeros, CSR kernel", "50 %"), ("width", "50 %"),

@@ -6,7 +6,8 @@ divides its threshold likewise: lr lambda / sqrt(v). With plain thresholds, lr l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,14 @@ from graphprune.compression.tasks import Task
 from graphprune.compression.training import Step
 from graphprune.graph.groups import trace
 from graphprune.pruning.weight_masks import prunable
+
+
+@dataclass(frozen=True)
+class Units:
+    """Hidden units of one layer: how many, and the weights whose rows come into them, `rows / count` rows a unit."""
+
+    count: int
+    weights: tuple[str, ...]
 
 
 def l1(strength: float) -> Step:
@@ -49,7 +58,7 @@ def l1(strength: float) -> Step:
     return step
 
 
-def group_lasso(strength: float, units: Mapping[str, Sequence[str]]) -> Step:
+def group_lasso(strength: float, units: Sequence[Units]) -> Step:
     """The proximal step of strength x sum over hidden units of sqrt(size) x norm of its incoming weights.
 
     Source: Yuan and Lin 2006, "Model selection and estimation in regression with grouped variables", eq. 2.1. A group has
@@ -57,21 +66,21 @@ def group_lasso(strength: float, units: Mapping[str, Sequence[str]]) -> Step:
 
     Args:
         strength: as for `l1`.
-        units: name -> the weights whose rows come into the same hidden units, see `hidden_units`.
+        units: see `hidden_units`.
     """
     _check(strength)
 
     def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         weights = prunable(model)
         with torch.no_grad():
-            for count, names in ((int(name.rpartition(":")[2]), names) for name, names in units.items()):
-                rows = [weights[name].view(count, -1) for name in names]
-                scales = [_scale(optimizer, weights[name]) for name in names]
-                if any(scale is None for scale in scales):
+            for layer in units:
+                rows = [weights[name].view(layer.count, -1) for name in layer.weights]
+                scales = [s for name in layer.weights if (s := _scale(optimizer, weights[name])) is not None]
+                if len(scales) < len(rows):
                     continue
-                inverse = torch.cat([1 / s.view(count, -1) for s in scales if s is not None], dim=1)
-                size, norm = inverse.shape[1], torch.cat(rows, dim=1).norm(dim=1)
-                threshold = strength * size**0.5 / inverse.mean(1)
+                inverse = torch.cat([1 / scale.view(layer.count, -1) for scale in scales], dim=1)
+                threshold = strength * inverse.shape[1] ** 0.5 / inverse.mean(1)
+                norm = torch.cat(rows, dim=1).norm(dim=1)
                 factor = (1 - threshold / norm.clamp(min=1e-12)).clamp(min=0)
                 for row in rows:
                     row.mul_(factor[:, None])
@@ -79,19 +88,17 @@ def group_lasso(strength: float, units: Mapping[str, Sequence[str]]) -> Step:
     return step
 
 
-def hidden_units(model: nn.Module, task: Task) -> dict[str, list[str]]:
-    """The weights whose rows belong to the same hidden units, found by `graphprune.trace`: "name:units" -> weights.
+def hidden_units(model: nn.Module, task: Task) -> list[Units]:
+    """The hidden units of each layer, found by `graphprune.trace`; of a GAT, a head is a unit.
 
     >>> from graphprune.compression import graph_data, networks, recipes
     >>> task = graph_data.load("karate")
     >>> hidden_units(networks.build("sage", task, recipes.find("karate", "sage"), seed=0), task)
-    {'layers.0.lin_l:16': ['layers.0.lin_l.weight', 'layers.0.lin_r.weight']}
+    [Units(count=16, weights=('layers.0.lin_l.weight', 'layers.0.lin_r.weight'))]
     """
     graph, weights = trace(model, example_input(task)), prunable(model)
-    return {
-        f"{group.name}:{group.channels}": [f"{layer}.weight" for layer in group.layers if f"{layer}.weight" in weights]
-        for group in graph.groups
-    }
+    named = [(group.channels, [f"{layer}.weight" for layer in group.layers]) for group in graph.groups]
+    return [Units(count, tuple(name for name in names if name in weights)) for count, names in named]
 
 
 def count_zeros(model: nn.Module) -> float:

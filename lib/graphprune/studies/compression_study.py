@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,42 @@ MODULES = ("studies.compression_study",)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A task, and three networks trained for it from the same weights: as they are, with L1, and with group lasso."""
+    """A task and a seed, and three networks trained from the same weights: as it is, with L1, with group lasso.
+
+    Each is trained when it is first asked for, once: the weights are stored in `folder`.
+    """
 
     task: Task
+    name: str
     recipe: Recipe
     seed: int
-    model: nn.Module
-    l1: nn.Module
-    group_lasso: nn.Module
+    folder: Path
+
+    @cached_property
+    def model(self) -> nn.Module:
+        return self._trained("", None)
+
+    @cached_property
+    def l1(self) -> nn.Module:
+        return self._trained("-l1", regularization.l1(self.recipe.l1))
+
+    @cached_property
+    def group_lasso(self) -> nn.Module:
+        units = regularization.hidden_units(networks.build(self.name, self.task, self.recipe, self.seed), self.task)
+        return self._trained("-group", regularization.group_lasso(self.recipe.group_lasso, units))
+
+    def _trained(self, label: str, step: Step | None) -> nn.Module:
+        network = networks.build(self.name, self.task, self.recipe, self.seed)
+
+        def weights() -> dict[str, torch.Tensor]:
+            training.fit(network, self.task, self.recipe, seed=self.seed, after_step=step)
+            return network.state_dict()
+
+        path = Path(self.folder) / f"compression-{self.task.name}-{self.name}{label}-seed{self.seed}.safetensors"
+        parameters = {"task": self.task.fingerprint(), "model": self.name, "recipe": self.recipe, "seed": self.seed}
+        modules = ("compression.training", "compression.networks", "compression.regularization")
+        network.load_state_dict(store.stage(path, weights, parameters=parameters, modules=modules))
+        return network.eval()
 
 
 Way = Callable[[Case, float], tuple[nn.Module, WeightMask]]
@@ -74,34 +102,6 @@ def task_for(name: str, seed: int = 0) -> Task:
 @lru_cache(maxsize=4)
 def _only_split(name: str) -> Task:
     return graph_data.load(name)
-
-
-def load_or_train(
-    task: Task, model: str, recipe: Recipe, seed: int, folder: Path, step: Step | None = None, label: str = ""
-) -> nn.Module:
-    """A network trained by its recipe, once: its weights are stored in `folder`.
-
-    Args:
-        step: of regularization; `label` tells its file from others.
-    """
-    network = networks.build(model, task, recipe, seed)
-
-    def trained() -> dict[str, torch.Tensor]:
-        training.fit(network, task, recipe, seed=seed, after_step=step)
-        return network.state_dict()
-
-    path = Path(folder) / f"compression-{task.name}-{model}{label}-seed{seed}.safetensors"
-    parameters = {"task": task.fingerprint(), "model": model, "recipe": recipe, "seed": seed, "label": label}
-    modules = ("compression.training", "compression.networks", "compression.regularization")
-    network.load_state_dict(store.stage(path, trained, parameters=parameters, modules=modules))
-    return network.eval()
-
-
-def case_of(task: Task, model: str, recipe: Recipe, seed: int, folder: Path) -> Case:
-    """The three trained networks of a seed."""
-    units = regularization.hidden_units(networks.build(model, task, recipe, seed), task)
-    steps = {"": None, "-l1": regularization.l1(recipe.l1), "-group": regularization.group_lasso(recipe.group_lasso, units)}
-    return Case(task, recipe, seed, *(load_or_train(task, model, recipe, seed, folder, s, name) for name, s in steps.items()))
 
 
 def measure(network: nn.Module, task: Task) -> dict[str, float]:
@@ -171,26 +171,33 @@ def study(
     chosen = recipe or recipes.find(task, model)
     frames = []
     for seed in seeds:
-        data, cases = task_for(task, seed), list[Case]()
+        case = Case(task_for(task, seed), model, chosen, seed, Path(folder))
         for way in (DENSE, *ways):
 
-            def rows(way: str = way, seed: int = seed, data: Task = data, cases: list[Case] = cases) -> pd.DataFrame:
-                cases[:] = cases or [case_of(data, model, chosen, seed, folder)]
-                return pd.DataFrame(_rows(cases[0], way, levels)).assign(task=task, model=model, seed=seed)
+            def rows(case: Case = case, way: str = way) -> pd.DataFrame:
+                return pd.DataFrame(_rows(case, way, levels)).assign(task=task, model=model, seed=case.seed)
 
-            parameters = {
-                "task": data.fingerprint(),
-                "model": model,
-                "recipe": chosen,
-                "seed": seed,
-                "way": way,
-                "levels": list(levels),
-            }
+            about = {"task": case.task.fingerprint(), "model": model, "recipe": chosen, "seed": seed}
+            parameters = about | {"way": way, "levels": list(levels)}
             path = Path(folder) / f"compression-{task}-{model}-{way.replace(', ', '-').replace(' ', '-')}-seed{seed}.parquet"
             frames.append(store.stage(path, rows, parameters=parameters, modules=MODULES))
     front = ["task", "model", "method", "level", "sparsity", "seed"]
     table = pd.concat(frames, ignore_index=True)
     return table[[*front, *table.columns.difference(front, sort=False)]]
+
+
+def baselines(task: str, models: Sequence[str], seeds: Sequence[int], folder: Path) -> pd.DataFrame:
+    """The unpruned networks of several models, among them `mlp`, which sees no edges: columns task, model, seed, score (%).
+
+    Args, Raises: as `study`; recipes are those of the table.
+    """
+
+    def rows(model: str, seed: int) -> pd.DataFrame:
+        case = Case(task_for(task, seed), model, recipes.find(task, model), seed, Path(folder))
+        score = 100 * training.evaluate(case.model, case.task, "test").scores[case.task.metric]
+        return pd.DataFrame([{"task": task, "model": model, "seed": seed, "score": score}])
+
+    return pd.concat([rows(model, seed) for model in models for seed in seeds], ignore_index=True)
 
 
 def convergence(task: str, model: str, seeds: Sequence[int], folder: Path, *, recipe: Recipe | None = None) -> pd.DataFrame:
