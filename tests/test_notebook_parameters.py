@@ -65,7 +65,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "08": {
         **{"tasks": [["karate", "gin"]], "seeds": [1, 2], "methods": ["dense", "uniform"], "ways": ["global"], "levels": 0.5},
         **{"epochs": 3, "tune_epochs": 2, "sparsities": [0.0, 0.5], "widths": [4, 8], "latency_widths": 8},
-        **{"latency_nodes": 50, "latency_repeats": 2},
+        **{"latency_nodes": 50, "latency_rounds": 1},
     },
     "05 tables": {"table_name": "digits_resnet8", "transfer_table": "digits", "other_table": "digits", **QUICK},
 }
