@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,12 +45,19 @@ class GraphTask:
         check_parts(self.graphs, len(self.sizes))
         if int(self.sizes.sum()) != len(self.x) or bool((self.sizes < 1).any()):
             raise ValueError(f"sizes: they must be at least 1 and add up to the {len(self.x)} nodes of x")
-        home = torch.repeat_interleave(torch.arange(len(self.sizes)), self.sizes)[self.edge_index]
-        if bool((home[0] != home[1]).any()) or bool((home[0].diff() < 0).any()):
+        first, second = self._home[self.edge_index]
+        if bool((first != second).any()) or bool((first.diff() < 0).any()):
             raise ValueError("edge_index: every edge must stay in its graph, and edges stand in the order of the graphs")
-        edges = torch.bincount(home[0], minlength=len(self.sizes))
-        object.__setattr__(self, "_edges", edges)  # how many edges each graph has
-        object.__setattr__(self, "_starts", (self.sizes.cumsum(0) - self.sizes, edges.cumsum(0) - edges))
+
+    @cached_property
+    def _home(self) -> Tensor:
+        """The graph of each node, (N,)."""
+        return torch.repeat_interleave(torch.arange(len(self.sizes)), self.sizes)
+
+    @cached_property
+    def _edges(self) -> Tensor:
+        """How many edges each graph has, (G,)."""
+        return torch.bincount(self._home[self.edge_index[0]], minlength=len(self.sizes))
 
     @property
     def features(self) -> int:
@@ -61,9 +69,9 @@ class GraphTask:
 
     def take(self, graphs: Tensor) -> Batch:
         """The graphs of these numbers (B,) as one batch."""
-        (first_node, first_edge), edges = self._starts, self._edges  # type: ignore[attr-defined]
+        first_node, first_edge = (counts.cumsum(0) - counts for counts in (self.sizes, self._edges))
         nodes, graph = _ranges(first_node[graphs], self.sizes[graphs])
-        places, home = _ranges(first_edge[graphs], edges[graphs])
+        places, home = _ranges(first_edge[graphs], self._edges[graphs])
         shift = self.sizes[graphs].cumsum(0) - self.sizes[graphs] - first_node[graphs]
         return Batch(self.x[nodes], self.edge_index[:, places] + shift[home], self.y[graphs], graph=graph)
 
