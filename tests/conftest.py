@@ -16,7 +16,7 @@ LOCATIONS = {  # what is there when a data set is, below $GRAPHPRUNE_DATA or dat
     "fashion_mnist": ["FashionMNIST/raw/train-images-idx3-ubyte"],
     "weights": ["weights/resnet20-*.th", "weights/resnet56-*.th"],
     "imagenette_mini": ["imagenette_mini/train", "imagenette_mini/val"],
-    "graphs": ["Planetoid/Cora", "TUDataset/PROTEINS"],
+    "graphs": ["Planetoid/Cora", "TUDataset/PROTEINS", "MoleculeNet/bbbp"],
 }
 DESELECTED = pytest.StashKey[list[str]]()
 

@@ -63,6 +63,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"time_limit": 1.0, "class_seconds": 0.1, "head_images": 100, "ways": ["MIP, published", "L1", "random"]},
         **{"radii": 1e-4, "lams": 2.0, "sweep_seconds": 0.5, "batches": 2, "second_dataset": "digits", "sizes": "fc-8"},
     },
+    "08": {
+        **{"tasks": [["karate", "gin"]], "seeds": [1, 2], "methods": ["dense", "uniform"], "ways": ["global"], "levels": 0.5},
+        **{"epochs": 3, "tune_epochs": 2, "sparsities": [0.0, 0.5], "widths": [4, 8], "latency_widths": 8},
+        **{"latency_nodes": 50, "latency_rounds": 1},
+    },
     "09": {
         **{"side": 16, "network": "timm:test_resnet", "macs": 0.4, "round_to": 2, "base_epochs": 0.2, "tune_epochs": 0.1},
         **{"lr": 0.01, "batch_size": 128, "compare_epochs": 0.1, "seeds": 2, "scenes": 40, "unet_width": 4, "unet_epochs": 1.0},

@@ -17,7 +17,7 @@ FLOORS = [  # a wing imports itself and the floors below it; what stands at the 
     {"graph"},
     {"training"},
     {"pruning"},
-    {"encoders", "neurons", "rl", "spectral"},
+    {"compression", "encoders", "neurons", "rl", "spectral"},
     {"search", "exact", "ranking"},
     {"studies", "report"},
 ]

@@ -19,9 +19,9 @@ Fine-tune it on your data (`data.from_tensors`, `data.from_loaders`, `train.fine
 >>> graphprune.cost(half_as_wide, image).params < graphprune.cost(model, image).params
 True
 
-Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `search`,
-`exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever its home
-is, and is loaded on first use.
+Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `compression`,
+`search`, `exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever
+its home is, and is loaded on first use.
 """
 
 import sys
@@ -35,6 +35,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WINGS = (
+    "compression",
     "encoders",
     "exact",
     "graph",

@@ -1,0 +1,215 @@
+"""Quantized weights as the integers they are: stored in 4, 8 or 16 bits each, and multiplied by an int8 kernel.
+
+PyTorch's own kernel for whole numbers is `torch._int_mm`. Its quantized tensors and `torch.ao.quantization` are deprecated.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
+from graphprune.compression.quantized_network import QuantizedLinear
+from graphprune.compression.quantizer import Grid, RangeQuantizer, WeightQuantizer, check_bits, to_integers
+from graphprune.runs import store
+
+KIND = "graphprune packed 1"
+PARTS = ("dense", "places", "values")
+
+
+def pack(values: Tensor, bits: int) -> Tensor:
+    """Whole numbers in as few bytes as their kind has: up to 4 bits two in a byte, up to 8 bits one, else two bytes each.
+
+    Args:
+        values: whole numbers of at least -2^(bits - 1) and below 2^(bits - 1), any shape.
+        bits: 2 to 16.
+    Returns:
+        uint8 (ceil(n / 2),), or int8 or int16 in the shape of `values`.
+    Raises:
+        ValueError: bits are out of range, or a value needs more.
+
+    >>> pack(torch.tensor([1, -1, 7]), 4).tolist()  # 1 + 16 * 15, and 7
+    [241, 7]
+    """
+    check_bits(bits)
+    half = 2 ** (bits - 1)
+    if values.numel() and not -half <= int(values.min()) <= int(values.max()) < half:
+        raise ValueError(f"values: from {int(values.min())} to {int(values.max())}, beyond bits={bits}; use more bits")
+    if bits > 4:
+        return values.to(torch.int8 if bits <= 8 else torch.int16)
+    nibbles = (values.flatten().to(torch.int16) % 16).to(torch.uint8)
+    nibbles = nn.functional.pad(nibbles, (0, len(nibbles) % 2))
+    return nibbles[::2] | nibbles[1::2] << 4
+
+
+def unpack(packed: Tensor, shape: torch.Size, bits: int) -> Tensor:
+    """The whole numbers that `pack` was given, as int16 in their shape.
+
+    >>> unpack(pack(torch.tensor([[1, -1, 7]]), 4), torch.Size([1, 3]), 4).tolist()
+    [[1, -1, 7]]
+    """
+    if bits > 4:
+        return packed.to(torch.int16).view(shape)
+    nibbles = torch.stack([packed & 15, packed >> 4], dim=1).flatten()[: shape.numel()].to(torch.int16)
+    return torch.where(nibbles > 7, nibbles - 16, nibbles).view(shape)
+
+
+def pack_sparse(values: Tensor, bits: int) -> dict[str, Tensor]:
+    """`pack`, or where that takes fewer bytes a bit for each place and the numbers that are not 0.
+
+    Returns:
+        "dense", or "places" (uint8, eight places in a byte) and "values".
+
+    >>> sorted(pack_sparse(torch.zeros(64, dtype=torch.int32), 4)), list(pack_sparse(torch.ones(64, dtype=torch.int32), 4))
+    (['places', 'values'], ['dense'])
+    """
+    dense, kept = pack(values, bits), values != 0
+    places = torch.from_numpy(np.packbits(kept.flatten().numpy()))
+    found = {"places": places, "values": pack(values[kept], bits)}
+    return found if sum(part.nbytes for part in found.values()) < dense.nbytes else {"dense": dense}
+
+
+def unpack_sparse(found: Mapping[str, Tensor], shape: torch.Size, bits: int) -> Tensor:
+    """The whole numbers that `pack_sparse` was given, as int16 in their shape."""
+    if "dense" in found:
+        return unpack(found["dense"], shape, bits)
+    kept = torch.from_numpy(np.unpackbits(found["places"].numpy(), count=shape.numel()).astype(bool))
+    values = torch.zeros(shape.numel(), dtype=torch.int16)
+    values[kept] = unpack(found["values"], torch.Size([int(kept.sum())]), bits)
+    return values.view(shape)
+
+
+def weight_grid(layer: QuantizedLinear) -> Grid:
+    """The grid that the weight of a quantized layer lies on; a step for each output channel where they are learned."""
+    if isinstance(layer.of_weight, WeightQuantizer):
+        return layer.of_weight.grid(layer.weight)
+    assert isinstance(layer.of_weight, ChannelQuantizer)
+    top = 2 ** (layer.of_weight.bits - 1) - 1
+    step = layer.of_weight.step.detach().abs()
+    return Grid(step, torch.zeros_like(step, dtype=torch.int32), -top, top)
+
+
+def _bits(layer: QuantizedLinear) -> int:
+    assert isinstance(layer.of_weight, WeightQuantizer | ChannelQuantizer)
+    return layer.of_weight.bits
+
+
+def quantized_layers(network: nn.Module) -> Iterator[tuple[str, QuantizedLinear]]:
+    """The quantized linear maps of a network by their paths."""
+    return ((path, module) for path, module in network.named_modules() if isinstance(module, QuantizedLinear))
+
+
+def save(path: str | os.PathLike[str], network: nn.Module) -> int:
+    """Write a quantized network to a safetensors file: weights packed by `pack_sparse`, what is not quantized in float32.
+
+    Bits that nodes have learned are stored as int8, a step and bits for each node.
+
+    Returns:
+        the bytes of the file.
+    Raises:
+        ValueError: no layer is quantized. OSError: the folder cannot be written.
+    """
+    from safetensors.torch import save as serialise
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    layers = dict(quantized_layers(network))
+    if not layers:
+        raise ValueError("network: no layer is quantized, so nothing can be packed; use quantize first")
+    for name, layer in layers.items():
+        grid = weight_grid(layer)
+        weight = f"{name}.weight".lstrip(".")
+        integers = to_integers(tensors.pop(weight), grid)
+        tensors |= {f"{weight}.{part}": value for part, value in pack_sparse(integers, _bits(layer)).items()}
+        tensors[f"{name}.of_weight.step".lstrip(".")] = grid.step.cpu().contiguous()
+    for name, module in network.named_modules():
+        if isinstance(module, NodeQuantizer):
+            tensors[f"{name}.bits"] = module.whole_bits().to(torch.int8)[:, None]
+    content = serialise(tensors, metadata={"kind": KIND})
+    store.demand_writable(Path(path), len(content))
+    store.replace(Path(path), content)
+    return len(content)
+
+
+def load(path: str | os.PathLike[str], network: nn.Module) -> nn.Module:
+    """A copy of the network with the weights of a file that `save` wrote; it computes what the saved one did.
+
+    Args:
+        network: quantized by the same scheme with the same shapes; its own weights do not matter.
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is no packed network, or does not fit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path={str(path)!r}: no such file; packed.save writes one")
+    try:
+        with safe_open(str(path), "pt") as file:
+            kind = (file.metadata() or {}).get("kind")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the handle is no dict
+    except SafetensorError as error:
+        raise ValueError(f"path={str(path)!r} is no whole safetensors file ({error}); save the network again") from error
+    if kind != KIND:
+        raise ValueError(f"path={str(path)!r} holds tensors, but no packed network; packed.save writes one")
+    found = copy.deepcopy(network)
+    for name, layer in quantized_layers(found):
+        weight, step = f"{name}.weight".lstrip("."), f"{name}.of_weight.step".lstrip(".")
+        if step not in tensors:
+            raise ValueError(f"path={str(path)!r} does not fit the network: it has no layer {name!r}")
+        stored = tensors[step] if isinstance(layer.of_weight, ChannelQuantizer) else tensors.pop(step)
+        parts = {part: tensors.pop(f"{weight}.{part}") for part in PARTS if f"{weight}.{part}" in tensors}
+        tensors[weight] = unpack_sparse(parts, layer.weight.shape, _bits(layer)) * stored
+    try:
+        found.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"path={str(path)!r} does not fit the network: {error}") from error
+    return found
+
+
+class Int8Linear(nn.Module):
+    """A quantized layer whose product is computed in whole numbers of 8 bits.
+
+    With x = s (k - z) and w = t m the product is s t (k m - z sum m): one integer product, and a number for each output.
+    """
+
+    weight: Tensor
+    totals: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        super().__init__()
+        grid, entering = weight_grid(layer), layer.entering
+        assert isinstance(entering, RangeQuantizer)
+        self.grid, self.weight_step = entering.grid(), grid.step
+        weight = to_integers(layer.weight.detach(), grid)
+        self.register_buffer("weight", weight.to(torch.int8).t().contiguous())
+        self.register_buffer("totals", weight.sum(1) * (self.grid.zero - 128))
+        self.bias, self.sent = layer.bias, layer.sent
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to_dense() if x.layout == torch.sparse_csr else x  # there is no kernel for sparse whole numbers
+        k = (x / self.grid.step).round_().add_(self.grid.zero).clamp_(0, 255).sub_(128).to(torch.int8)
+        product = (torch._int_mm(k, self.weight) - self.totals) * (self.grid.step * self.weight_step)
+        out: Tensor = self.sent(product if self.bias is None else product + self.bias)
+        return out
+
+
+def use_int8(network: nn.Module) -> nn.Module:
+    """A copy of a network quantized to 8 bits, whose linear maps run as `Int8Linear`; for evaluation on the CPU.
+
+    Raises:
+        ValueError: a layer is quantized to other bits than 8, or by learned ones (named).
+    """
+    found = copy.deepcopy(network).eval()
+    for path, layer in list(quantized_layers(found)):
+        eight = isinstance(layer.entering, RangeQuantizer) and isinstance(layer.of_weight, WeightQuantizer)
+        if not eight or layer.entering.bits != 8 or layer.of_weight.bits != 8:
+            raise ValueError(f"network: layer {path!r} is not quantized to 8 bits; quantize it with Uniform(bits=8)")
+        parent, _, name = path.rpartition(".")
+        setattr(found.get_submodule(parent), name, Int8Linear(layer))
+    return found

@@ -1,0 +1,89 @@
+"""Files of pruned networks come back bit for bit; what runs sparse computes the same; memory by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save as packed
+from torch import nn
+
+from graphprune.compression import graph_data, networks, recipes, storage
+from graphprune.compression.weight_pruning import prune_globally
+from graphprune.pruning import weight_masks
+
+KARATE = graph_data.load("karate")
+
+
+def pruned(model: str, sparsity: float) -> nn.Module:
+    net = networks.build(model, KARATE, recipes.find("karate", model), seed=0)
+    return weight_masks.apply(net, prune_globally(net, sparsity)).eval()
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.97])
+@pytest.mark.parametrize("model", ["gcn", "gin", "gat", "sage"])
+def test_a_stored_network_comes_back_bit_for_bit(model: str, sparsity: float, tmp_path: Path) -> None:
+    small = pruned(model, sparsity)
+    path = storage.save(tmp_path / "net.safetensors", small)
+    other = networks.build(model, KARATE, recipes.find("karate", model), seed=9)
+    found = storage.load(path, other).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in small.state_dict().items())
+    assert path.stat().st_size == len(storage.pack(small))
+
+
+def test_a_weight_takes_the_smallest_of_three_forms() -> None:
+    """64 x 64 float32 weights: 16,384 bytes dense; as a bitmap 512 + 4 each; as rows 256 + 6 each."""
+    sizes = {}
+    for kept in (4000, 2000, 100):
+        layer = nn.Linear(64, 64, bias=False)
+        with torch.no_grad():
+            layer.weight.fill_(1.0).flatten()[kept:] = 0
+        sizes[kept] = sum(value.numel() * value.element_size() for value in _tensors(storage.pack(layer)).values())
+    assert sizes == {4000: 16384, 2000: 512 + 4 * 2000, 100: 256 + 6 * 100}
+
+
+def _tensors(content: bytes) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load
+
+    return load(content)
+
+
+def test_theory_counts_values_and_a_file_counts_places_too() -> None:
+    small = pruned("gcn", 0.5)
+    assert storage.count_theoretical_bytes(small) == 4 * (288 + 16 + 2)
+    assert len(storage.pack(small)) > storage.count_theoretical_bytes(small)
+
+
+def test_zeros_alone_save_nothing_in_an_ordinary_file() -> None:
+    whole, small = (packed(dict(pruned("gcn", share).state_dict())) for share in (0.0, 0.9))
+    assert len(whole) == len(small)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc"])
+def test_a_file_that_is_no_such_network_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no such network"):
+        storage.load(path, pruned("gcn", 0.5))
+    with pytest.raises(FileNotFoundError, match=r"storage.save writes one"):
+        storage.load(tmp_path / "none", pruned("gcn", 0.5))
+
+
+def test_a_file_of_other_layers_is_refused(tmp_path: Path) -> None:
+    path = storage.save(tmp_path / "net.safetensors", pruned("gcn", 0.5))
+    with pytest.raises(ValueError, match="from the same layers"):
+        storage.load(path, pruned("sage", 0.5))
+
+
+@pytest.mark.parametrize("model", ["gcn", "gin", "gat", "sage"])
+def test_csr_weights_compute_the_same(model: str) -> None:
+    small = pruned(model, 0.9)
+    (batch,) = KARATE.batches("test", 1)
+    sparse = storage.with_sparse_weights(small)
+    assert any(isinstance(layer, storage.SparseLinear) for layer in sparse.modules())
+    with torch.no_grad():
+        assert torch.allclose(sparse(*batch.inputs), small(*batch.inputs), rtol=0, atol=1e-6)
+
+
+def test_peak_memory_counts_what_lives_at_the_same_time() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert storage.measure_peak_memory(net, (torch.zeros(10, 4),)) == 4 * 10 * (8 + 8)  # both sides of the ReLU
