@@ -17,6 +17,7 @@ def least_error_range(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     A smaller range clips the largest values and is finer for the others.
 
+    >>> import torch
     >>> few_large = torch.cat([torch.linspace(0, 1, 1000), torch.tensor([100.0])])
     >>> round(least_error_range(few_large, 8)[1].item(), 1)
     100.0
@@ -54,6 +55,7 @@ def calibrate(model: nn.Module, bits: int, *example: Any, least_error: bool = Fa
     Raises:
         ValueError: as `quantize`.
 
+    >>> import torch
     >>> from torch_geometric.nn import GCNConv
     >>> x, edges = torch.eye(3)[:, :2], torch.tensor([[0, 1], [1, 2]])
     >>> calibrate(GCNConv(2, 1), 8, x, edges)(x, edges).shape
