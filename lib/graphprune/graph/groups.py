@@ -78,9 +78,10 @@ def trace(
     parts = parts_of(shell, first.graph)
     fresh = Fresh(model, shell, inputs, weightless, over_kept)
     run = propagate(parts, first)
+    held = stuck_numbers(run.record)
+    if held:
+        run = propagate(parts, first, held=held)
     if fixed := tangled(run.record):
-        run = propagate(parts, first, fixed=fixed)
-    if held := stuck_numbers(run.record):
         run = propagate(parts, first, fixed=fixed, held=held)
     training = training_heads(parts, first.graph, run.record, fresh)
     parts = parts_of(shell, first.graph, training.graph) if training else parts
@@ -268,7 +269,8 @@ def stuck_numbers(record: Record) -> set[NumberKey]:
     if record.numbers and record.ledger.reasons:
         frozen = np.unique(np.concatenate([classes[labels] for labels, _ in record.ledger.reasons]))
     found = {key: classes[labels[labels >= 0].numpy()] for key, labels in record.numbers.items()}
-    return {key for key, counted in found.items() if len(np.unique(counted)) > 1 and np.isin(counted, frozen).all()}
+    tied = {key for key, counted in found.items() if len(counted) > 1 and len(np.unique(counted)) == 1}
+    return tied | {key for key, counted in found.items() if len(counted) > 1 and np.isin(counted, frozen).all()}
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:

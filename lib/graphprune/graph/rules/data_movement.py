@@ -90,6 +90,9 @@ def hold_literal(run: Run, labels: Tensor, dim: int, what: str) -> Tensor:
     """A dimension whose size is written in the model's code must keep that size.
 
     If other dimensions tell the labels apart, tie along it: whole rows go and the size stays. Else freeze.
+
+    Returns:
+        the labels, what is tied under one of its own.
     """
     if not varies(labels, dim):
         return labels
@@ -120,14 +123,16 @@ def hold_sizes(run: Run, call: Call, labels: Tensor, sizes: Sequence[tuple[int, 
     free = any(varies(labels, dim) for dim in follows)
     for dim, size in sizes:
         key = number_key(size)
-        if (isinstance(size, int) and size != -1) or key in run.held:
+        if isinstance(size, int) and size != -1:
+            hold_literal(run, labels, dim, call.what)
+        elif key in run.held:
             labels = hold_literal(run, labels, dim, call.what)
         elif key is None:
             continue
         elif not varies(labels, dim):
             run.number(key, torch.full((labels.shape[dim],), -1))
         elif free:
-            labels = hold_literal(run, labels, dim, call.what)
+            hold_literal(run, labels, dim, call.what)
         else:
             free = True
             rows = run.ledger.collapse(labels, others(labels, dim), f"{call.what} counts it by '{key[0]}.{key[1]}'")
