@@ -78,8 +78,7 @@ def trace(
     parts = parts_of(shell, first.graph)
     fresh = Fresh(model, shell, inputs, weightless, over_kept)
     run = propagate(parts, first)
-    held = stuck_numbers(run.record)
-    if held:
+    if held := stuck_numbers(run.record):
         run = propagate(parts, first, held=held)
     if fixed := tangled(run.record):
         run = propagate(parts, first, fixed=fixed, held=held)
@@ -265,12 +264,13 @@ def tangled(record: Record) -> set[str]:
 
 def stuck_numbers(record: Record) -> set[NumberKey]:
     """Numbers of modules that count channels of which none can go: heads that are averaged, say. Within them, others may."""
-    classes, frozen = record.ledger.classes(), np.zeros(0, np.int64)
-    if record.numbers and record.ledger.reasons:
-        frozen = np.unique(np.concatenate([classes[labels] for labels, _ in record.ledger.reasons]))
+    if not record.numbers:
+        return set()
+    classes, held = record.ledger.classes(), [labels for labels, _ in record.ledger.reasons]
+    frozen = classes[np.concatenate(held)] if held else np.zeros(0, np.int64)
     found = {key: classes[labels[labels >= 0].numpy()] for key, labels in record.numbers.items()}
-    tied = {key for key, counted in found.items() if len(counted) > 1 and len(np.unique(counted)) == 1}
-    return tied | {key for key, counted in found.items() if len(counted) > 1 and np.isin(counted, frozen).all()}
+    several = {key: counted for key, counted in found.items() if len(counted) > 1}
+    return {key for key, counted in several.items() if (counted == counted[0]).all() or np.isin(counted, frozen).all()}
 
 
 def element_sites(record: Record) -> dict[tuple[str, int], Tensor]:
