@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
 from graphprune.compression.quantized_network import QuantizedLinear
 from graphprune.compression.quantizer import Grid, RangeQuantizer, WeightQuantizer, check_bits, to_integers
-from graphprune.runs import store
+from graphprune.runs import safe_files, store
 
 KIND = "graphprune packed 1"
 PARTS = ("dense", "places", "values")
@@ -144,18 +144,7 @@ def load(path: str | os.PathLike[str], network: nn.Module) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file. ValueError: it is no packed network, or does not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path={str(path)!r}: no such file; packed.save writes one")
-    try:
-        with safe_open(str(path), "pt") as file:
-            kind = (file.metadata() or {}).get("kind")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the handle is no dict
-    except SafetensorError as error:
-        raise ValueError(f"path={str(path)!r} is no whole safetensors file ({error}); save the network again") from error
-    if kind != KIND:
-        raise ValueError(f"path={str(path)!r} holds tensors, but no packed network; packed.save writes one")
+    tensors = safe_files.read_kind(path, KIND, "packed network", "packed.save")
     found = copy.deepcopy(network)
     for name, layer in quantized_layers(found):
         weight, step = f"{name}.weight".lstrip("."), f"{name}.of_weight.step".lstrip(".")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from graphprune.runs import store
+from graphprune.runs import safe_files, store
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
@@ -167,18 +167,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> Weight
     Raises:
         FileNotFoundError: there is no such file. ValueError: it is no weight mask, is cut short, or does not fit.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path={str(path)!r}: no such file; weight_masks.save writes one")
-    try:
-        with safe_open(str(path), "pt") as file:
-            kind = (file.metadata() or {}).get("kind")
-            mask = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the handle is no dict
-    except SafetensorError as error:
-        raise ValueError(f"path={str(path)!r} is no whole safetensors file ({error}); save the mask again") from error
-    if kind != KIND:
-        raise ValueError(f"path={str(path)!r} holds tensors, but no weight mask; weight_masks.save writes one")
+    mask = safe_files.read_kind(path, KIND, "weight mask", "weight_masks.save")
     if model is not None:
         check(model, mask)
     return mask

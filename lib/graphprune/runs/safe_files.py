@@ -140,3 +140,35 @@ def header(content: bytes) -> dict[str, Any] | None:
     said: str = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_TENSORS, "null")
     found: dict[str, Any] | None = json.loads(said[len(BLANK) :] if said.startswith("sha256:") else said)
     return found
+
+
+def read_kind(path: str | os.PathLike[str], kind: str, thing: str, writer: str) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file whose metadata names its kind.
+
+    Args:
+        kind: what the metadata must say under "kind".
+        thing, writer: what the file holds, and the function that writes such files, for the messages.
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is cut short, or of another kind.
+
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> path = Path(tempfile.mkdtemp()) / "mask.safetensors"
+    >>> save_file({"fc": torch.tensor([True, False])}, path, {"kind": "mask 1"})
+    >>> read_kind(path, "mask 1", "weight mask", "save")
+    {'fc': tensor([ True, False])}
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path={str(path)!r}: no such file; {writer} writes one")
+    try:
+        with safe_open(str(path), "pt") as file:
+            found = (file.metadata() or {}).get("kind")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the handle is no dict
+    except SafetensorError as error:
+        again = f"save the {thing.split()[-1]} again"
+        raise ValueError(f"path={str(path)!r} is no whole safetensors file ({error}); {again}") from error
+    if found != kind:
+        raise ValueError(f"path={str(path)!r} holds tensors, but no {thing}; {writer} writes one")
+    return tensors
