@@ -5,27 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_game import QUICK
 from tiny_world import by_hand
 from torch_geometric.nn import GATv2Conv
 
-from graphprune import data, models
 from graphprune.rl import world
-from graphprune.rl.environment import game
 from graphprune.rl.policy import Attention, Policy, Settings, draw, log_chances
 
 SMALL = Settings(evaluations=13, episodes=4, hidden=8)
-
-
-@pytest.fixture(scope="module")
-def rules(tiny):
-    digits = data.load("digits", device="cpu")
-    return game(models.seeded("tiny_cnn", 0, in_channels=1), tiny, digits, 0.5, **QUICK)
-
-
-@pytest.fixture(scope="module")
-def few():
-    return world.make(["mlp"], data.load("digits", device="cpu"), 4, seed=0, width=3, steps=60)
 
 
 def generator():
