@@ -6,7 +6,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from graphprune.report.published import draw_accuracy_against_cut
+from graphprune.report.published import draw_accuracy_against_cut, draw_best_of_m
 from graphprune.studies.paper import Printed
 
 matplotlib.use("Agg")
@@ -60,3 +60,19 @@ def test_without_runs_the_published_points_stand_alone() -> None:
     (axis,) = draw_accuracy_against_cut(pd.DataFrame(), ["L1"], OTHERS).axes
     assert points(axis) == [[[52.6, 93.0]], [[50.0, 92.2]]]
     assert axis.get_legend() is None
+
+
+def test_a_panel_for_each_cost_holds_a_line_for_each_run_with_its_interval() -> None:
+    row = {"network": "resnet20a", "aim": 0.5, "arm": "SACP", "seed": 0, "low": 60.0, "high": 70.0}
+    curves = [row | {"m": m, "accuracy": 64.0 + m} for m in (1, 2)]
+    curves += [row | {"m": m, "accuracy": 66.0, "seed": 1} for m in (1, 2)]
+    curves += [row | {"m": 1, "accuracy": 50.0, "aim": 0.6, "arm": "random"}]
+    left, right = draw_best_of_m(pd.DataFrame(curves), ["random", "SACP"]).axes
+    assert (left.get_title(), right.get_title()) == (
+        "resnet20a, 50.0% of the MACs removed",
+        "resnet20a, 60.0% of the MACs removed",
+    )
+    assert [line.get_ydata().tolist() for line in left.lines] == [[65.0, 66.0], [66.0, 66.0]]
+    assert labels(left) == ["SACP, seed 0", "SACP, seed 1"]
+    assert [line.get_color() for line in (*left.lines, *right.lines)] == ["C1", "C1", "C0"]
+    assert left.collections[0].get_datalim(left.transData).y1 == 70.0

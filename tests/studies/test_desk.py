@@ -15,7 +15,7 @@ import pytest
 
 from graphprune import train
 from graphprune.runs import checkpoint
-from graphprune.studies import desk, desk_table, paper, reproduction
+from graphprune.studies import desk, desk_light, desk_table, paper, reproduction
 from graphprune.studies.desk import ARMS, Outcome, Run
 from graphprune.training.recipe import Recipe
 
@@ -56,6 +56,16 @@ def test_all_arms_have_equal_macs_and_equal_passes_over_the_images(whole: tuple[
     assert runs["not retrained"].notna().tolist() == [False, True, True, True, False]
     assert (runs["best of k on test"] == runs["accuracy"]).all()  # k = 1
     assert (runs[["core-hours", "latency", "base latency"]] > 0).all(axis=None)
+
+
+def test_the_lightly_fine_tuned_networks_of_every_searching_arm_are_listed(whole: tuple[Path, Outcome]) -> None:
+    light, runs = whole[1].light, whole[1].runs.set_index("arm")
+    assert light.groupby("arm", sort=False)["rank"].agg(list).to_dict() == {
+        arm: [1, 2, 3] for arm in ("SACP", "random", "class means")
+    }
+    assert (light["recipe"] == desk.name_recipe(SIZES)).all()
+    for arm, part in light.groupby("arm"):
+        assert part.loc[part["validation accuracy"].idxmax(), "accuracy"] == pytest.approx(runs.loc[arm, "not retrained"])
 
 
 def test_what_class_means_pays_for_its_looks_is_counted(whole: tuple[Path, Outcome]) -> None:
@@ -139,6 +149,10 @@ def test_a_published_run_is_not_made_again_and_others_are_added(
     assert desk.load_committed(replace(SIZES, m=4)).empty  # another recipe's rows are not these
     desk_table.publish(replace(whole[1], runs=whole[1].runs[2:]), SIZES)
     assert desk.load_committed(SIZES)["arm"].tolist() == list(ARMS)
+    light = desk_light.load_light(SIZES)
+    assert light[["arm", "rank"]].to_numpy().tolist() == [
+        [arm, rank] for arm in ("SACP", "random", "class means") for rank in (1, 2, 3)
+    ]
 
 
 def test_the_plan_holds_the_order_and_the_window() -> None:

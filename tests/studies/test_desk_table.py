@@ -53,7 +53,10 @@ def test_a_row_is_the_mean_over_its_seeds_and_what_was_spent_is_summed(folder: P
 
 def test_rows_not_done_are_empty_and_the_table_says_so(folder: Path) -> None:
     files = desk_table.publish(outcome(run("uniform L1", 80.0), run("SACP", 79.5)), SIZES)
-    assert [file.name for file in files] == ["table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md", "results.csv"]
+    assert [file.name for file in files] == [
+        *("table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md", "table3_desk_light.csv"),
+        "results.csv",
+    ]
     assert all(file.parent == folder for file in files)
     table = published(folder)
     assert table["n"].tolist() == ["1", "1", "0", "0", "0", *["0"] * 5]
@@ -108,3 +111,18 @@ def test_numbers_bear_names_and_have_an_interval_from_two_seeds_on(folder: Path)
     assert both[columns].tolist() == ["table3_desk", "81", "2", "68.2938", "93.7062", "0 1"]
     assert one[["value", "unit", "n", "low", "high"]].tolist() == ["79", "%", "1", "", ""]
     assert rows.loc["resnet8, 50.0% of the MACs removed, SACP: latency saved", ["value", "volatile"]].tolist() == ["50", "yes"]
+
+
+def test_the_mean_of_lightly_fine_tuned_networks_is_a_row_with_an_interval_over_them(folder: Path) -> None:
+    light = pd.DataFrame(
+        {"network": "resnet8", "aim": 0.5, "arm": "SACP", "seed": 0, "recipe": desk.name_recipe(SIZES)}
+        | {"rank": rank, "macs": 5, "params": 2, "validation accuracy": 60.0, "accuracy": accuracy}
+        for rank, accuracy in ((1, 60.0), (2, 70.0), (3, 80.0))
+    )
+    desk_table.publish(replace(outcome(run("SACP", 79.5, **{"not retrained": 60.0})), light=light), SIZES)
+    rows = pd.read_csv(folder / "results.csv").set_index("name")
+    row = rows.loc["resnet8, 50.0% of the MACs removed, SACP: mean of m fine-tuned lightly, seed 0"]
+    assert (row["value"], row["unit"], row["n"]) == (70.0, "%", 3)
+    assert (row["low"], row["high"]) == pytest.approx((70 - 4.302653 * 10 / 3**0.5, 70 + 4.302653 * 10 / 3**0.5), rel=1e-5)
+    assert rows.loc["resnet8, 50.0% of the MACs removed, SACP: best of m, not retrained", "value"] == 60.0
+    assert desk_table.load_light(SIZES)["rank"].tolist() == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Our runs at desk size beside what others have published, as a figure."""
+"""Our runs at desk size as figures: beside what others have published, and by the number of networks fine-tuned lightly."""
 
 from __future__ import annotations
 
@@ -55,3 +55,32 @@ def _name_points(axis: Axes, others: Mapping[str, Any]) -> None:
     for method, row in others.items():
         axis.scatter(row.flops_cut, row.accuracy, s=40, facecolor="none", edgecolor="0.4")
         axis.annotate(method, (row.flops_cut, row.accuracy), (4, 4), textcoords="offset points", fontsize=8, color="0.3")
+
+
+def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Accuracy after light fine-tuning of the best of m networks, a panel for each network and cost, a line a run.
+
+    Args:
+        curves: rows as `desk_light.follow_m` gives them; at least one.
+        arms: the methods compared, in the order of their colours, which are those of `draw_accuracy_against_cut`.
+
+    >>> row = {"network": "resnet20a", "aim": 0.5, "seed": 0, "low": 60.0, "high": 70.0}
+    >>> rows = [row | {"arm": "SACP", "m": m, "accuracy": 64.0 + m} for m in (1, 2)]
+    >>> draw_best_of_m(pd.DataFrame(rows), ["L1", "SACP"]).axes[0].get_title()
+    'resnet20a, 50.0% of the MACs removed'
+    """
+    import matplotlib.pyplot as plt
+
+    figures.style()
+    panels = list(curves.groupby(["network", "aim"], sort=False))
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.2), squeeze=False)
+    for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
+        for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
+            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)]}
+            axis.plot(part["m"], part["accuracy"], ms=4, label=f"{arm}, seed {seed}", **style)
+            axis.fill_between(part["m"], part["low"], part["high"], color=style["color"], alpha=0.12, lw=0)
+        axis.set(title=f"{network}, {aim:.1%} of the MACs removed", xlabel="m, networks fine-tuned lightly")
+        axis.set(ylabel="accuracy of the best on validation, %")
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,22 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "networks": len(result.trials),
         "failed": int((result.trials["failed"] != "").sum()),
         "hardware": runtime.hardware(),
+        "light": list_light(light),
     }
+
+
+def list_light(light: pd.DataFrame) -> list[dict[str, Any]]:
+    """A run's lightly fine-tuned networks in the order of their ranks, accuracies in per cent.
+
+    >>> trial = {"rank": 1, "macs": 500, "params": 40, "accuracy_val": 0.5, "accuracy_test": 0.25, "seconds": 3.0}
+    >>> list_light(pd.DataFrame([trial]))
+    [{'rank': 1, 'macs': 500, 'params': 40, 'validation accuracy': 50.0, 'accuracy': 25.0}]
+    """
+    ordered = light.sort_values("rank")
+    columns = {name: ordered[name] for name in ("rank", "macs", "params")}
+    columns |= {"validation accuracy": 100 * ordered["accuracy_val"], "accuracy": 100 * ordered["accuracy_test"]}
+    rows: list[dict[Any, Any]] = pd.DataFrame(columns).to_dict("records")
+    return rows
 
 
 def _searched(experiment: Experiment, run: Run) -> tuple[SearchResult, float]:
@@ -178,11 +193,19 @@ def name_recipe(sizes: Sizes) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What there is so far: a row for each run that is done, and a line that says how far it is."""
+    """What there is so far.
+
+    Attributes:
+        runs: a row for each run that is done.
+        done: all runs asked for are.
+        says: a line that says how far it is.
+        light: a row for each lightly fine-tuned network of the runs made in this folder, with the columns of `KEY`.
+    """
 
     runs: pd.DataFrame
     done: bool
     says: str
+    light: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=KEY))
 
 
 def table3(
@@ -235,12 +258,12 @@ def run_key(row: Any) -> tuple[Any, ...]:
 
 
 def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
-    rows, stopped = [], ""
+    rows, light, stopped = [], [], ""
     known: dict[tuple[Any, ...], dict[Any, Any]] = {run_key(row): row for row in before.to_dict("records")}
     for run in runs:
         if (row := known.get((run.network, run.aim, run.arm, run.seed))) is None:
             try:
-                row = complete_run(replace(first, seed=run.seed), run)
+                made = complete_run(replace(first, seed=run.seed), run)
             except Paused as pause:
                 stopped = stopped or f"{run.arm!r} at {run.aim:.1%} removed, seed {run.seed} ({pause})"
                 continue
@@ -249,13 +272,15 @@ def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
                     raise
                 stopped = stopped or f"{run.arm!r}: {error}"
                 continue
+            row = {name: value for name, value in made.items() if name != "light"}
+            light += [{name: row[name] for name in KEY} | network for network in made["light"]]
         rows.append(row)
         print(
             f"{run.network}, {run.aim:.1%} of the MACs removed, {run.arm}, seed {run.seed}: {row['accuracy']:.2f} %", flush=True
         )
     says = f"table3 {first.net}, recipe desk: {len(rows)} of {len(runs)} runs; "
     says += f"stopped in {stopped}, the same command goes on from there" if stopped else "complete"
-    return Outcome(pd.DataFrame(rows), not stopped, says)
+    return Outcome(pd.DataFrame(rows), not stopped, says, pd.DataFrame(light, columns=None if light else KEY))
 
 
 def results_folder() -> Path:
@@ -264,6 +289,11 @@ def results_folder() -> Path:
 
 def load_committed(sizes: Sizes = paper.DESK) -> pd.DataFrame:
     """The runs of these sizes published so far."""
-    path = results_folder() / "table3_desk_runs.csv"
-    runs = pd.read_csv(path, dtype={"recipe": str}) if path.is_file() else pd.DataFrame(columns=KEY)
-    return runs[runs["recipe"] == name_recipe(sizes)]
+    return load_published("runs", sizes)
+
+
+def load_published(what: str, sizes: Sizes) -> pd.DataFrame:
+    """Rows of reports/paper/table3_desk_WHAT.csv that were made at these sizes; none if there is no such file."""
+    path = results_folder() / f"table3_desk_{what}.csv"
+    rows = pd.read_csv(path, dtype={"recipe": str}) if path.is_file() else pd.DataFrame(columns=KEY)
+    return rows[rows["recipe"] == name_recipe(sizes)]

@@ -22,6 +22,7 @@ from graphprune.studies.desk import (
     results_folder,
     run_key,
 )
+from graphprune.studies.desk_light import load_light
 from graphprune.studies.paper import Sizes
 from graphprune.studies.reproduction import format_table, format_value
 from graphprune.training import train
@@ -79,25 +80,39 @@ def _ours(runs: pd.DataFrame, network: str, aim: float, arm: str) -> dict[str, A
     return row
 
 
-def name_rows(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs as rows of a results.csv, one number each, so that README and docs can name them: means and 95 % t intervals."""
+def name_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The runs as rows of a results.csv, one number each, so that README and docs can name them: means over the seeds."""
     rows = []
     for (network, aim, arm), part in runs.groupby(["network", "aim", "arm"], sort=False):
         drop, latency = part["base accuracy"] - part["accuracy"], 100 * (1 - part["latency"] / part["base latency"])
         columns = {"accuracy": (part["accuracy"], "%"), "points lost": (drop, "points")}
         columns |= {name: (part[name], "%") for name in ("base accuracy", "MACs removed", "params removed")}
         columns |= {"latency saved": (latency, "%"), "core-hours": (part["core-hours"], "h")}
+        if part["not retrained"].notna().all():
+            columns["best of m, not retrained"] = (part["not retrained"], "%")
+        about = {"seeds": " ".join(map(str, part["seed"])), "hardware": " and ".join(sorted(set(part["hardware"])))}
         for name, (values, unit) in columns.items():
-            half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else None
-            ends = {} if half is None else {"low": values.mean() - half, "high": values.mean() + half}
-            row: dict[str, Any] = {
-                "notebook": "table3_desk",
-                "name": f"{network}, {aim:.1%} of the MACs removed, {arm}: {name}",
-            }
-            row |= {"value": values.mean(), "unit": unit, "n": len(values), **ends, "seeds": " ".join(map(str, part["seed"]))}
-            row |= {"hardware": " and ".join(sorted(set(part["hardware"])))}
+            row = _name_number(f"{network}, {aim:.1%} of the MACs removed, {arm}: {name}", values, unit) | about
             rows.append(row | {"volatile": "yes" if name in ("latency saved", "core-hours") else "no"})
-    return pd.DataFrame(rows, columns=["notebook", *store.Results.COLUMNS])
+    return rows
+
+
+def name_light(light: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each run the mean accuracy of its lightly fine-tuned networks: n and the interval are over networks."""
+    rows = []
+    for (network, aim, arm, seed), part in light.groupby(KEY[:4], sort=False):
+        name = f"{network}, {aim:.1%} of the MACs removed, {arm}: mean of m fine-tuned lightly, seed {seed}"
+        rows.append(_name_number(name, part["accuracy"], "%") | {"seeds": str(seed), "volatile": "no"})
+    return rows
+
+
+def _name_number(name: str, values: pd.Series, unit: str) -> dict[str, Any]:
+    """A row: the mean, and from two values on its 95 % t interval."""
+    row: dict[str, Any] = {"notebook": "table3_desk", "name": name, "value": values.mean(), "unit": unit, "n": len(values)}
+    if len(values) > 1:
+        half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+        row |= {"low": values.mean() - half, "high": values.mean() + half}
+    return row
 
 
 def compare_arms(runs: pd.DataFrame) -> list[str]:
@@ -146,21 +161,28 @@ def _words(recipe: train.Recipe) -> str:
 
 
 def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
-    """Write what is done, with the runs published before, to reports/paper/table3_desk.csv, .md and _runs.csv, and
-    its numbers by name to results.csv beside them."""
-    before, folder = load_committed(sizes), results_folder()
-    parts = [part for part in (before, outcome.runs) if len(part)]
-    runs = pd.concat(parts, ignore_index=True).drop_duplicates(KEY[:4], keep="last") if parts else before
+    """Write what is done, with what was published before, to reports/paper/table3_desk.csv, .md, _runs.csv and _light.csv
+    (the lightly fine-tuned networks), and its numbers by name to results.csv beside them."""
+    folder = results_folder()
+    runs = _add(load_committed(sizes), outcome.runs, KEY[:4])
+    light = _add(load_light(sizes), outcome.light, [*KEY[:4], "rank"])
     folder.mkdir(parents=True, exist_ok=True)
-    if len(runs):
-        order = [(run.network, run.aim, run.arm, run.seed) for run in plan_runs({network for network, _, _ in PLAN})]
-        rows: list[dict[Any, Any]] = runs.to_dict("records")
-        runs = pd.DataFrame(sorted(rows, key=lambda row: order.index(run_key(row))))
     contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     contents |= {".csv": make_table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
+    contents |= {"_light.csv": light.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     files = {folder / f"table3_desk{suffix}": content for suffix, content in contents.items()}
-    numbers = name_rows(runs) if len(runs) else pd.DataFrame(columns=["notebook", *store.Results.COLUMNS])
+    numbers = pd.DataFrame([*name_rows(runs), *name_light(light)], columns=["notebook", *store.Results.COLUMNS])
     files[folder / "results.csv"] = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     for path, content in files.items():
         store.replace(path, content.encode())
     return list(files)
+
+
+def _add(before: pd.DataFrame, new: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Rows published before and new ones, in the order of the plan; a new one takes the place of the old."""
+    parts = [part for part in (before, new) if len(part)]
+    if not parts:
+        return before
+    order = [(run.network, run.aim, run.arm, run.seed) for run in plan_runs({network for network, _, _ in PLAN})]
+    rows: list[dict[Any, Any]] = pd.concat(parts, ignore_index=True).drop_duplicates(key, keep="last").to_dict("records")
+    return pd.DataFrame(sorted(rows, key=lambda row: order.index(run_key(row))))
