@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy import stats
 from torch import nn
 
 from graphprune.compression import networks, packed, storage, training
@@ -30,6 +29,7 @@ from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
 from graphprune.compression.training import Step
 from graphprune.runs import store
+from graphprune.studies import verdicts
 
 CONTROL = "dense, tuned"
 TWICE = "dense, tuned twice"
@@ -224,9 +224,7 @@ def compare(rows: pd.DataFrame, control: str = CONTROL, margin: float = MARGIN) 
     """Each method paired with the control by task, model and seed.
 
     Returns:
-        task, model, method, level, n, score and bytes (means), difference with its 95 % interval low to high (Student's t), and
-        what is shown: "equal" where the 90 % interval lies within the margin (two one-sided tests at 5 %), else "worse" or
-        "better" where the 95 % interval excludes 0, else "open". Where all differences are alike there is no interval.
+        task, model, method, level, n, score and bytes (means), difference, and what `verdicts.judge` says of it.
     """
     keys, found = ["task", "model", "seed"], []
     base = rows[rows["method"] == control].set_index(keys)["score"]
@@ -234,21 +232,9 @@ def compare(rows: pd.DataFrame, control: str = CONTROL, margin: float = MARGIN) 
         paired = part.set_index(keys)["score"] - base
         d = paired.dropna().to_numpy()
         row = dict(zip(("task", "model", "method", "level"), about, strict=True)) | {"n": len(d), "score": part["score"].mean()}
-        row |= {"bytes": part["bytes"].mean(), "difference": d.mean()} | _verdict(d, margin)
+        row |= {"bytes": part["bytes"].mean(), "difference": d.mean()} | verdicts.judge(d, margin)
         found.append(row)
     return pd.DataFrame(found)
-
-
-def _verdict(d: Any, margin: float) -> dict[str, Any]:
-    error = stats.sem(d) if len(d) > 1 else 0.0
-    if not error:  # one seed, or differences that are all alike: nothing tells how far they scatter
-        return {"low": float("nan"), "high": float("nan"), "shown": "open"}
-    wide, narrow = (stats.t.ppf(level, len(d) - 1) * error for level in (0.975, 0.95))
-    low, high = d.mean() - wide, d.mean() + wide
-    shown = "worse" if high < 0 else "better" if low > 0 else "open"
-    if d.mean() - narrow > -margin and d.mean() + narrow < margin:
-        shown = "equal"
-    return {"low": low, "high": high, "shown": shown}
 
 
 def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
