@@ -25,6 +25,9 @@ from graphprune.studies import compression_study, quantization_study
 REPORTS = Path(__file__).resolve().parent.parent / "reports" / "gnn"
 FOLDER = runtime.run_dir("gnn") / "artifacts" / "gnn"
 SEEDS = (0, 1, 2, 3, 4)
+FRESH = tuple(range(5, 25))
+CLAIMS = ((quantization_study.CONTROL, "float32"), ("PTQ", "INT8"), ("Degree-Quant", "INT4"), ("global", "50 %"))
+CLAIMS += (("per tensor", "50 %"),)
 SHORT = ("dense", quantization_study.CONTROL, "PTQ", "uniform", "Degree-Quant")
 Make = Callable[[str, str], pd.DataFrame]
 """(task, model) -> their rows."""
@@ -42,6 +45,10 @@ class Part:
     @property
     def name(self) -> str:
         return f"{self.table}/{self.task}/{self.model}"
+
+    def within(self, name: str) -> bool:
+        """Whether it is what `name` names, or a part of it."""
+        return f"{self.name}/".startswith(f"{name}/")
 
 
 def quantization(methods: Sequence[str] | None = None) -> Make:
@@ -68,6 +75,17 @@ def pruning(*grids: tuple[Sequence[str], Sequence[float]]) -> Make:
         return pd.concat(found, ignore_index=True).drop_duplicates(["method", "level", "seed"])
 
     return make
+
+
+def claims(task: str, model: str) -> pd.DataFrame:
+    """Four claims, read off the rows of `SEEDS`, tested on seeds of their own: rows of their methods and of the control."""
+    data, recipe = compression_study.task_for(task), recipes.find(task, model)
+    named = (quantization_study.CONTROL, "PTQ", "Degree-Quant")
+    quantized = quantization_study.study(data, model, recipe, FRESH, FOLDER, named)
+    pruned = compression_study.study(task, model, FRESH, [0.5], FOLDER, ways=("global", "per tensor"))
+    table = pd.concat([quantized, pruned], ignore_index=True)
+    pairs = pd.MultiIndex.from_frame(table[["method", "level"]])
+    return table.loc[pairs.isin(CLAIMS), ["task", "model", "method", "level", "seed", "score", "bytes"]]
 
 
 def baselines(task: str, model: str) -> pd.DataFrame:
@@ -105,6 +123,7 @@ PARTS = (
     Part("quantization_rows", "cora", "gin", quantization()),
     Part("quantization_rows_other_tasks", "proteins", "gin", quantization(SHORT)),
     Part("quantization_rows_other_tasks", "bbbp", "gin", quantization(SHORT)),
+    Part("claims_rows", "cora", "gcn", claims),
     Part("pruning_rows", "cora", "sage", NODES),
     Part("pruning_rows_other_tasks", "cora-links", "gcn", NODES),
     Part("quantization_rows_other_tasks", "cora-links", "gcn", quantization(SHORT)),
@@ -133,15 +152,16 @@ def write(path: Path, rows: pd.DataFrame) -> None:
 
 
 def chosen(only: Sequence[str]) -> list[Part]:
-    """The parts whose names begin with one of `only`; all where it is empty.
+    """The parts that one of `only` names; all where it is empty.
 
     Raises:
         ValueError: there is no such part.
     """
+    known = ", ".join(part.name for part in PARTS)
     for name in only:
-        if not any(part.name.split("/")[: name.count("/") + 1] == name.split("/") for part in PARTS):
-            raise ValueError(f"--only {name!r}: no such part; there are {', '.join(part.name for part in PARTS)}")
-    return [part for part in PARTS if not only or any(f"{part.name}/".startswith(f"{name}/") for name in only)]
+        if not any(part.within(name) for part in PARTS):
+            raise ValueError(f"--only {name!r}: no such part; there are {known}")
+    return [part for part in PARTS if not only or any(part.within(name) for name in only)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
