@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
 from graphprune.compression import graph_data, networks, recipes, regularization, storage, training
@@ -27,7 +26,7 @@ from graphprune.pruning import weight_baselines, weight_masks
 from graphprune.pruning.latency import latency
 from graphprune.pruning.weight_masks import WeightMask
 from graphprune.runs import store
-from graphprune.studies.quantization_study import CONTROL
+from graphprune.studies.quantization_study import CONTROL, file_name, load_or_train
 
 DENSE = "dense"
 ONE_SHOT = ", one-shot"
@@ -53,25 +52,15 @@ class Case:
 
     @cached_property
     def l1(self) -> nn.Module:
-        return self._trained("-l1", regularization.l1(self.recipe.l1))
+        return self._trained("L1", regularization.l1(self.recipe.l1))
 
     @cached_property
     def group_lasso(self) -> nn.Module:
         units = regularization.hidden_units(networks.build(self.name, self.task, self.recipe, self.seed), self.task)
-        return self._trained("-group", regularization.group_lasso(self.recipe.group_lasso, units))
+        return self._trained("group-lasso", regularization.group_lasso(self.recipe.group_lasso, units))
 
     def _trained(self, label: str, step: Step | None) -> nn.Module:
-        network = networks.build(self.name, self.task, self.recipe, self.seed)
-
-        def weights() -> dict[str, torch.Tensor]:
-            training.fit(network, self.task, self.recipe, seed=self.seed, after_step=step)
-            return network.state_dict()
-
-        path = Path(self.folder) / f"compression-{self.task.name}-{self.name}{label}-seed{self.seed}.safetensors"
-        parameters = {"task": self.task.fingerprint(), "model": self.name, "recipe": self.recipe, "seed": self.seed}
-        modules = ("compression.training", "compression.networks", "compression.regularization")
-        network.load_state_dict(store.stage(path, weights, parameters=parameters, modules=modules))
-        return network.eval()
+        return load_or_train(self.task, self.name, self.recipe, self.seed, self.folder, label=label, step=step)
 
 
 Way = Callable[[Case, float], tuple[nn.Module, WeightMask]]
@@ -121,25 +110,22 @@ def measure(network: nn.Module, task: Task) -> dict[str, float]:
     }
 
 
-def _rows(case: Case, way: str, levels: Sequence[float]) -> list[dict[str, Any]]:
-    """A row for each level before training and one after; a width that cannot be had has none."""
+def _rows(case: Case, way: str, level: float) -> list[dict[str, Any]]:
+    """A row before training and one after; none where a width cannot be had."""
     if way == DENSE:
         tuned, _ = tune(case.model, {}, case.task, case.recipe, seed=case.seed)
         return [
             {"method": DENSE, "level": "0 %", "sparsity": 0.0} | measure(case.model, case.task),
             {"method": CONTROL, "level": "0 %", "sparsity": 0.0} | measure(tuned, case.task),
         ]
-    found = []
-    for level in levels:
-        try:
-            network, mask = WAYS[way](case, level)
-        except TooNarrowError:
-            continue
-        tuned, _ = tune(network, mask, case.task, case.recipe, seed=case.seed)
-        about = {"level": f"{100 * level:g} %", "sparsity": level}
-        found.append({"method": way + ONE_SHOT} | about | measure(network, case.task))
-        found.append({"method": way} | about | measure(tuned, case.task))
-    return found
+    try:
+        network, mask = WAYS[way](case, level)
+    except TooNarrowError:
+        return []
+    tuned, _ = tune(network, mask, case.task, case.recipe, seed=case.seed)
+    about = {"level": f"{100 * level:g} %", "sparsity": level}
+    before = {"method": way + ONE_SHOT} | about | measure(network, case.task)
+    return [before, {"method": way} | about | measure(tuned, case.task)]
 
 
 def study(
@@ -152,7 +138,7 @@ def study(
     ways: Sequence[str] = tuple(WAYS),
     recipe: Recipe | None = None,
 ) -> pd.DataFrame:
-    """Every way at every level under every seed. A file for each way and seed is stored, so that a stopped study goes on.
+    """Every way at every level under every seed. A file for each is stored at once, so that a stopped study goes on.
 
     Args:
         task, model: see `graph_data.load` and `networks.build`. recipe: of the table, unless given.
@@ -169,20 +155,17 @@ def study(
     if wrong := [level for level in levels if not 0 < level < 1]:
         raise ValueError(f"levels: {wrong[0]!r} must be above 0 and below 1")
     chosen = recipe or recipes.find(task, model)
-    frames = []
+    found: list[dict[str, Any]] = []
     for seed in seeds:
         case = Case(task_for(task, seed), model, chosen, seed, Path(folder))
-        for way in (DENSE, *ways):
-
-            def rows(case: Case = case, way: str = way) -> pd.DataFrame:
-                return pd.DataFrame(_rows(case, way, levels)).assign(task=task, model=model, seed=case.seed)
-
-            about = {"task": case.task.fingerprint(), "model": model, "recipe": chosen, "seed": seed}
-            parameters = about | {"way": way, "levels": list(levels)}
-            path = Path(folder) / f"compression-{task}-{model}-{way.replace(', ', '-').replace(' ', '-')}-seed{seed}.parquet"
-            frames.append(store.stage(path, rows, parameters=parameters, modules=MODULES))
+        about = {"task": case.task.fingerprint(), "model": model, "recipe": chosen, "seed": seed}
+        for way, level in ((DENSE, 0.0), *((way, level) for way in ways for level in levels)):
+            path = Path(folder) / f"compression-{task}-{model}-{file_name(way, f'{100 * level:g}')}-seed{seed}.json"
+            parameters = about | {"way": way, "level": level}
+            rows = store.stage(path, partial(_rows, case, way, level), parameters=parameters, modules=MODULES)
+            found += [{"task": task, "model": model, "seed": seed} | row for row in rows]
+    table = pd.DataFrame(found)
     front = ["task", "model", "method", "level", "sparsity", "seed"]
-    table = pd.concat(frames, ignore_index=True)
     return table[[*front, *table.columns.difference(front, sort=False)]]
 
 

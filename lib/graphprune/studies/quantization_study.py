@@ -6,6 +6,7 @@ The control is the network in floating point with the same training on: a gain b
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy import stats
 from torch import nn
 
 from graphprune.compression import networks, packed, storage, training
@@ -27,7 +27,9 @@ from graphprune.compression.quantized_training import Learning, hold_zeros, line
 from graphprune.compression.quantizer import Uniform
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
+from graphprune.compression.training import Step
 from graphprune.runs import store
+from graphprune.studies import verdicts
 
 CONTROL = "dense, tuned"
 TWICE = "dense, tuned twice"
@@ -134,17 +136,24 @@ METHODS: dict[tuple[str, str], Method] = {
 """(method, level) -> the network; PTQ is quantization without training."""
 
 
-def load_or_train(task: Task, model: str, recipe: Recipe, seed: int, folder: Path) -> nn.Module:
-    """A network trained by its recipe, once: its weights are stored in `folder`."""
+def load_or_train(
+    task: Task, model: str, recipe: Recipe, seed: int, folder: Path, *, label: str = "", step: Step | None = None
+) -> nn.Module:
+    """A network trained by its recipe, once: its weights are stored in `folder`.
+
+    Args:
+        label, step: what is done after each step of Adam, such as a regularization of the recipe's strength, and its name.
+    """
     network = networks.build(model, task, recipe, seed)
 
     def trained() -> dict[str, torch.Tensor]:
-        training.fit(network, task, recipe, seed=seed)
+        training.fit(network, task, recipe, seed=seed, after_step=step)
         return network.state_dict()
 
-    path = Path(folder) / f"quantization-{task.name}-{model}-seed{seed}.safetensors"
-    parameters = {"task": task.fingerprint(), "model": model, "recipe": repr(recipe), "seed": seed}
-    network.load_state_dict(store.stage(path, trained, parameters=parameters, modules=("compression.training",)))
+    path = Path(folder) / f"trained-{'-'.join(filter(None, (task.name, model, label)))}-seed{seed}.safetensors"
+    parameters = {"task": task.fingerprint(), "model": model, "recipe": recipe, "seed": seed}
+    modules = ("compression.training", "compression.networks", "compression.regularization")
+    network.load_state_dict(store.stage(path, trained, parameters=parameters, modules=modules))
     return network.eval()
 
 
@@ -177,7 +186,7 @@ def published(name: str) -> pd.DataFrame | None:
 def study(
     task: Task, model: str, recipe: Recipe, seeds: Sequence[int], folder: Path, methods: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Every method under every seed, one file a seed, so that a run that was stopped goes on.
+    """Every method under every seed. Each row is stored when it is there, so that a run that was stopped goes on.
 
     Args:
         methods: names among `METHODS`; None for all.
@@ -188,27 +197,34 @@ def study(
     unknown = [name for name in methods or () if name not in known]
     if unknown:
         raise ValueError(f"methods: {unknown[0]!r} is unknown; use some of {known}")
+
+    def stored(seed: int, method: str, level: str) -> dict[str, Any]:
+        def row() -> dict[str, Any]:
+            case = Case(load_or_train(task, model, recipe, seed, folder), task, recipe, seed)
+            return measure(case, method, level) | {"model": model}
+
+        parameters = {"task": task.fingerprint(), "model": model, "recipe": recipe, "seed": seed, "method": [method, level]}
+        path = Path(folder) / f"quantization-{task.name}-{model}-{file_name(method, level)}-seed{seed}.json"
+        return store.stage(path, row, parameters=parameters, modules=("studies.quantization_study",))
+
     chosen = [pair for pair in METHODS if methods is None or pair[0] in methods]
+    return pd.DataFrame([stored(seed, *pair) for seed in seeds for pair in chosen])
 
-    def rows(seed: int) -> pd.DataFrame:
-        case = Case(load_or_train(task, model, recipe, seed, folder), task, recipe, seed)
-        return pd.DataFrame([measure(case, *pair) for pair in chosen]).assign(model=model)
 
-    def stored(seed: int) -> pd.DataFrame:
-        parameters = {"task": task.fingerprint(), "model": model, "recipe": repr(recipe), "seed": seed, "methods": chosen}
-        path = Path(folder) / f"quantization-{task.name}-{model}-rows-seed{seed}.parquet"
-        return store.stage(path, lambda: rows(seed), parameters=parameters, modules=("studies.quantization_study",))
+def file_name(*words: str) -> str:
+    """Words as a part of a file's name: letters and digits, with lines between.
 
-    return pd.concat([stored(seed) for seed in seeds], ignore_index=True)
+    >>> file_name("prune, then quantize", "50 %, INT8")
+    'prune-then-quantize-50-INT8'
+    """
+    return "-".join(re.findall(r"\w+", " ".join(words)))
 
 
 def compare(rows: pd.DataFrame, control: str = CONTROL, margin: float = MARGIN) -> pd.DataFrame:
     """Each method paired with the control by task, model and seed.
 
     Returns:
-        task, model, method, level, n, score and bytes (means), difference with its 95 % interval low to high (Student's t), and
-        what is shown: "equal" where the 90 % interval lies within the margin (two one-sided tests at 5 %), else "worse" or
-        "better" where the 95 % interval excludes 0, else "open". Where all differences are alike there is no interval.
+        task, model, method, level, n, score and bytes (means), difference, and what `verdicts.judge` says of it.
     """
     keys, found = ["task", "model", "seed"], []
     base = rows[rows["method"] == control].set_index(keys)["score"]
@@ -216,21 +232,9 @@ def compare(rows: pd.DataFrame, control: str = CONTROL, margin: float = MARGIN) 
         paired = part.set_index(keys)["score"] - base
         d = paired.dropna().to_numpy()
         row = dict(zip(("task", "model", "method", "level"), about, strict=True)) | {"n": len(d), "score": part["score"].mean()}
-        row |= {"bytes": part["bytes"].mean(), "difference": d.mean()} | _verdict(d, margin)
+        row |= {"bytes": part["bytes"].mean(), "difference": d.mean()} | verdicts.judge(d, margin)
         found.append(row)
     return pd.DataFrame(found)
-
-
-def _verdict(d: Any, margin: float) -> dict[str, Any]:
-    error = stats.sem(d) if len(d) > 1 else 0.0
-    if not error:  # one seed, or differences that are all alike: nothing tells how far they scatter
-        return {"low": float("nan"), "high": float("nan"), "shown": "open"}
-    wide, narrow = (stats.t.ppf(level, len(d) - 1) * error for level in (0.975, 0.95))
-    low, high = d.mean() - wide, d.mean() + wide
-    shown = "worse" if high < 0 else "better" if low > 0 else "open"
-    if d.mean() - narrow > -margin and d.mean() + narrow < margin:
-        shown = "equal"
-    return {"low": low, "high": high, "shown": shown}
 
 
 def by_degree(case: Case, bits: int = 4) -> pd.DataFrame:
