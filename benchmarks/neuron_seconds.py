@@ -15,7 +15,7 @@ import pandas as pd
 from graphprune import data, models, neurons, trace
 from graphprune.runs import runtime
 
-HEAD_IMAGES = 500
+HEAD_IMAGES = 200
 
 
 def main() -> None:
