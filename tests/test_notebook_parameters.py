@@ -55,7 +55,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "06": {
         **{"seeds": [0, 1], "sparsities": [0.5, 0.9], "judged": 0.9, "readings_at": 0.9, "batch_size": 64, "augment": True},
         **{"plans": {"mlp": {"base": [1.0, 0.1], "tune": [0.2, 0.05], "scratch": [0.2, 0.1]}}, "spectra": False},
-        **{"ways": ["magnitude, ER", "SNIP", "paths, global (ours)"], "channels_kept": 0.6},
+        **{"ways": ["magnitude, ER", "SNIP", "paths, global (ours)"], "channels_kept": 0.6, "test_images": 200},
+        **{"starts": "trained", "tuned_ways": ["magnitude, ER", "paths, global (ours)"]},
     },
     "07": {
         **{"cases": [["digits", "fc-12-8"]], "seeds": [0, 1], "shares": 0.5, "thresholds": 0.1, "base": [2.0, 0.2]},

@@ -190,6 +190,18 @@ def test_profile_that_is_not_nested_by_notebook_is_an_error(project: Path, conte
         notebook.settings(write(project), "big")
 
 
+def test_a_table_of_another_profile_is_read_as_it_was_committed(project: Path) -> None:
+    folder = project / "reports" / "big"
+    assert notebook.published("big", "rows") is None
+    folder.mkdir(parents=True)
+    (folder / "rows.csv").write_text("way,test\nrandom,0.5\n")
+    found = notebook.published("big", "rows")
+    assert found is not None
+    assert found.to_dict("records") == [{"way": "random", "test": 0.5}]
+    with pytest.raises(ValueError, match="profile='cifra' is unknown"):
+        notebook.published("cifra", "rows")
+
+
 def test_profile_runs_the_notebooks_it_names(project: Path) -> None:
     write(project)
     assert notebook.notebooks() == notebook.notebooks("big") == ["01_tiny"]

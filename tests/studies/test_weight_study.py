@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphprune import data
+from graphprune import data, train
 from graphprune.pruning import weight_masks
 from graphprune.studies import weight_study
 from graphprune.train import Recipe
@@ -33,6 +33,29 @@ def test_a_network_without_a_path_is_not_trained(digits, tmp_path):
     assert len(cut) > 0
     assert (cut["test"] == cut["before_test"]).all()
     assert cut["test"].max() < 0.2
+
+
+def test_networks_are_trained_where_they_are_to_be_and_the_others_measured_alone(digits, tmp_path):
+    few = {"train_at": {"random, ER": [0.9]}, "ways": FEW, "starts": ["trained"]}
+    table = weight_study.study("mlp", digits, PLAN, [0.5, 0.9], 0, tmp_path, **few)
+    trained = table[table["test"].notna()]
+    assert list(zip(trained["way"], trained["sparsity"], strict=True)) == [("dense", 0.0), ("random, ER", 0.9)]
+    assert table["before_test"].notna().all()
+    whole = weight_study.study("mlp", digits, PLAN, [0.9], 0, tmp_path, ways=FEW, starts=["trained"])
+    assert trained["test"].tolist() == whole.loc[whole["way"].isin(["dense", "random, ER"]), "test"].tolist()
+
+
+def test_training_under_the_mask_is_that_of_the_masks_own_function(digits, tmp_path):
+    table = weight_study.study("small_conv", digits, PLAN, [0.9], 0, tmp_path, ways=FEW, starts=["trained"])
+    model = weight_study.load_or_train("small_conv", digits, PLAN, 0, tmp_path)
+    tuned = weight_masks.finetune(model, FEW["magnitude, global"](model, digits, 0.9, 0), digits, SHORT, seed=0)
+    assert table.set_index("way").loc["magnitude, global", "test"] == train.evaluate(tuned, digits.test).accuracy
+
+
+def test_public_weights_take_the_place_of_training(tmp_path):
+    plan = weight_study.Plan(None, SHORT, SHORT)
+    with pytest.raises(ValueError, match="public weights have seen all 50,000"):
+        weight_study.load_or_train("resnet20a", data.load("digits", device="cpu"), plan, 0, tmp_path)
 
 
 def test_networks_are_those_of_their_seed(digits):

@@ -5,6 +5,8 @@ A profile is a set of parameters: `laptop` is every notebook's own parameters ce
 published results in `reports/<profile>`.
 """
 
+from __future__ import annotations
+
 import ast
 import json
 import threading
@@ -12,11 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from graphprune.runs import runtime
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LAPTOP = "laptop"
 CUSTOM = "custom"  # where a run with hand-given parameters goes, so that it never passes for a profile's own run
@@ -130,6 +135,26 @@ def profile_of(stem: str, values: Mapping[str, Any]) -> str | None:
             if all(values[name] == wanted[name] for name in known if name != "profile"):
                 return profile
     return None
+
+
+def published(profile: str, name: str) -> pd.DataFrame | None:
+    """A table of `reports/<profile>` as it was committed, so that a notebook can quote another profile's rows.
+
+    Args:
+        name: the file's, without `.csv`, e.g. "weight_rows" or "07_mip_neurons/contest".
+    Returns:
+        the table, or None where there is none.
+    Raises:
+        ValueError: the profile is unknown.
+
+    >>> published("cifar", "nothing") is None
+    True
+    """
+    check_profile(profile)
+    path = runtime.root() / "reports" / profile / f"{name}.csv"
+    import pandas as pd  # here, so that the command line starts at once
+
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def _nested(profile: str) -> dict[str, dict[str, Any]]:
