@@ -49,7 +49,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         **{"other_count": 1, "other_share": 0.6},
         **{"pair_count": 2, "network": "tiny_cnn", "real_seeds": [0, 1], "real_share": 0.47, "real_evaluations": [1, 4, 20]},
         **{"images": 40, **UNTRAINED, "long_seeds": [0], "long_evaluations": 20, "single_evaluations": [32, 64]},
-        **{"single_count": 2, "test_images": 100},
+        **{"single_count": 2, "test_images": 100, "deep_seeds": [1], "deep_starts": ["agent", "L1"]},
+        **{"deep_evaluations": [1, 4, 12]},
     },
     "05": {"k_main": 5, "m_main": 20, "band_count": 10, "seed": 1, **QUICK},
     "06": {
