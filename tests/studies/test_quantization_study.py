@@ -10,6 +10,7 @@ from torch import nn
 from graphprune.compression import graph_data, recipes, storage
 from graphprune.compression.packed import quantized_layers
 from graphprune.compression.quantized_training import linear_weights
+from graphprune.report import notebook
 from graphprune.studies import quantization_study as study
 
 TASK = graph_data.load("karate")
@@ -109,9 +110,9 @@ def test_a_worse_method_within_the_margin_is_equal():
 
 
 def test_the_published_rows_have_five_seeds_of_every_method():
-    found = study.published("quantization_rows")
+    found = notebook.published("gnn", "quantization_rows")
     assert found is not None
     counted = found.groupby(["model", "method", "level"])["seed"].nunique()
     assert set(counted) == {5}
     assert {(method, level) for _, method, level in counted.index} == set(study.METHODS)
-    assert study.published("nothing") is None
+    assert notebook.published("gnn", "nothing") is None

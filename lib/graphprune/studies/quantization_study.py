@@ -177,12 +177,6 @@ def file_bytes(network: nn.Module) -> int:
         return packed.save(Path(folder) / "network", network)
 
 
-def published(name: str) -> pd.DataFrame | None:
-    """A table of the study on real data as it was committed, `reports/gnn/<name>.csv`; None where there is none."""
-    path = Path(__file__).resolve().parents[3] / "reports" / "gnn" / f"{name}.csv"
-    return pd.read_csv(path) if path.is_file() else None
-
-
 def study(
     task: Task, model: str, recipe: Recipe, seeds: Sequence[int], folder: Path, methods: Sequence[str] | None = None
 ) -> pd.DataFrame:
