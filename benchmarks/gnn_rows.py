@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from graphprune.compression import recipes
-from graphprune.runs import runtime
+from graphprune.runs import runtime, safe_files
 from graphprune.studies import compression_study, quantization_study
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports" / "gnn"
@@ -148,7 +148,7 @@ def write(path: Path, rows: pd.DataFrame) -> None:
         theirs = pd.MultiIndex.from_frame(old[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
         rows = pd.concat([old[~theirs], rows], ignore_index=True).sort_values(keys, kind="stable")
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    safe_files.replace(path, rows.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
 def chosen(only: Sequence[str]) -> list[Part]:

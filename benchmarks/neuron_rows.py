@@ -14,7 +14,7 @@ import pandas as pd
 
 from graphprune import data
 from graphprune.report import notebook
-from graphprune.runs import runtime
+from graphprune.runs import runtime, safe_files
 from graphprune.studies import neuron_study
 from graphprune.training.recipe import Recipe
 
@@ -55,7 +55,8 @@ def main() -> None:
                 old = pd.read_csv(path)
                 rows = pd.concat([old[(old["case"] != f"{dataset} {network}") | (old["seed"] != seed)], rows])
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows.sort_values(["case", "seed", "removed", "way"]).to_csv(path, index=False, float_format="%.3f")
+            rows = rows.sort_values(["case", "seed", "removed", "way"])
+            safe_files.replace(path, rows.to_csv(index=False, float_format="%.3f", lineterminator="\n").encode())
             print(f"{dataset} {network}, seed {seed}: done", flush=True)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from graphprune import data
 from graphprune.report import notebook
-from graphprune.runs import runtime
+from graphprune.runs import runtime, safe_files
 from graphprune.studies import weight_study
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import stratified
@@ -53,7 +53,8 @@ def main() -> None:
             rows = weight_study.study(network, images, plan, [sparsity], seed, folder, **options)
             if path.exists():  # the other rows stay
                 rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(keys, keep="last")
-            rows.sort_values(keys).to_csv(path, index=False, float_format="%.4f")
+            content = rows.sort_values(keys).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+            safe_files.replace(path, content.encode())
             print(f"{network}, seed {seed}, {100 * sparsity:g} %: done", flush=True)
 
 

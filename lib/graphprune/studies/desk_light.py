@@ -62,9 +62,7 @@ def follow_m(light: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFr
 
 def _in_order(validation: Array, test: Array) -> Array:
     """Test accuracy of the best on validation among the first m, for every m."""
-    best = np.maximum.accumulate(validation)
-    first = np.array([np.argmax(validation[:m] == best[m - 1]) for m in range(1, len(test) + 1)])
-    return test[first]
+    return test[[np.argmax(validation[:m]) for m in range(1, len(test) + 1)]]
 
 
 def _mean_over_subsets(validation: Array, test: Array) -> Array:

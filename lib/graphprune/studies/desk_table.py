@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from graphprune.runs import store
+from graphprune.search.comparison import interval
 from graphprune.studies import paper
 from graphprune.studies.desk import (
     ARMS,
@@ -108,11 +108,9 @@ def name_light(light: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _name_number(name: str, values: pd.Series, unit: str) -> dict[str, Any]:
     """A row: the mean, and from two values on its 95 % t interval."""
-    row: dict[str, Any] = {"notebook": "table3_desk", "name": name, "value": values.mean(), "unit": unit, "n": len(values)}
-    if len(values) > 1:
-        half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
-        row |= {"low": values.mean() - half, "high": values.mean() + half}
-    return row
+    mean, low, high = interval(values.tolist())
+    row = {"notebook": "table3_desk", "name": name, "value": mean, "unit": unit, "n": len(values)}
+    return row | {"low": low, "high": high}
 
 
 def compare_arms(runs: pd.DataFrame) -> list[str]:
@@ -125,10 +123,10 @@ def compare_arms(runs: pd.DataFrame) -> list[str]:
             gaps = (part[arm] - part[ARMS[0]]).dropna()
             if len(gaps) == 0:
                 continue
-            words = f"{gaps.mean():+.2f} points"
+            mean, low, high = interval(gaps.tolist())
+            words = f"{mean:+.2f} points"
             if len(gaps) > 1:
-                half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.sem()
-                words += f" [{gaps.mean() - half:+.2f}, {gaps.mean() + half:+.2f}], {len(gaps)} seeds"
+                words += f" [{low:+.2f}, {high:+.2f}], {len(gaps)} seeds"
             else:
                 words += f", a single run (seed {gaps.index[0][2]}): no interval"
             lines.append(f"- {network}, {aim:.1%} of the MACs removed, {arm} minus {ARMS[0]}: {words}")
