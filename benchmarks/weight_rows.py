@@ -1,8 +1,7 @@
 """The contest of notebook 06 on real data: the networks of a profile, a row a network, start, way, sparsity and seed.
 
 Sizes are those of notebook 06 in the profile. The rows are published as reports/<profile>/weight_rows.csv, which the
-notebook reads. What is worked out is stored, so that a run that was stopped goes on; --sparsities
-and --ways work on a part.
+notebook reads. What is worked out is stored, so that a run that was stopped goes on; the options work on a part.
 
     OMP_NUM_THREADS=1 python benchmarks/weight_rows.py cifar
 """
@@ -29,8 +28,11 @@ def main() -> None:
     """Work out the rows and write them."""
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("profile", choices=[name for name in notebook.profiles() if STEM in notebook.notebooks(name)])
-    reader.add_argument("--sparsities", nargs="*", type=float, help="all of the profile if left out")
-    reader.add_argument("--ways", nargs="*", help="all of the profile if left out")
+    reader.add_argument("--networks", nargs="*", help="all of the profile if left out, here and below")
+    reader.add_argument("--seeds", nargs="*", type=int)
+    reader.add_argument("--starts", nargs="*", choices=["trained", "untrained"])
+    reader.add_argument("--sparsities", nargs="*", type=float)
+    reader.add_argument("--ways", nargs="*")
     given = reader.parse_args()
     source = runtime.root() / "notebooks" / f"{STEM}.ipynb"
     values = notebook.parameters(source) | notebook.settings(source, given.profile)
@@ -41,15 +43,15 @@ def main() -> None:
     about = {"batch_size": values["batch_size"], "augment": values["augment"], "warmup": 0.1}
     ways = {label: weight_study.WAYS[label] for label in given.ways or values["ways"] or weight_study.WAYS}
     tuned = values["tuned_ways"]
-    options = {"ways": ways, "starts": values["starts"], "spectra": values["spectra"]}
+    options = {"ways": ways, "starts": given.starts or values["starts"], "spectra": values["spectra"]}
     options["train_at"] = None if tuned is None else dict.fromkeys(tuned, values["judged"])
     folder, keys = runtime.run_dir(given.profile) / "artifacts", ["network", "start", "sparsity", "way", "seed"]
     path = runtime.root() / "reports" / given.profile / "weight_rows.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for network, numbers in values["plans"].items():
-        recipes = {part: Recipe(*pair, **about) for part, pair in numbers.items()}
-        plan = weight_study.Plan(**recipes | ({"base": None} if values["public_weights"] else {}))
-        for seed, sparsity in itertools.product(values["seeds"], given.sparsities or values["sparsities"]):
+    for network in given.networks or values["plans"]:
+        plan = weight_study.Plan(**{part: pair and Recipe(*pair, **about) for part, pair in values["plans"][network].items()})
+        seeds = values["seeds"] if given.seeds is None else given.seeds
+        for seed, sparsity in itertools.product(seeds, given.sparsities or values["sparsities"]):
             rows = weight_study.study(network, images, plan, [sparsity], seed, folder, **options)
             if path.exists():  # the other rows stay
                 rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(keys, keep="last")

@@ -37,6 +37,7 @@ def test_a_replaced_stem_keeps_everything_but_its_input() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("vgg16_000", "unknown model name 'vgg16_000'; did you mean vgg16"),
         ("vgg61", "unknown model name 'vgg61'; did you mean vgg16"),
         ("resnet19", "did you mean resnet18"),
         ("resnet18a", "unknown model name 'resnet18a'"),

@@ -15,7 +15,7 @@ def parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("vgg16", 14_728_266), ("resnet18", 11_173_962), ("resnet56", 855_770), ("resnet56a", 853_018)],
+    [("vgg16", 14_728_266), ("vgg16_025", 924_186), ("resnet18", 11_173_962), ("resnet56", 855_770), ("resnet56a", 853_018)],
 )
 def test_parameter_counts_are_the_papers(name: str, count: int) -> None:
     assert parameters(models.build(name)) == count

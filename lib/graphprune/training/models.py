@@ -50,9 +50,10 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build an untrained network; its initial weights come from torch's global generator (see `seeded`).
 
     Args:
-        name: "vgg16" and "resnet18" (as in SACP: 3x3 stem, no max-pool); "resnetN" with N = 6n + 2 (He et al. 2016,
-            section 4.2, with option-B shortcuts: "resnet56" is SACP's, "resnet8" suits 8x8 digits); "resnetNa" the same
-            with option-A shortcuts, as the public weights have; "tiny_cnn"; "torchvision:NAME"; "timm:NAME"; "hf:NAME", an
+        name: "vgg16" and "resnet18" (as in SACP: 3x3 stem, no max-pool); "vgg16_025", VGG-16 with a quarter of the
+            channels, or another share in hundredths; "resnetN" with N = 6n + 2 (He et al. 2016, section 4.2, with
+            option-B shortcuts: "resnet56" is SACP's, "resnet8" suits 8x8 digits); "resnetNa" the same with option-A
+            shortcuts, as the public weights have; "tiny_cnn"; "torchvision:NAME"; "timm:NAME"; "hf:NAME", an
             image classifier of Hugging Face by the `config.json` in a folder or on their hub (outputs: `.logits`).
         num_classes: outputs.
         in_channels: channels of the input image.
@@ -74,15 +75,15 @@ def build(name: str, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         return _timm(name.removeprefix("timm:"), num_classes, in_channels)
     if name.startswith("hf:"):
         return _huggingface("from_config", name.removeprefix("hf:"), num_classes, in_channels)
-    if name == "vgg16":
-        return VGG(num_classes, in_channels)
+    if share := re.fullmatch(r"vgg16(?:_(?!000)(\d{3}))?", name):
+        return VGG(num_classes, in_channels, int(share[1] or 100) / 100)
     if name == "resnet18":
         return ResNet((64, 128, 256, 512), 2, shortcut_b, num_classes, in_channels)
     if name == "tiny_cnn":
         return TinyCNN(num_classes, in_channels)
     depth = re.fullmatch(r"resnet(\d+)(a?)", name)
     if depth is None or int(depth[1]) < 8 or (int(depth[1]) - 2) % 6:
-        rest = ", any resnetN or resnetNa with N = 6n + 2, torchvision:NAME, timm:NAME, hf:NAME"
+        rest = ", vgg16_025, any resnetN or resnetNa with N = 6n + 2, torchvision:NAME, timm:NAME, hf:NAME"
         raise ValueError(_unknown(name, NAMES, f"choose from {', '.join(NAMES)}{rest}"))
     shortcut = shortcut_a if depth[2] else shortcut_b
     return ResNet((16, 32, 64), (int(depth[1]) - 2) // 6, shortcut, num_classes, in_channels)

@@ -82,16 +82,21 @@ class ResNet(nn.Module):
 
 
 class VGG(nn.Module):
-    """VGG-16 for small images: 13 convolutions with bias and BN, one linear layer (14,728,266 parameters)."""
+    """VGG-16 for small images: 13 convolutions with bias and BN, one linear layer (14,728,266 parameters).
+
+    Args:
+        share: of the channels of every convolution, above 0; 0.25 gives 924,186 parameters.
+    """
 
     widths = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)  # 0 = halve the resolution
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 3, share: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = in_channels
-        for width in self.widths:
-            if width:
+        for full in self.widths:
+            if full:
+                width = round(share * full)
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
                 channels = width
             else:  # ceil_mode changes nothing at 32x32 and lets 8x8 digits through all five
