@@ -1,7 +1,7 @@
 """The contest of notebook 07 on real data: the cases of a profile, a row a network, way, share and seed.
 
 Sizes are those of notebook 07 in the profile. The rows are published as reports/<profile>/neuron_rows.csv, which the
-notebook reads. What is worked out is stored, so that a run that was stopped goes on; --cases and --seeds work on a part.
+notebook reads. What is worked out is stored, so that a run that was stopped goes on; the options work on a part.
 
     OMP_NUM_THREADS=1 python benchmarks/neuron_rows.py mnist
 """
@@ -42,9 +42,11 @@ def main() -> None:
     reader.add_argument("profile", choices=[name for name in notebook.profiles() if STEM in notebook.notebooks(name)])
     reader.add_argument("--cases", nargs="*", help="networks, as in 'mnist lenet5'; all cases of the profile if left out")
     reader.add_argument("--seeds", nargs="*", type=int, help="all of the profile if left out")
+    reader.add_argument("--ways", nargs="*", help="labels of neuron_study.WAYS and SOLVERS; those of the profile if left out")
     given = reader.parse_args()
     source = runtime.root() / "notebooks" / f"{STEM}.ipynb"
     values = notebook.parameters(source) | notebook.settings(source, given.profile)
+    values |= {"ways": given.ways} if given.ways else {}
     path = runtime.root() / "reports" / given.profile / "neuron_rows.csv"
     for dataset, network in values["cases"]:
         for seed in values["seeds"] if given.seeds is None else given.seeds:
