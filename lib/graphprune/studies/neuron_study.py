@@ -71,10 +71,14 @@ def _program(program: str, solver: str) -> Callable[[Case], Scores]:
     return score
 
 
-def _per_class(case: Case) -> Scores:
-    limit = case.settings.class_seconds * case.data.num_classes
-    about: dict[str, Any] = {"lam": case.settings.lam, "seed": case.seed, "graph": case.graph}
-    return neurons.per_class(case.model, case.images, case.labels, time_limit=limit, **about)
+def _per_class(program: str) -> Callable[[Case], Scores]:
+    def score(case: Case) -> Scores:
+        s = case.settings
+        limit, radius = s.class_seconds * case.data.num_classes, s.radius if program == "published" else 0.0
+        about: dict[str, Any] = {"program": program, "lam": s.lam, "radius": radius, "seed": case.seed, "graph": case.graph}
+        return neurons.per_class(case.model, case.images, case.labels, time_limit=limit, **about)
+
+    return score
 
 
 def _decoupled(case: Case) -> Scores:
@@ -107,7 +111,7 @@ def _random(case: Case) -> dict[str, Tensor]:
 WAYS: dict[str, Way] = {
     "MIP, published": _program("published", "mip"),
     "gradient, exact": _program("exact", "gradient"),
-    "per class, exact": _per_class,
+    "per class, exact": _per_class("exact"),
     "decoupled": _decoupled,
     "L1": lambda case: importance.l1(case.model, case.graph),
     "Taylor": lambda case: importance.taylor(case.model, case.graph, case.data, seed=case.seed),
@@ -122,6 +126,7 @@ SOLVERS: dict[str, Way] = {
     "gradient, published": _program("published", "gradient"),
     "relaxation, exact": _program("exact", "relaxation"),
     "MIP, exact": _program("exact", "mip"),
+    "per class, published": _per_class("published"),
 }
 """More ways to solve the programs, compared on fewer networks."""
 
