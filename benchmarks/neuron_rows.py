@@ -1,4 +1,4 @@
-"""The contest of notebook 07 on real data: the cases of a profile, a row a network, way, share and seed.
+"""The contest of notebook 07 on real data: the cases of a profile, a row a network, way, share or threshold, and seed.
 
 Sizes are those of notebook 07 in the profile. The rows are published as reports/<profile>/neuron_rows.csv, which the
 notebook reads. What is worked out is stored, so that a run that was stopped goes on; the options work on a part.
@@ -12,7 +12,7 @@ import argparse
 
 import pandas as pd
 
-from graphprune import data
+from graphprune import data, neurons
 from graphprune.report import notebook
 from graphprune.runs import runtime, safe_files
 from graphprune.studies import neuron_study
@@ -22,7 +22,7 @@ STEM = "07_mip_neurons"
 
 
 def rows_of(values: dict, dataset: str, network: str, seed: int) -> pd.DataFrame:
-    """The contest of one network and seed, each row with the status and the seconds of its scores."""
+    """The contest of one network and seed, and the paper's rule; each row with the status and the seconds of its scores."""
     folder = runtime.run_dir(values["profile"]) / "artifacts"
     limits = (values["time_limit"], values["class_seconds"], 1, values["head_images"])
     settings = neuron_study.Settings(values["lam"], values["radius"], *limits)
@@ -31,6 +31,14 @@ def rows_of(values: dict, dataset: str, network: str, seed: int) -> pd.DataFrame
     case = neuron_study.case_of(network, data.load(dataset), base, seed, folder, settings)
     rows = neuron_study.study(case, values["ways"], values["shares"], tune, folder)
     states = {way: neuron_study.score(case, way, folder) for way in values["ways"]}
+    solved = [way for way, found in states.items() if found.status in ("optimal", "local") and way != "critical"]
+    ruled = [
+        {"way": way, "threshold": threshold, "seed": seed}
+        | neuron_study.measure(case, neurons.keep_above(states[way], threshold), tune)
+        for way in solved
+        for threshold in values["thresholds"]
+    ]
+    rows = pd.concat([rows, pd.DataFrame(ruled)], ignore_index=True)
     rows["status"] = [states[way].status if way in states else "" for way in rows["way"]]
     rows["seconds"] = [states[way].seconds if way in states else 0.0 for way in rows["way"]]
     return rows.assign(case=f"{dataset} {network}")
@@ -57,7 +65,7 @@ def main() -> None:
                 old = pd.read_csv(path)
                 rows = pd.concat([old[(old["case"] != f"{dataset} {network}") | (old["seed"] != seed)], rows])
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = rows.sort_values(["case", "seed", "removed", "way"])
+            rows = rows.sort_values(["case", "seed", "removed", "threshold", "way"])
             safe_files.replace(path, rows.to_csv(index=False, float_format="%.3f", lineterminator="\n").encode())
             print(f"{dataset} {network}, seed {seed}: done", flush=True)
 
