@@ -56,17 +56,17 @@ def main() -> None:
     values = notebook.parameters(source) | notebook.settings(source, given.profile)
     values |= {"ways": given.ways} if given.ways else {}
     path = runtime.root() / "reports" / given.profile / "neuron_rows.csv"
+    keys = ["case", "seed", "removed", "threshold", "way"]
     for dataset, network in values["cases"]:
         for seed in values["seeds"] if given.seeds is None else given.seeds:
             if given.cases and f"{dataset} {network}" not in given.cases:
                 continue
             rows = rows_of(values, dataset, network, seed)
-            if path.exists():  # the rows of other networks and seeds stay
-                old = pd.read_csv(path)
-                rows = pd.concat([old[(old["case"] != f"{dataset} {network}") | (old["seed"] != seed)], rows])
+            if path.exists():  # the other rows stay
+                rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(keys, keep="last")
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = rows.sort_values(["case", "seed", "removed", "threshold", "way"])
-            safe_files.replace(path, rows.to_csv(index=False, float_format="%.3f", lineterminator="\n").encode())
+            content = rows.sort_values(keys).to_csv(index=False, float_format="%.3f", lineterminator="\n")
+            safe_files.replace(path, content.encode())
             print(f"{dataset} {network}, seed {seed}: done", flush=True)
 
 

@@ -61,22 +61,24 @@ class Case:
 Way = Callable[[Case], Mapping[str, Tensor]]
 
 
+def _options(case: Case, program: str) -> dict[str, Any]:
+    """What `neurons.scores` and `neurons.per_class` take alike."""
+    radius = case.settings.radius if program == "published" else 0.0
+    return {"program": program, "lam": case.settings.lam, "radius": radius, "seed": case.seed, "graph": case.graph}
+
+
 def _program(program: str, solver: str) -> Callable[[Case], Scores]:
     def score(case: Case) -> Scores:
-        s = case.settings
-        radius = s.radius if program == "published" else 0.0
-        about: dict[str, Any] = {"program": program, "solver": solver, "lam": s.lam, "radius": radius, "seed": case.seed}
-        return neurons.scores(case.model, case.images, case.labels, time_limit=s.time_limit, graph=case.graph, **about)
+        limit, options = case.settings.time_limit, _options(case, program)
+        return neurons.scores(case.model, case.images, case.labels, solver=solver, time_limit=limit, **options)
 
     return score
 
 
 def _per_class(program: str) -> Callable[[Case], Scores]:
     def score(case: Case) -> Scores:
-        s = case.settings
-        limit, radius = s.class_seconds * case.data.num_classes, s.radius if program == "published" else 0.0
-        about: dict[str, Any] = {"program": program, "lam": s.lam, "radius": radius, "seed": case.seed, "graph": case.graph}
-        return neurons.per_class(case.model, case.images, case.labels, time_limit=limit, **about)
+        limit = case.settings.class_seconds * case.data.num_classes
+        return neurons.per_class(case.model, case.images, case.labels, time_limit=limit, **_options(case, program))
 
     return score
 
