@@ -54,7 +54,11 @@ def draw_accuracy_against_cut(runs: pd.DataFrame, arms: Sequence[str], published
 def _name_points(axis: Axes, others: Mapping[str, Any]) -> None:
     for method, row in others.items():
         axis.scatter(row.flops_cut, row.accuracy, s=40, facecolor="none", edgecolor="0.4")
-        axis.annotate(method, (row.flops_cut, row.accuracy), (4, 4), textcoords="offset points", fontsize=8, color="0.3")
+        crowded = any(0 < o.flops_cut - row.flops_cut < 6 and abs(o.accuracy - row.accuracy) < 0.4 for o in others.values())
+        place, side = ((-5, 2), "right") if crowded else ((5, 2), "left")  # a point at the right: the name goes to the left
+        axis.annotate(
+            method, (row.flops_cut, row.accuracy), place, textcoords="offset points", ha=side, fontsize=8, color="0.3"
+        )
 
 
 def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
