@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from graphprune import train
+import graphprune
+from graphprune import models, train
 from graphprune.runs import checkpoint
 from graphprune.studies import desk, desk_light, desk_table, paper, reproduction
 from graphprune.studies.desk import ARMS, Outcome, Run
@@ -66,6 +68,20 @@ def test_the_lightly_fine_tuned_networks_of_every_searching_arm_are_listed(whole
     assert (light["recipe"] == desk.name_recipe(SIZES)).all()
     for arm, part in light.groupby("arm"):
         assert part.loc[part["validation accuracy"].idxmax(), "accuracy"] == pytest.approx(runs.loc[arm, "not retrained"])
+
+
+def test_the_widths_listed_for_every_run_are_those_of_a_network_with_its_cost(whole: tuple[Path, Outcome]) -> None:
+    widths, runs = whole[1].widths, whole[1].runs.set_index("arm")
+    model, image = models.build("resnet8", in_channels=1), torch.zeros(1, 1, 8, 8)
+    graph = graphprune.trace(model, image)
+    for arm, part in widths.groupby("arm"):
+        assert part["group"].tolist() == [group.name for group in graph.groups]
+        first = [torch.arange(c) < k for c, k in zip(part["channels"], part["kept"], strict=True)]
+        small = graphprune.prune(model, graph, dict(zip(part["group"], first, strict=True)))
+        assert (graphprune.cost(small, image).macs, graphprune.cost(small, image).params) == tuple(
+            runs.loc[arm, ["macs", "params"]]
+        )
+    assert set(widths["arm"]) == set(ARMS)
 
 
 def test_what_class_means_pays_for_its_looks_is_counted(whole: tuple[Path, Outcome]) -> None:

@@ -54,7 +54,7 @@ def test_a_row_is_the_mean_over_its_seeds_and_what_was_spent_is_summed(folder: P
 def test_rows_not_done_are_empty_and_the_table_says_so(folder: Path) -> None:
     files = desk_table.publish(outcome(run("uniform L1", 80.0), run("SACP", 79.5)), SIZES)
     assert [file.name for file in files] == [
-        *("table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md", "table3_desk_light.csv"),
+        *("table3_desk_runs.csv", "table3_desk.csv", "table3_desk.md", "table3_desk_light.csv", "table3_desk_widths.csv"),
         "results.csv",
     ]
     assert all(file.parent == folder for file in files)

@@ -61,6 +61,40 @@ def _name_points(axis: Axes, others: Mapping[str, Any]) -> None:
         )
 
 
+def draw_widths(widths: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """The share of every group's channels that the chosen networks keep: a panel for each network and cost, a line a run.
+
+    Args:
+        widths: a row a group: `network`, `aim`, `arm`, `seed`, `group`, `channels`, `kept`, in the order of the data flow.
+        arms: the methods compared, in the order of their colours, which are those of `draw_accuracy_against_cut`.
+
+    >>> row = {"network": "resnet20a", "aim": 0.5, "arm": "SACP", "seed": 0, "channels": 16}
+    >>> rows = [row | {"group": "conv1", "kept": 8}, row | {"group": "layer1.0.conv1", "kept": 1}]
+    >>> axis = draw_widths(pd.DataFrame(rows), ["L1", "SACP"]).axes[0]
+    >>> axis.lines[0].get_ydata().tolist(), [label.get_text() for label in axis.get_xticklabels()]
+    ([50.0, 6.25], ['conv1', 'layer1.0.conv1'])
+    """
+    import matplotlib.pyplot as plt
+
+    figures.style()
+    panels = list(widths.groupby(["network", "aim"], sort=False))
+    groups = [panel["group"].nunique() for _, panel in panels]
+    size = (5 + 0.22 * sum(groups), 4.6)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, width_ratios=groups, squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
+        for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
+            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)], "lw": 1, "ms": 5}
+            axis.plot(part["group"], 100 * part["kept"] / part["channels"], label=f"{arm}, seed {seed}", **style)
+        axis.tick_params(axis="x", labelrotation=90, labelsize=8)
+        axis.set(title=f"{network}, {aim:.1%} of the MACs removed", ylim=(0, 104))
+    axes[0, 0].set_ylabel("channels kept, %")
+    known = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known.keys(), loc="outside right upper", fontsize=9)
+    return figure
+
+
 def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Accuracy after light fine-tuning of the best of m networks, a panel for each network and cost, a line a run.
 

@@ -9,7 +9,7 @@ once published; a run that stands there is not made again. What is not done is a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,7 @@ def _row(experiment: Experiment, run: Run) -> dict[str, Any]:
         "failed": int((result.trials["failed"] != "").sum()),
         "hardware": runtime.hardware(),
         "light": list_light(light),
+        "widths": list_widths(result.keep),
     }
 
 
@@ -141,6 +142,15 @@ def list_light(light: pd.DataFrame) -> list[dict[str, Any]]:
     columns |= {"validation accuracy": 100 * ordered["accuracy_val"], "accuracy": 100 * ordered["accuracy_test"]}
     rows: list[dict[Any, Any]] = pd.DataFrame(columns).to_dict("records")
     return rows
+
+
+def list_widths(keep: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """What the chosen network keeps of every group, in the order of the data flow.
+
+    >>> list_widths({"conv1": torch.tensor([True, False, True])})
+    [{'group': 'conv1', 'channels': 3, 'kept': 2}]
+    """
+    return [{"group": name, "channels": len(mask), "kept": int(mask.sum())} for name, mask in keep.items()]
 
 
 def _searched(experiment: Experiment, run: Run) -> tuple[SearchResult, float]:
@@ -200,12 +210,14 @@ class Outcome:
         done: all runs asked for are.
         says: a line that says how far it is.
         light: a row for each lightly fine-tuned network of the runs made in this folder, with the columns of `KEY`.
+        widths: likewise for each group of the network that a run chose.
     """
 
     runs: pd.DataFrame
     done: bool
     says: str
     light: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=KEY))
+    widths: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=KEY))
 
 
 def table3(
@@ -258,7 +270,8 @@ def run_key(row: Any) -> tuple[Any, ...]:
 
 
 def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
-    rows, light, stopped = [], [], ""
+    rows, stopped = [], ""
+    parts: dict[str, list[dict[str, Any]]] = {"light": [], "widths": []}  # what a run has several rows of
     known: dict[tuple[Any, ...], dict[Any, Any]] = {run_key(row): row for row in before.to_dict("records")}
     for run in runs:
         if (row := known.get((run.network, run.aim, run.arm, run.seed))) is None:
@@ -272,15 +285,17 @@ def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
                     raise
                 stopped = stopped or f"{run.arm!r}: {error}"
                 continue
-            row = {name: value for name, value in made.items() if name != "light"}
-            light += [{name: row[name] for name in KEY} | network for network in made["light"]]
+            row = {name: value for name, value in made.items() if name not in parts}
+            for name, found in parts.items():
+                found += [{key: row[key] for key in KEY} | one for one in made[name]]
         rows.append(row)
         print(
             f"{run.network}, {run.aim:.1%} of the MACs removed, {run.arm}, seed {run.seed}: {row['accuracy']:.2f} %", flush=True
         )
     says = f"table3 {first.net}, recipe desk: {len(rows)} of {len(runs)} runs; "
     says += f"stopped in {stopped}, the same command goes on from there" if stopped else "complete"
-    return Outcome(pd.DataFrame(rows), not stopped, says, pd.DataFrame(light, columns=None if light else KEY))
+    light, widths = (pd.DataFrame(found, columns=None if found else KEY) for found in parts.values())
+    return Outcome(pd.DataFrame(rows), not stopped, says, light, widths)
 
 
 def results_folder() -> Path:

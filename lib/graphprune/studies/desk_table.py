@@ -17,6 +17,7 @@ from graphprune.studies.desk import (
     PLAN,
     Outcome,
     load_committed,
+    load_published,
     name_recipe,
     plan_runs,
     results_folder,
@@ -159,15 +160,17 @@ def _words(recipe: train.Recipe) -> str:
 
 
 def publish(outcome: Outcome, sizes: Sizes = paper.DESK) -> list[Path]:
-    """Write what is done, with what was published before, to reports/paper/table3_desk.csv, .md, _runs.csv and _light.csv
-    (the lightly fine-tuned networks), and its numbers by name to results.csv beside them."""
+    """Write what is done, with what was published before, to reports/paper/table3_desk.csv, .md, _runs.csv, _light.csv (the
+    lightly fine-tuned networks) and _widths.csv (what the chosen ones keep), and its numbers by name to results.csv."""
     folder = results_folder()
     runs = _add(load_committed(sizes), outcome.runs, KEY[:4])
     light = _add(load_light(sizes), outcome.light, [*KEY[:4], "rank"])
+    widths = _add(load_published("widths", sizes), outcome.widths, [*KEY[:4], "group"])
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"_runs.csv": runs.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     contents |= {".csv": make_table(runs).to_csv(index=False, lineterminator="\n"), ".md": markdown(runs, sizes)}
     contents |= {"_light.csv": light.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
+    contents |= {"_widths.csv": widths.to_csv(index=False, lineterminator="\n")}
     files = {folder / f"table3_desk{suffix}": content for suffix, content in contents.items()}
     numbers = pd.DataFrame([*name_rows(runs), *name_light(light)], columns=["notebook", *store.Results.COLUMNS])
     files[folder / "results.csv"] = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
