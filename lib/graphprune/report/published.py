@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "os^Dv"
+LINES = ("-", "--", ":")
+"""Of the first, the second and the third seed, and so on again."""
 
 
 def draw_accuracy_against_cut(runs: pd.DataFrame, arms: Sequence[str], published: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -85,7 +87,13 @@ def draw_widths(widths: pd.DataFrame, arms: Sequence[str]) -> Figure:
     )
     for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
-            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)], "lw": 1, "ms": 5}
+            style = {
+                "color": f"C{arms.index(arm)}",
+                "marker": MARKERS[arms.index(arm)],
+                "lw": 1,
+                "ms": 5,
+                "ls": LINES[part["seed"].iloc[0] % 3],
+            }
             axis.plot(part["group"], 100 * part["kept"] / part["channels"], label=f"{arm}, seed {seed}", **style)
         axis.tick_params(axis="x", labelrotation=90, labelsize=8)
         axis.set(title=f"{network}, {aim:.1%} of the MACs removed", ylim=(0, 104))
@@ -114,7 +122,7 @@ def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.2), squeeze=False)
     for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
-            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)]}
+            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)], "ls": LINES[part["seed"].iloc[0] % 3]}
             axis.plot(part["m"], part["accuracy"], ms=4, label=f"{arm}, seed {seed}", **style)
             axis.fill_between(part["m"], part["low"], part["high"], color=style["color"], alpha=0.12, lw=0)
         axis.set(title=f"{network}, {aim:.1%} of the MACs removed", xlabel="m, networks fine-tuned lightly")
