@@ -118,7 +118,7 @@ def taylor(
     twin = copy_model(model).eval().requires_grad_(True)
     sources = _sources(twin, graph)
     weights = [source.tensor.requires_grad_(True) for source in sources]
-    totals = [torch.zeros(len(source.atoms), device=source.tensor.device) for source in sources]
+    totals = [source.rows(source.tensor.detach()).new_zeros(len(source.atoms)) for source in sources]
     for images, labels in _batches(model, data, batches, batch_size, seed):
         loss = data.objective.mean_loss(plain(twin(images)), labels)
         for source, total, gradient in zip(sources, totals, torch.autograd.grad(loss, weights), strict=True):
