@@ -232,6 +232,15 @@ def test_weights_that_are_no_numbers_are_named_before_any_work(value: float) -> 
         prune_to(model, TINY, macs=0.5, finetune=never)
 
 
+def test_a_buffer_may_be_infinite_but_not_nan() -> None:
+    model = graphprune.models.tiny_cnn(in_channels=1).eval()
+    model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+    prune_to(model, TINY, macs=0.5)
+    model.bn1.running_var[1] = float("nan")
+    with pytest.raises(ValueError, match=r"its buffer 'bn1.running_var' holds 1 NaN of 4 values"):
+        prune_to(model, TINY, macs=0.5)
+
+
 def test_networks_without_values_are_named() -> None:
     lazy = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.LazyConv2d(4, 3))
     for call in (prune_to, graphprune.trace, graphprune.cost):

@@ -197,14 +197,13 @@ def _check_data(how: str | Order, finetune: Finetune, data: Dataset | None) -> N
 
 def _why_none(model: nn.Module, graph: ChannelGraph) -> str:
     """Why no group is there, as the end of a sentence."""
-    if graph.frozen:
-        return f"; {'; '.join(f'{layer}: {reason}' for layer, reason in graph.frozen.items())}"
-    wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
     kinds = list(dict.fromkeys(_layers(model)))
+    remedy = "; prune it before it is quantized" * any(kind.__module__.startswith("torch.ao.") for kind in kinds)
+    if graph.frozen:
+        return f"; {'; '.join(f'{layer}: {reason}' for layer, reason in graph.frozen.items())}{remedy}"
+    wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
     names = ", ".join(kind.__name__ for kind in kinds[:8])
-    quantized = any(kind.__module__.startswith("torch.ao.") for kind in kinds)
-    what = f"it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}"
-    return f": {what}{'; prune it before it is quantized' if quantized else ''}"
+    return f": it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}{remedy}"
 
 
 def _layers(model: nn.Module) -> Iterator[type[nn.Module]]:

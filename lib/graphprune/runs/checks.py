@@ -98,7 +98,7 @@ def demand_values(model: nn.Module) -> None:
 
 
 def demand_finite(model: nn.Module) -> None:
-    """Raise ValueError unless every parameter has finite values.
+    """Raise ValueError unless every parameter has finite values, and no buffer NaN. (Masks in buffers may be infinite.)
 
     >>> layer = nn.Linear(2, 1)
     >>> _ = layer.weight.data.fill_(float("nan"))
@@ -108,11 +108,12 @@ def demand_finite(model: nn.Module) -> None:
     """
     demand_values(model)
     for name, parameter in model.named_parameters():
-        wrong = int((~parameter.detach().isfinite()).sum()) if parameter.is_floating_point() or parameter.is_complex() else 0
-        if wrong:
-            raise ValueError(
-                f"model: its parameter {name!r} holds {wrong} NaN or infinite values of {parameter.numel()}; load sound weights"
-            )
+        if wrong := int((~parameter.detach().isfinite()).sum()):
+            what = f"holds {wrong} NaN or infinite values of {parameter.numel()}"
+            raise ValueError(f"model: its parameter {name!r} {what}; load sound weights")
+    for name, buffer in model.named_buffers():
+        if not buffer.is_meta and (wrong := int(buffer.isnan().sum())):
+            raise ValueError(f"model: its buffer {name!r} holds {wrong} NaN of {buffer.numel()} values; load sound ones")
 
 
 def demand(argument: str, value: Any, kind: type, remedy: str) -> None:
