@@ -219,6 +219,24 @@ def test_why_no_channel_can_be_pruned_is_said(model: nn.Module, why: str) -> Non
         prune_to(model, torch.zeros(1, 3), macs=0.5)
 
 
+class Sorted(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight.sort(0).values, self.bias)
+
+
+def test_layers_that_the_trace_does_not_see_are_named() -> None:
+    model = nn.Sequential(Sorted(1, 8, 3), nn.ReLU(), Sorted(8, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(ValueError, match=r"; 4: its channels are the network's output; 0, 2: no known layer is seen there$"):
+        prune_to(model, TINY, macs=0.5)
+
+
+def test_the_width_is_no_remedy_where_attention_of_torch_holds_it() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    for norms in ("whole", "kept"):
+        with pytest.raises(ValueError, match=r"macs=0.1: out of reach, .*; ask for more$"):
+            prune_to(layer, torch.zeros(1, 5, 16), macs=0.1, norms=norms)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_named_before_any_work(value: float) -> None:
     def never(network: nn.Module) -> None:

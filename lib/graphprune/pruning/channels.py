@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.checking import CHECKED, difference, random_outputs
+from graphprune.graph.copies import copy_model, naming_attributes, without_history
 from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph.norms import make_up, run_over_kept
 from graphprune.graph.parts import named_tensors, parts_of
 from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
-from graphprune.pruning.copies import copy_model, naming_attributes, without_history
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, as_scores
 from graphprune.runs.checks import at_least, demand, demand_network

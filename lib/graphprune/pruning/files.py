@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import naming_attributes, without_history
 from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
 from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
-from graphprune.pruning.copies import naming_attributes, without_history
 from graphprune.runs import safe_files
 from graphprune.runs.checks import demand, demand_network
 

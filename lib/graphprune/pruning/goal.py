@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model, naming_attributes, without_history
 from graphprune.graph.cutting import kept_places
 from graphprune.graph.groups import Norms, trace
 from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
 from graphprune.pruning.channels import prune
-from graphprune.pruning.copies import copy_model, naming_attributes, without_history
 from graphprune.pruning.cost import Cost, CostModel, cost
 from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator
@@ -200,7 +200,10 @@ def _why_none(model: nn.Module, graph: ChannelGraph) -> str:
     kinds = list(dict.fromkeys(_layers(model)))
     remedy = "; prune it before it is quantized" * any(kind.__module__.startswith("torch.ao.") for kind in kinds)
     if graph.frozen:
-        return f"; {'; '.join(f'{layer}: {reason}' for layer, reason in graph.frozen.items())}{remedy}"
+        layers, seen = (nn.Linear, nn.modules.conv._ConvNd), {node.name for node in graph.nodes}
+        unseen = [path for path, module in model.named_modules() if isinstance(module, layers) and path not in seen]
+        own = {", ".join(unseen[:5]): "no known layer is seen there"} if unseen else {}
+        return f"; {'; '.join(f'{layer}: {reason}' for layer, reason in {**graph.frozen, **own}.items())}{remedy}"
     wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
     names = ", ".join(kind.__name__ for kind in kinds[:8])
     return f": it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}{remedy}"
@@ -285,7 +288,8 @@ def _decide(
         budget = ", ".join(f"{name}={value}" + " (a number of them, as it is above 1)" * (value > 1) for name, value in named)
         remedies = ["ask for more"] + ["ignore fewer layers"] * bool(fixed)
         remedies += [f"lower round_to={round_to}"] * (round_to > 1)
-        if not any(norm.kept for norm in graph.norms) and any(isinstance(module, nn.LayerNorm) for module in network.modules()):
+        kinds = {type(module) for module in network.modules()}
+        if nn.LayerNorm in kinds and nn.MultiheadAttention not in kinds and not any(norm.kept for norm in graph.norms):
             remedies.append("prune the width of this transformer, too, by norms='kept'")
         raise ValueError(f"{budget}: out of reach, {error}; {' or '.join(remedies)}") from None
 

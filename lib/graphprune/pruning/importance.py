@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.channel_graph import ChannelGraph, Site
+from graphprune.graph.copies import copy_model
 from graphprune.graph.parts import named_tensors
-from graphprune.pruning.copies import copy_model
 from graphprune.runs.checks import at_least, demand, demand_network, demand_values
 from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain

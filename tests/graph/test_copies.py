@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import graphprune
-from graphprune.pruning.copies import copy_model, naming_attributes, without_history
+from graphprune.graph.copies import copy_model, naming_attributes, without_history
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
