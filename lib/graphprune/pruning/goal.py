@@ -200,10 +200,8 @@ def _why_none(model: nn.Module, graph: ChannelGraph) -> str:
     kinds = list(dict.fromkeys(_layers(model)))
     remedy = "; prune it before it is quantized" * any(kind.__module__.startswith("torch.ao.") for kind in kinds)
     if graph.frozen:
-        layers, seen = (nn.Linear, nn.modules.conv._ConvNd), {node.name for node in graph.nodes}
-        unseen = [path for path, module in model.named_modules() if isinstance(module, layers) and path not in seen]
-        own = {", ".join(unseen[:5]): "no known layer is seen there"} if unseen else {}
-        return f"; {'; '.join(f'{layer}: {reason}' for layer, reason in {**graph.frozen, **own}.items())}{remedy}"
+        reasons = [f"{layer or 'the model itself'}: {reason}" for layer, reason in graph.frozen.items()]
+        return f"; {'; '.join(reasons)}{remedy}"
     wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
     names = ", ".join(kind.__name__ for kind in kinds[:8])
     return f": it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}{remedy}"
