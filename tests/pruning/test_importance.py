@@ -212,7 +212,6 @@ def test_channels_that_a_bare_parameter_makes_are_scored_by_its_slices():
     graph = graphprune.trace(net, torch.zeros(1, 1, 4, 4))
     assert [group.layers for group in graph.groups] == [()]
     assert importance.l1(net, graph)["parameter"].tolist() == [2.0, 1.0, 0.5]
-    assert importance.own_tensors(graph, net) == {"parameter": {"gain"}}
 
 
 def test_channels_that_nothing_makes_are_scored_by_all_that_carry_them():

@@ -23,7 +23,7 @@ from graphprune.pruning.cost import Cost, CostModel, cost
 from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator
 from graphprune.pruning.files import save_pruned
-from graphprune.pruning.importance import own_tensors
+from graphprune.pruning.sources import own_tensors
 from graphprune.runs import runtime
 from graphprune.runs.checks import at_least, demand_finite, demand_network
 from graphprune.training import train

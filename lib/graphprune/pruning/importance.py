@@ -7,20 +7,18 @@ a parameter that the forward uses by itself, is as important as its slice of tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.graph.channel_graph import ChannelGraph, Site
+from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.copies import copy_model
-from graphprune.graph.parts import named_tensors
-from graphprune.runs.checks import at_least, demand, demand_network, demand_values
+from graphprune.pruning.sources import demand_both, producers, sources_of
+from graphprune.runs.checks import at_least, demand
 from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain
 
@@ -75,7 +73,7 @@ def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
     Raises:
         ValueError: a group has no batch normalisation with a scale; use `l1` there.
     """
-    _demand(model, graph)
+    demand_both(model, graph)
     modules = dict(model.named_modules())
     parts = {
         node.name: module.weight.detach().abs()
@@ -116,7 +114,7 @@ def taylor(
         ValueError: `batches` or `batch_size` < 1, or as `l1`.
     """
     twin = copy_model(model).eval().requires_grad_(True)
-    sources = _sources(twin, graph)
+    sources = sources_of(twin, graph)
     weights = [source.tensor.requires_grad_(True) for source in sources]
     totals = [source.rows(source.tensor.detach()).new_zeros(len(source.atoms)) for source in sources]
     for images, labels in _batches(model, data, batches, batch_size, seed):
@@ -137,7 +135,7 @@ def hrank(
     Raises:
         ValueError: `batches` or `batch_size` < 1, or a group has no layer with two-dimensional feature maps.
     """
-    _demand(model, graph)
+    demand_both(model, graph)
     twin = copy_model(model).eval()
     totals: dict[str, Tensor] = {}
 
@@ -149,108 +147,16 @@ def hrank(
 
         return hook
 
-    for name, layer in _producers(twin, graph).items():
+    for name, layer in producers(twin, graph).items():
         layer.register_forward_hook(record(name))
     for images, _ in _batches(model, data, batches, batch_size, seed):
         twin(images)
     return _collect(graph, _of_layers(graph, totals), "no convolution with two-dimensional feature maps; use importance.l1")
 
 
-# where channels come from ----------------------------------------------------------------------------------------------
-
-
-class _Source(NamedTuple):
-    """A tensor whose rows make channels: a layer's weight, or a parameter that the forward uses by itself.
-
-    Attributes:
-        name: the layer's, or the tensor's.
-        atoms: of each row; -1 = none.
-        tensor: the tensor.
-        rows: the tensor, or one of its shape, with one row a channel, (channels, entries).
-    """
-
-    name: str
-    atoms: tuple[int, ...]
-    tensor: Tensor
-    rows: Callable[[Tensor], Tensor]
-
-
 def _from_filters(model: nn.Module, graph: ChannelGraph, score: Callable[[Tensor], Tensor]) -> Scores:
-    scored = [(own.name, own.atoms, score(own.rows(own.tensor.detach()))) for own in _sources(model, graph)]
+    scored = [(own.name, own.atoms, score(own.rows(own.tensor.detach()))) for own in sources_of(model, graph)]
     return _collect(graph, scored)
-
-
-def _sources(model: nn.Module, graph: ChannelGraph) -> list[_Source]:
-    _demand(model, graph)
-    layers, tensors = _producers(model, graph), named_tensors(model)
-    found = [
-        _Source(node.name, node.atoms, layers[node.name].get_parameter("weight"), partial(_filters, layers[node.name]))
-        for node in graph.nodes
-        if node.name in layers
-    ]
-    for site, atoms in _own_slices(graph, tensors, [atom for source in found for atom in source.atoms]):
-        found.append(_Source(site.tensor, atoms, tensors[site.tensor], partial(_slices, site.dim)))
-    return found
-
-
-def _producers(model: nn.Module, graph: ChannelGraph) -> dict[str, nn.Module]:
-    """Name -> module of the layers whose output channels the groups hold."""
-    modules = dict(model.named_modules())
-    names = [name for name in dict.fromkeys(name for group in graph.groups for name in group.layers) if name in modules]
-    return {name: modules[name] for name in names if "weight" in dict(modules[name].named_parameters(recurse=False))}
-
-
-def _own_slices(
-    graph: ChannelGraph, tensors: Mapping[str, Tensor], known: Iterable[int]
-) -> Iterator[tuple[Site, tuple[int, ...]]]:
-    """Where the channels lie that are none of the known ones: the sites, and the atoms of their slices, -1 = none to score.
-
-    Of a channel these are the tensors that a layer's function makes it with (`F.linear(x, w)`), else those that no layer
-    reads, else all there are.
-    """
-    makers = {node.name: set(node.atoms) for node in graph.nodes}
-    left = set(range(graph.num_atoms)).difference(known)
-    offered: list[list[tuple[Site, tuple[int, ...]]]] = [[], [], []]
-    for site in graph.sites if left else ():
-        atoms = tuple(atom if atom in left else -1 for atom in site.atoms.tolist())
-        if max(atoms, default=-1) >= 0 and (tensors[site.tensor].is_floating_point() or tensors[site.tensor].is_complex()):
-            made = makers.get(site.tensor.removesuffix(".weight"))
-            offered[1 if made is None else 2 if made.isdisjoint(left.intersection(atoms)) else 0].append((site, atoms))
-    for choice in offered:
-        yield from ((site, tuple(atom if atom in left else -1 for atom in atoms)) for site, atoms in choice)
-        left.difference_update(atom for _, atoms in choice for atom in atoms)
-
-
-def own_tensors(graph: ChannelGraph, model: nn.Module) -> dict[str, set[str]]:
-    """Of each group that no layer makes, the tensors whose slices its channels are: group -> their paths.
-
-    >>> import torch, graphprune
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), torch.nn.Conv2d(4, 2, 1))
-    >>> own_tensors(graphprune.trace(net, torch.zeros(1, 1, 8, 8)), net)
-    {}
-    """
-    spans = {name: range(span.start, span.stop) for name, span in graph.slices.items()}
-    alone = {group.name: spans[group.name] for group in graph.groups if not group.layers}
-    made = set(range(graph.num_atoms)).difference(*alone.values())
-    found: dict[str, set[str]] = {name: set() for name in alone}
-    for site, atoms in _own_slices(graph, named_tensors(model), made):
-        for name in alone:
-            if any(atom in alone[name] for atom in atoms):
-                found[name].add(site.tensor)
-    return found
-
-
-def _filters(layer: nn.Module, weight: Tensor) -> Tensor:
-    """A layer's weight (or a tensor of its shape) as one row a filter, (C_out, inputs)."""
-    if isinstance(layer, _ConvTransposeNd):  # stored (C_in, C_out / groups, k, k)
-        weight = weight.reshape(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
-    return _slices(0, weight)
-
-
-def _slices(dim: int, tensor: Tensor) -> Tensor:
-    """One row for each slice along a dimension; sums of half precision would be too coarse."""
-    rows = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def _of_layers(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...], Tensor]]:
@@ -292,12 +198,6 @@ def _collect(graph: ChannelGraph, scored: list[tuple[str, tuple[int, ...], Tenso
         if bool((hits[span] == 0).any()):
             raise ValueError(f"group {name!r} has a channel that cannot be scored: {missing}")
     return {name: total[span].clone() for name, span in graph.slices.items()}
-
-
-def _demand(model: nn.Module, graph: ChannelGraph) -> None:
-    demand_network(model)
-    demand_values(model)
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
 
 
 def _batches(model: nn.Module, data: Dataset, batches: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
