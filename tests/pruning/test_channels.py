@@ -260,3 +260,38 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match="is damaged"):
         graphprune.load_pruned(path, model)
+
+
+def test_swapped_arguments_are_named() -> None:
+    model = graphprune.models.tiny_cnn()
+    graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    keep = graph.full()
+    for call in (graphprune.prune, graphprune.masked, lambda *given: graphprune.round_keep(*given, 2)):
+        with pytest.raises(TypeError, match=r"^model must be a torch.nn.Module, got ChannelGraph; give the network itself$"):
+            call(graph, model, keep)
+        with pytest.raises(TypeError, match=r"^graph must be a ChannelGraph, got dict; give what trace\("):
+            call(model, keep, graph)
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x).relu()))
+
+
+def test_the_groups_that_make_a_difference_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Mlp()
+    graph = graphprune.trace(model, torch.zeros(1, 4))
+    keep = {name: torch.arange(8) >= 3 for name in graph.slices}
+    monkeypatch.setattr(Mlp, "forward", lambda self, x: self.c(self.b(self.a(x).relu()) * self.b.out_features))
+    with pytest.raises(
+        ValueError, match=r"not its masked twin: output 0 differs by \S+ of \S+\. .*ignore=\['b'\]\), and please rep"
+    ):
+        graphprune.prune(model, graph, keep)
+    assert graphprune.prune(model, graph, keep | {"b": torch.ones(8).bool()}).a.out_features == 5
+    monkeypatch.setattr(Mlp, "forward", lambda self, x: self.c(self.b(self.a(x).relu()) * torch.rand(self.b.out_features)))
+    with pytest.raises(ValueError, match=r"Its forward draws random numbers, .*ignore=\['b'\]\); prune\(\.\.\., check=False\)"):
+        graphprune.prune(model, graph, keep)

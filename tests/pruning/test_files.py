@@ -216,3 +216,40 @@ def test_a_network_called_by_keywords_is_saved_with_its_counts_of_heads(tmp_path
     last = graphprune.load_pruned(path, Heads().eval())
     assert (last.heads, last.widths) == (1, [3, 3])  # type: ignore[comparison-overlap]
     assert torch.equal(last(**batch)["logits"], smaller(**batch)["logits"])
+
+
+def test_wrong_and_swapped_arguments_are_named(tmp_path: Path) -> None:
+    model = graphprune.models.tiny_cnn()
+    graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    keep, path = graph.full(), tmp_path / "small.safetensors"
+    with pytest.raises(
+        TypeError, match=r"^path must be a file's name, got TinyCNN; the arguments are save_pruned\(path, model,"
+    ):
+        graphprune.save_pruned(model, path, graph, keep)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^model must be a torch.nn.Module, got ChannelGraph"):
+        graphprune.save_pruned(path, graph, model, keep)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^graph must be a ChannelGraph, got dict"):
+        graphprune.save_pruned(path, model, keep, graph)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^path must be a file's name, got int"):
+        graphprune.save_pruned(5, model, graph, keep)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"^path: there is no folder .*nope; make it first$"):
+        graphprune.save_pruned(tmp_path / "nope" / "small.safetensors", model, graph, keep)
+    with pytest.raises(IsADirectoryError, match=r"^path: .* is a folder; give a file in it"):
+        graphprune.save_pruned(tmp_path, model, graph, keep)
+    with pytest.raises(
+        TypeError, match=r"^path must be a file's name, got TinyCNN; the arguments are load_pruned\(path, model\)"
+    ):
+        graphprune.load_pruned(model, path)  # type: ignore[arg-type]
+    torch.save(model.state_dict(), path)
+    with pytest.raises(ValueError, match="is not a file of graphprune: it holds no safetensors"):
+        graphprune.load_pruned(path, model)
+
+
+def test_a_file_keeps_values_and_the_network_given_the_rest(tmp_path: Path) -> None:
+    model = graphprune.models.tiny_cnn(in_channels=1)
+    model.conv1.requires_grad_(False)
+    small = graphprune.prune_to(model.half(), torch.zeros(1, 1, 8, 8).half(), macs=0.5)
+    again = graphprune.load_pruned(small.save(tmp_path / "half.safetensors"), graphprune.models.tiny_cnn(in_channels=1))
+    assert again.conv1.weight.dtype == torch.float32
+    assert again.conv1.weight.requires_grad
+    assert torch.equal(again.conv1.weight, small.network.conv1.weight.float())

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.ao.nn import qat as nnqat
+from torch.ao.quantization import get_default_qat_qconfig
 from transformers import AutoModelForImageClassification, ViTConfig
 
 import graphprune
@@ -201,8 +203,128 @@ def test_errors_come_before_any_work_and_say_what_to_do(tiny: nn.Module) -> None
         prune_to(tiny, TINY, macs=0.5, finetune=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="data is a list: make a data set of it"):
         prune_to(tiny, TINY, macs=0.5, data=[1])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no channel can be pruned"):
-        prune_to(nn.Linear(3, 2), torch.zeros(1, 3), macs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (nn.Identity(), r": it has no convolution or linear layer.*whose outputs another layer reads; its layers: Identity$"),
+        (nn.Linear(3, 2), r"(its layers: Linear|; the model itself: it is the network's output)$"),
+        (nn.Sequential(), r"it has no layers at all$"),
+        (nn.Sequential(nn.Linear(3, 2)), r"; 0: its channels are the network's output$"),
+        (nnqat.Linear(3, 2, qconfig=get_default_qat_qconfig("x86")), r"(: Linear|s output); prune it before it is quantized$"),
+    ],
+)
+def test_why_no_channel_can_be_pruned_is_said(model: nn.Module, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^model: no channel can be pruned.*{why}"):
+        prune_to(model, torch.zeros(1, 3), macs=0.5)
+
+
+def test_the_width_is_no_remedy_where_attention_of_torch_holds_it() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    for norms in ("whole", "kept"):
+        with pytest.raises(ValueError, match=r"macs=0.1: out of reach, .*; ask for more$"):
+            prune_to(layer, torch.zeros(1, 5, 16), macs=0.1, norms=norms)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_before_any_work(value: float) -> None:
+    def never(network: nn.Module) -> None:
+        raise AssertionError("work was done")
+
+    model = graphprune.models.tiny_cnn()
+    model.conv2.weight.data[0, 0, 0, :2] = value
+    with pytest.raises(
+        ValueError, match=rf"its parameter 'conv2.weight' holds 2 NaN or inf.* of {model.conv2.weight.numel()};"
+    ):
+        prune_to(model, TINY, macs=0.5, finetune=never)
+
+
+def test_a_buffer_may_be_infinite_but_not_nan() -> None:
+    model = graphprune.models.tiny_cnn(in_channels=1).eval()
+    model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+    prune_to(model, TINY, macs=0.5)
+    model.bn1.running_var[1] = float("nan")
+    with pytest.raises(ValueError, match=r"its buffer 'bn1.running_var' holds 1 NaN of 4 values"):
+        prune_to(model, TINY, macs=0.5)
+
+
+def test_networks_without_values_are_named() -> None:
+    lazy = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.LazyConv2d(4, 3))
+    for call in (prune_to, graphprune.trace, graphprune.cost):
+        with pytest.raises(
+            ValueError, match=r"'0.weight' of a lazy layer has no size yet; call the model once on a real input"
+        ):
+            call(lazy, TINY)  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"'conv1.weight' is on the meta device, without values; materialise it first"):
+        prune_to(graphprune.models.tiny_cnn().to("meta"), TINY, macs=0.5)
+
+
+@pytest.mark.parametrize("made_within", [False, True])
+def test_what_was_pruned_in_inference_mode_can_be_trained(made_within: bool, tmp_path: Path) -> None:
+    with torch.inference_mode(made_within):
+        model = graphprune.models.tiny_cnn(in_channels=1)
+    with torch.inference_mode():
+        small = prune_to(model, TINY, macs=0.5)
+        once = graphprune.prune(model, small.graph, small.keep)
+        loaded = graphprune.load_pruned(small.save(tmp_path / "small.safetensors"), model)
+    for network in (small.network, once, loaded):
+        assert not any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers()))
+        network.train()(torch.randn(2, 1, 8, 8)).sum().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_double_precision_by_default_changes_nothing(tiny: nn.Module) -> None:
+    wanted = prune_to(tiny, TINY, macs=0.5, round_to=2).keep
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = prune_to(tiny, TINY, macs=0.5, round_to=2).keep
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+        graph = graphprune.trace(tiny, TINY)
+        assert graphprune.round_keep(tiny, graph, wanted, 2).keys() == wanted.keys()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("images", [8, 1])
+def test_a_search_uses_as_many_training_images_as_there_are(tiny: nn.Module, images: int) -> None:
+    x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    few = graphprune.data.from_tensors(train=(x[:images], y[:images]), val=(x[8:], y[8:]))
+    if images == 1:
+        with pytest.raises(ValueError, match=r"^data: how='searched' needs 2 training images or more, and there are 1$"):
+            prune_to(tiny, TINY, macs=0.5, how="searched", data=few)
+    else:
+        assert prune_to(tiny, TINY, macs=0.5, how="searched", looks=3, data=few).after.macs <= 9_231
+
+
+class Bare(nn.Module):
+    """A parameter of its own scales 24 channels, which no layer makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.arange(1.0, 25.0).view(1, 24, 1, 1))
+        self.c, self.d, self.fc = nn.Conv2d(24, 16, 3), nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.d(self.c(x * self.gain).relu()).relu().mean((2, 3)))
+
+
+def test_channels_of_a_bare_parameter_are_pruned_lowest_first() -> None:
+    found = prune_to(Bare(), TINY, macs=0.5)
+    assert found.after.macs <= 0.5 * found.before.macs
+    kept = found.keep["parameter"].nonzero().flatten().tolist()
+    assert kept == list(range(24 - len(kept), 24))
+    assert found.network.gain.shape == (1, len(kept), 1, 1)
+
+
+@pytest.mark.parametrize("name", ["gain", "parameter"])
+def test_a_bare_parameter_that_is_ignored_stays_whole(name: str) -> None:
+    found = prune_to(Bare(), TINY, macs=0.7, ignore=[name], steps=2)
+    assert found.network.gain.shape == (1, 24, 1, 1)
+    assert found.frozen["gain"] == f"ignore={name!r} was asked for"
+    with pytest.raises(ValueError, match=r"those with channels to prune begin with: gain, c, d$"):
+        prune_to(Bare(), TINY, macs=0.7, ignore=["gains"])
 
 
 def test_the_result_prints_on_a_line_and_saves(tiny: nn.Module, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import graphprune
 from graphprune import importance
-from graphprune.graph.channel_graph import ChannelGraph, Group, Node
+from graphprune.graph.channel_graph import ChannelGraph, Group, Node, Site
 from graphprune.training.objective import CLASSIFICATION, Objective
 
 
@@ -174,3 +175,94 @@ def test_bad_arguments_are_named():
         importance.taylor(net, graph, data, batches=0)
     with pytest.raises(ValueError, match="batch_size=0"):
         importance.hrank(net, graph, data, batch_size=0)
+
+
+class Functional(nn.Module):
+    """F.linear with parameters of its own: w makes three channels, v reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[1.0, -1.0], [0.5, 0.0], [-3.0, 4.0]]))
+        self.v = nn.Parameter(torch.full((2, 3), 100.0))
+
+    def forward(self, x):
+        return F.linear(F.linear(x, self.w).relu(), self.v)
+
+
+class Scaled(nn.Module):
+    """One image channel times a parameter for each of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor([2.0, -1.0, 0.5]).view(1, 3, 1, 1))
+        self.c = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.c(x * self.gain).mean((2, 3))
+
+
+def test_channels_that_a_bare_parameter_makes_are_scored_by_its_slices():
+    net = Functional()
+    graph = graphprune.trace(net, torch.zeros(1, 2))
+    assert importance.l1(net, graph)["w"].tolist() == [2.0, 0.5, 7.0]
+    torch.testing.assert_close(importance.l2(net, graph)["w"], torch.tensor([2**0.5, 0.5, 5.0]))
+    far = [[0, 1.25**0.5, 41**0.5], [1.25**0.5, 0, 28.25**0.5], [41**0.5, 28.25**0.5, 0]]
+    torch.testing.assert_close(importance.fpgm(net, graph)["w"], torch.tensor(far).sum(1))
+    net = Scaled()
+    graph = graphprune.trace(net, torch.zeros(1, 1, 4, 4))
+    assert [group.layers for group in graph.groups] == [()]
+    assert importance.l1(net, graph)["parameter"].tolist() == [2.0, 1.0, 0.5]
+
+
+def test_channels_that_nothing_makes_are_scored_by_all_that_carry_them():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    net[0].weight.data = torch.tensor([[1.0, 2.0, 3.0], [4.0, -5.0, 6.0]]).view(2, 3, 1, 1)
+    sites = (Site("0.weight", 1, torch.arange(3)), Site("0.weight", 0, torch.tensor([3, 4])))
+    nodes, groups = (Node("0", "conv", 2, (-1, -1)),), (Group("parameter", 3, (), 0),)
+    graph = ChannelGraph(nodes, torch.zeros(2, 0).long(), groups, sites=sites)
+    assert importance.l1(net, graph)["parameter"].tolist() == [5.0, 7.0, 9.0]
+
+
+def test_taylor_of_a_bare_parameter_is_its_weight_times_gradient():
+    net = Functional()
+    graph = graphprune.trace(net, torch.zeros(1, 2))
+    data = Images(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+    found = importance.taylor(net, graph, data, batches=1, batch_size=2)["w"]
+    loss = F.cross_entropy(net(data.x), data.y)
+    (gradient,) = torch.autograd.grad(loss, [net.w])
+    torch.testing.assert_close(found, (net.w * gradient).sum(1).abs().detach())
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_torchs_default_precision_does_not_matter(default):
+    net, graph = network()
+    data = Images(torch.randn(8, 1, 4, 4), torch.arange(8) % 2)
+    wanted = {name: getattr(importance, name)(net, graph) for name in ("l1", "l2", "fpgm")}
+    wanted |= {name: getattr(importance, name)(net, graph, data) for name in ("taylor", "hrank")}
+    torch.set_default_dtype(default)
+    try:
+        for name in ("l1", "l2", "fpgm"):
+            assert as_lists(getattr(importance, name)(net, graph)) == as_lists(wanted[name])
+        for name in ("taylor", "hrank"):
+            assert as_lists(getattr(importance, name)(net, graph, data)) == as_lists(wanted[name])
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("criterion", [importance.l1, importance.l2, importance.fpgm])
+def test_half_precision_is_summed_in_single(criterion, precision):
+    net, graph = network()
+    net.a.weight.data *= 10_000  # the sum with b's would not fit into half precision
+    assert as_lists(criterion(net.to(precision), graph)) == as_lists(criterion(net.float(), graph))
+
+
+def test_swapped_arguments_and_networks_without_values_are_named():
+    net, graph = network()
+    with pytest.raises(TypeError, match=r"^model must be a torch.nn.Module, got ChannelGraph; give the network itself$"):
+        importance.l1(graph, net)
+    for criterion in (importance.bn_scale, importance.random):
+        with pytest.raises(TypeError, match=r"^graph must be a ChannelGraph, got TwoBranches; give what trace"):
+            criterion(net, net)
+    with pytest.raises(ValueError, match=r"^model: its parameter 'a.weight' is on the meta device.*materialise it first"):
+        importance.l1(net.to("meta"), graph)

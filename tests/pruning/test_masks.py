@@ -8,6 +8,7 @@ import torch
 from hand_made import chain
 from scipy import stats
 
+import graphprune
 from graphprune.pruning.masks import first_scores, keep_from_rates, kept_masks, random_masks
 
 
@@ -78,3 +79,16 @@ def test_scores_may_be_arrays() -> None:
     assert all(mask.equal(right[name]) for name, mask in keep_from_rates(graph, half, arrays).items())
     with pytest.raises(TypeError, match="scores must be a dictionary"):
         keep_from_rates(graph, half, [1.0])
+
+
+def test_wrong_and_swapped_arguments_are_named() -> None:
+    model = graphprune.models.tiny_cnn()
+    graph = graphprune.trace(model, torch.zeros(1, 1, 8, 8))
+    scores = first_scores(graph)
+    for given in (0.3, [0.3], 3):
+        with pytest.raises(ValueError, match=r"^indices_row: 1 number for 2 groups; give one rate a group, .*\[0.3\] \* len"):
+            keep_from_rates(graph, given, scores)
+    with pytest.raises(TypeError, match=r"^graph must be a ChannelGraph, got list"):
+        keep_from_rates([0.3], graph, scores)
+    with pytest.raises(TypeError, match=r"^indices_row must hold 2 rates or rate indices, one a group, got dict"):
+        keep_from_rates(graph, scores, [0.3, 0.3])

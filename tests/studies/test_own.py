@@ -41,6 +41,11 @@ def chain():
 
 def words():
     return "no network"
+
+MODELS = 3
+
+def sized(size):
+    return model()
 """
 
 
@@ -158,6 +163,17 @@ def test_names_of_networks_and_data(here: Path) -> None:
         make_model("nothing:here", "digits")
     with pytest.raises(TypeError, match=r"must return a torch.nn.Module, and returned a str"):
         make_model("my_own_module:words", "digits")
+    for name in ("my_own_module", "my_own_module:"):
+        with pytest.raises(
+            ValueError, match=r"unknown model name .*give module:function, for example my_own_module:make_model$"
+        ):
+            make_model(name, "digits")
+    with pytest.raises(ValueError, match=r"unknown data set name .*give module:function, for example my_own_module:make_data$"):
+        make_data("my_own_module")
+    with pytest.raises(TypeError, match=r"MODELS.: MODELS must be a function, and is 3; give module:function$"):
+        make_model("my_own_module:MODELS", "digits")
+    with pytest.raises(TypeError, match=r"^model='my_own_module:sized': the function must take \(\), and takes \(size\)$"):
+        make_model("my_own_module:sized", "digits")
     with pytest.raises(TypeError, match="must return a graphprune data set"):
         make_data("my_own_module:words")
     with pytest.raises(ValueError, match="method='magic': must be one of l1, spectral, mip, sacp, ours, rl"):

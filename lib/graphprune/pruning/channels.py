@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.checking import CHECKED, compare_outputs
+from graphprune.graph.checking import CHECKED, difference, random_outputs
+from graphprune.graph.copies import copy_model, naming_attributes, without_history
 from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph.norms import make_up, run_over_kept
 from graphprune.graph.parts import named_tensors, parts_of
@@ -23,11 +23,12 @@ from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, as_scores
-from graphprune.runs.checks import at_least, demand_network
+from graphprune.runs.checks import at_least, demand, demand_network
 from graphprune.runs.runtime import collector_paused
 
 
 @collector_paused()
+@torch.inference_mode(False)  # tensors made in inference mode cannot be trained
 def prune(
     model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], round_to: int = 1, check: bool | None = None
 ) -> nn.Module:
@@ -47,7 +48,7 @@ def prune(
 
     Raises:
         ValueError: `keep` does not fit the graph, the model is not the one that was traced, `round_to` cannot be had, or
-            the check fails.
+            the check fails. TypeError: an argument is of the wrong kind, or an attribute of the model cannot be copied.
 
     Warns:
         UserWarning: nothing is removed.
@@ -60,30 +61,55 @@ def prune(
     >>> small.conv1.out_channels, small.conv2.out_channels, small.conv3.out_channels
     (2, 2, 2)
     """
-    kept = graph.flatten(keep)
     check_same(model, graph)
+    kept = graph.flatten(keep)
     if round_to != 1:
         kept = graph.flatten(round_keep(model, graph, keep, round_to))
     if bool(kept.all()):
         why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places, numbers = kept_places(graph, kept), kept_numbers(graph, kept)
-    small = cut(model, places, numbers)
-    copied = on_meta if graph.weightless else copy.deepcopy
-    with torch.inference_mode(False):  # what is recorded must tell when it is written into
-        trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
+    with naming_attributes(model):
+        model = without_history(model)
+        small = cut(model, places, numbers)
+    copied = on_meta if graph.weightless else copy_model
+    trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
     if trouble:
-        raise ValueError(f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}")
+        raise ValueError(
+            f"pruning this network at node '{trouble[0]}' would change what it computes: {trouble[1]}; keep the layers that it "
+            "reads whole, prune_to(..., ignore=[...])"
+        )
     numbers = {**numbers, **make_up(small, graph, kept)}
     setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
     setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **numbers})
     parameters = list(model.parameters())
     few = sum(p.numel() for p in parameters) <= CHECKED and not any(p.is_meta for p in parameters)
     if few if check is None else check:
-        compare_outputs(small, masked(model, graph, graph.unflatten(kept)), graph)
+        twin = masked(model, graph, graph.unflatten(kept))
+        if found := difference(small, twin, graph):
+            raise ValueError(f"the pruned network is not its masked twin: {found}. {_remedy(model, twin, graph, kept)}")
     return small
 
 
+def _remedy(model: nn.Module, twin: nn.Module, graph: ChannelGraph, kept: Tensor) -> str:
+    """What to do about a pruned network that is not its masked twin: which groups cause it, and whether chance does."""
+    spans = {name: span for name, span in graph.slices.items() if not bool(kept[span].all())}
+    alone = []
+    for name, span in spans.items():
+        one = torch.ones_like(kept)
+        one[span] = kept[span]
+        small = cut(model, kept_places(graph, one), kept_numbers(graph, one))
+        make_up(small, graph, one)
+        if difference(small, masked(model, graph, graph.unflatten(one)), graph):
+            alone.append(name)
+    keep = f"Keep the layers that cause it whole, prune_to(..., ignore={alone or list(spans)})"
+    anyway = "prune(..., check=False) returns it as it is"
+    if random_outputs(twin, graph):
+        return f"Its forward draws random numbers, and others in a smaller network: that may be all. {keep}; {anyway}"
+    return f"{keep}, and please report this network; {anyway}"
+
+
+@torch.inference_mode(False)
 def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) -> nn.Module:
     """The network in its full shape with every pruned slice zeroed: the oracle for `prune`.
 
@@ -93,9 +119,9 @@ def masked(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]) ->
 
     Args, Raises: as `prune`.
     """
-    kept = graph.flatten(keep)
     check_same(model, graph)
-    twin = copy.deepcopy(model)
+    kept = graph.flatten(keep)
+    twin = copy_model(model)
     stays = kept_classes(graph, kept)
     tensors = named_tensors(twin)
     with torch.no_grad():
@@ -152,8 +178,8 @@ def round_keep(
     at_least(1, round_to=round_to)
     if macs is not None and not 0 < macs <= 1:
         raise ValueError(f"macs={macs!r}: must be a share of the unpruned network's multiply-adds, 0 < macs <= 1")
-    kept = graph.flatten(keep)
     check_same(model, graph)
+    kept = graph.flatten(keep)
     if (round_to == 1 and macs is None) or not graph.groups:
         return graph.unflatten(kept)
     costs, strength = CostModel(graph, graph.inputs or graph.example), _strength(model, graph, scores)
@@ -208,7 +234,7 @@ def _strength(model: nn.Module, graph: ChannelGraph, scores: Scores | None) -> d
 
 def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
     """(num_atoms,): the L1 norm of all parameter slices that belong to an atom."""
-    norms = torch.zeros(graph.num_atoms)
+    norms = torch.zeros(graph.num_atoms, dtype=torch.float32)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for site in graph.sites:
         own = (site.atoms >= 0) & (site.atoms < graph.num_atoms)
@@ -221,6 +247,7 @@ def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def check_same(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise unless every tensor the graph would cut is in the model, with the size it was traced with."""
     demand_network(model)
+    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
     tensors = named_tensors(model)
     for site in graph.sites:
         tensor = tensors.get(site.tensor)

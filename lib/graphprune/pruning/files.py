@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import naming_attributes, without_history
 from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
 from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
 from graphprune.runs import safe_files
-from graphprune.runs.checks import demand_network
+from graphprune.runs.checks import demand, demand_network
 
 FORMAT, FORMAT_1 = "graphprune-2", "graphprune-1"
 
@@ -33,9 +34,16 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
         keep: the `keep` it was pruned by.
 
     Raises:
-        ValueError: `model` has not the shapes that `keep` gives. OSError: the file cannot be written.
+        TypeError: an argument is of the wrong kind. ValueError: `model` has not the shapes that `keep` gives.
+        OSError: the file cannot be written; its folder is missing, say.
     """
+    path = _path(path, "save_pruned(path, model, graph, keep)")
     demand_network(model)
+    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"path: {path} is a folder; give a file in it, such as {path / 'small.safetensors'}")
     kept = graph.flatten(keep)
     places, tensors = kept_places(graph, kept), named_tensors(model)
     for (name, dim), index in places.items():
@@ -49,12 +57,13 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
     cuts = []
     for (name, dim), (size, index) in (getattr(model, RECORD, {}) or compose_records({}, graph, places)).items():
         cuts.append([name, dim, size, lists.setdefault(tuple(index.tolist()), len(lists))])
-    path, numbers = Path(path), getattr(model, NUMBERS, {}) or kept_numbers(graph, kept)
+    numbers = getattr(model, NUMBERS, {}) or kept_numbers(graph, kept)
     about = {"format": FORMAT, "kept": list(lists), "cuts": cuts, "numbers": [[*key, value] for key, value in numbers.items()]}
     safe_files.replace(path, safe_files.packed(model.state_dict(), about))
     return path
 
 
+@torch.inference_mode(False)  # tensors made in inference mode cannot be trained
 def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """Load a network that `save_pruned` wrote.
 
@@ -66,7 +75,7 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         model: a network of the unpruned architecture, any weights; it is not changed.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file. TypeError: an argument is of the wrong kind.
         ValueError: the file is damaged or not `save_pruned`'s, or `model` is another architecture.
 
     >>> import tempfile, torch, graphprune
@@ -79,13 +88,15 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     >>> small.conv1.out_channels, small.conv3.out_channels
     (2, 1)
     """
-    demand_network(model)
     from safetensors import SafetensorError
 
-    path = Path(path)
+    path = _path(path, "load_pruned(path, model)")
+    demand_network(model)
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no file {path}; give the one that save_pruned returned")
     content = path.read_bytes()
+    if content[8:9] not in (b"{", b""):  # where the header of safetensors begins
+        raise ValueError(f"path: {path} is not a file of graphprune: it holds no safetensors; give one that save_pruned wrote")
     try:
         about = safe_files.header(content)
         state = safe_files.unpacked(content)
@@ -100,12 +111,19 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     record = _record_of(about) if about["format"] == FORMAT else _record_of_format_1(about, model, path)
     _check_sizes(model, record, path)
     numbers = {(module, name, place): value for module, name, place, value in about.get("numbers", ())}
-    small = cut(model, {place: index for place, (_, index) in record.items()}, numbers)
+    with naming_attributes(model):
+        small = cut(without_history(model), {place: index for place, (_, index) in record.items()}, numbers)
     _check_state(small, state, path)
     small.load_state_dict(state)
     setattr(small, RECORD, record)
     setattr(small, NUMBERS, numbers)
     return small
+
+
+def _path(path: Any, call: str) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a file's name, got {type(path).__name__}; the arguments are {call}")
+    return Path(path)
 
 
 def _record_of(about: Mapping[str, Any]) -> Record:

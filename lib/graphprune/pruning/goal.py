@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model, naming_attributes, without_history
 from graphprune.graph.cutting import kept_places
 from graphprune.graph.groups import Norms, trace
 from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
@@ -23,8 +23,9 @@ from graphprune.pruning.cost import Cost, CostModel, cost
 from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator
 from graphprune.pruning.files import save_pruned
+from graphprune.pruning.sources import own_tensors
 from graphprune.runs import runtime
-from graphprune.runs.checks import at_least
+from graphprune.runs.checks import at_least, demand_finite, demand_network
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
@@ -85,6 +86,7 @@ class Pruned:
         return f"<p>{escape(repr(self))}</p>{self.widths.to_html(index=False, border=0)}"
 
 
+@torch.inference_mode(False)  # tensors made in inference mode cannot be trained
 def prune_to(
     model: nn.Module,
     example_input: Any,
@@ -116,7 +118,8 @@ def prune_to(
             dictionary, for example one of `graphprune.importance`. One with a parameter `data` is given the data. L1 norms
             by default.
         round_to: every layer keeps a multiple of this, or all its channels.
-        ignore: layers that keep all their channels: paths such as "layer1" (with all in it), or modules.
+        ignore: layers that keep all their channels: paths such as "layer1" (with all in it), or modules. Also parameters
+            that the forward uses by themselves, by their names.
         how: how channels are shared out over the groups. "uniform": the same share of each. "global": one threshold on
             scores divided by their group's mean. "searched": `looks` ways are tried without training and the best by
             validation loss is taken (needs data). A function (graph, scores) -> group -> (C,), the lowest goes first.
@@ -132,8 +135,9 @@ def prune_to(
         `.network`, `.keep`, `.graph`, `.before`, `.after`, `.frozen`, `.widths` and `.save(path)`.
 
     Raises:
-        ValueError: the budget cannot be met (it says what can), `ignore` names no layer, or data are missing.
-        TypeError: an argument is of the wrong kind.
+        ValueError: the budget cannot be met (it says what can), `ignore` names no layer, data are missing, or a parameter
+            holds NaN or infinite values.
+        TypeError: an argument is of the wrong kind, or an attribute of the model cannot be copied.
 
     Warns:
         UserWarning: nothing is removed.
@@ -148,19 +152,25 @@ def prune_to(
     """
     at_least(1, round_to=round_to, steps=steps, looks=looks)
     _check_data(how, finetune, data)
-    graph, before = trace(model, example_input, norms=norms), cost(model, example_input)
+    demand_network(model)
+    demand_finite(model)
+    paths = {id(module): path for path, module in model.named_modules()}
+    with naming_attributes(model):
+        model = without_history(model)
+        graph, before = trace(model, example_input, norms=norms), cost(model, example_input)
     if not graph.groups:
-        raise ValueError(f"model: no channel can be pruned; {'; '.join(f'{k}: {v}' for k, v in graph.frozen.items())}")
+        raise ValueError(f"model: no channel can be pruned{_why_none(model, graph)}")
     goal = {"macs": _limit("macs", macs, before.macs), "params": _limit("params", params, before.params)}
     if macs is None and params is None:
         raise ValueError("macs=None, params=None: give a budget, e.g. macs=0.5 for half of the multiply-adds")
-    ignored = _ignored(model, graph, ignore)
+    ignored = _ignored(model, paths, graph, ignore)
     network, now, places = model, graph, dict[tuple[str, int], Tensor]()
     for step in range(1, steps + 1):
         parts = {name: getattr(before, name) - (getattr(before, name) - most) * step / steps for name, most in goal.items()}
         limits = Limits(CostModel(now, example_input), **{name: int(part) for name, part in parts.items()})
         own = _own_scores(scores, network, now, graph, places, data)
-        fixed = [group.name for group in now.groups if set(group.layers) & ignored.keys()]
+        held = {group.name: set(group.layers) for group in now.groups} | own_tensors(now, network)
+        fixed = [name for name, holders in held.items() if holders & ignored.keys()]
         keep = _decide(limits, own, how, round_to, fixed, network, data, looks, seed, (macs, params))
         kept = now.flatten(keep)
         network = _step(network, now, keep, step == steps)
@@ -177,10 +187,33 @@ def _check_data(how: str | Order, finetune: Finetune, data: Dataset | None) -> N
         check_dataset(data)
     if how == "searched" and data is None:
         raise ValueError("how='searched' looks at validation images: give data=, such as graphprune.data.from_tensors(...)")
+    if how == "searched" and data is not None and len(data.train) < 2:
+        raise ValueError(f"data: how='searched' needs 2 training images or more, and there are {len(data.train)}")
     if isinstance(finetune, Recipe) and data is None:
         raise ValueError("finetune=Recipe(...) needs data=, such as graphprune.data.from_tensors(...); or give a function")
     if finetune is not None and not isinstance(finetune, Recipe) and not callable(finetune):
         raise TypeError(f"finetune={finetune!r}: must be a train.Recipe, or a function that trains a network")
+
+
+def _why_none(model: nn.Module, graph: ChannelGraph) -> str:
+    """Why no group is there, as the end of a sentence."""
+    kinds = list(dict.fromkeys(_layers(model)))
+    remedy = "; prune it before it is quantized" * any(kind.__module__.startswith("torch.ao.") for kind in kinds)
+    if graph.frozen:
+        reasons = [f"{layer or 'the model itself'}: {reason}" for layer, reason in graph.frozen.items()]
+        return f"; {'; '.join(reasons)}{remedy}"
+    wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
+    names = ", ".join(kind.__name__ for kind in kinds[:8])
+    return f": it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}{remedy}"
+
+
+def _layers(model: nn.Module) -> Iterator[type[nn.Module]]:
+    """The kinds of torch's layers in a network."""
+    if type(model).__module__.startswith("torch.") and not isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        yield type(model)
+    else:
+        for child in model.children():
+            yield from _layers(child)
 
 
 def _limit(name: str, value: float | None, whole: int) -> int:
@@ -192,22 +225,25 @@ def _limit(name: str, value: float | None, whole: int) -> int:
     return int(value * whole) if value <= 1 else min(int(value), whole)
 
 
-def _ignored(model: nn.Module, graph: ChannelGraph, ignore: Sequence[str | nn.Module]) -> dict[str, str]:
-    """Layer -> why it stays, for all layers of groups that `ignore` reaches."""
+def _ignored(
+    model: nn.Module, paths: Mapping[int, str], graph: ChannelGraph, ignore: Sequence[str | nn.Module]
+) -> dict[str, str]:
+    """Layer or parameter -> why it stays, for all of groups that `ignore` reaches. paths: of the modules, by their ids."""
     if isinstance(ignore, str | nn.Module):
         ignore = [ignore]
     found: dict[str, str] = {}
-    paths = {id(module): path for path, module in model.named_modules()}
+    held = {group.name: set(group.layers) for group in graph.groups} | own_tensors(graph, model)
+    known = {*paths.values(), *graph.slices, *(name for holders in held.values() for name in holders)}
     for wish in ignore:
         name = wish if isinstance(wish, str) else paths.get(id(wish))
         if name is None:
             raise ValueError(f"ignore: the {type(wish).__name__} given is no module of the model; give its path as text")
-        if name not in paths.values() and name not in graph.slices:
-            layers = ", ".join(layer for group in graph.groups for layer in group.layers[:1])
+        if name not in known:
+            layers = ", ".join(holder for holders in held.values() for holder in sorted(holders)[:1])
             raise ValueError(f"ignore={name!r}: no layer of the model; those with channels to prune begin with: {layers}")
-        for group in graph.groups:
-            if any(f"{layer}.".startswith(f"{name}.") for layer in (group.name, *group.layers)):
-                found |= dict.fromkeys(group.layers, f"ignore={name!r} was asked for")
+        for group, holders in held.items():
+            if any(f"{holder}.".startswith(f"{name}.") for holder in (group, *holders)):
+                found |= dict.fromkeys(holders, f"ignore={name!r} was asked for")
     return found
 
 
@@ -243,13 +279,15 @@ def _decide(
         if how != "searched":
             return allocate(limits, order_of(how, graph, scores), round_to, fixed)
         assert data is not None
-        return _searched(limits, scores, round_to, fixed, MaskEvaluator(network, graph, data), looks, seed)
+        evaluator = MaskEvaluator(network, graph, data, calibration=min(128, len(data.train)))
+        return _searched(limits, scores, round_to, fixed, evaluator, looks, seed)
     except OverBudget as error:
         named = [(name, value) for name, value in zip(("macs", "params"), asked, strict=True) if value is not None]
         budget = ", ".join(f"{name}={value}" + " (a number of them, as it is above 1)" * (value > 1) for name, value in named)
         remedies = ["ask for more"] + ["ignore fewer layers"] * bool(fixed)
         remedies += [f"lower round_to={round_to}"] * (round_to > 1)
-        if not any(norm.kept for norm in graph.norms) and any(isinstance(module, nn.LayerNorm) for module in network.modules()):
+        kinds = {type(module) for module in network.modules()}
+        if nn.LayerNorm in kinds and nn.MultiheadAttention not in kinds and not any(norm.kept for norm in graph.norms):
             remedies.append("prune the width of this transformer, too, by norms='kept'")
         raise ValueError(f"{budget}: out of reach, {error}; {' or '.join(remedies)}") from None
 
@@ -277,7 +315,7 @@ def _searched(
 
 def _step(network: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], last: bool) -> nn.Module:
     if not last and all(bool(mask.all()) for mask in keep.values()):
-        return copy.deepcopy(network)  # too small a step for these widths
+        return copy_model(network)  # too small a step for these widths
     with warnings.catch_warnings():
         if not last:
             warnings.filterwarnings("ignore", message="prune removes nothing")
@@ -289,7 +327,7 @@ def _trained(network: nn.Module, finetune: Finetune, data: Dataset | None, teach
         train.reestimate_bn(network, data, seed=seed)
     if isinstance(finetune, Recipe):
         assert data is not None
-        return train.finetune(network, data, finetune, seed=seed, teacher=copy.deepcopy(teacher) if finetune.distil else None)
+        return train.finetune(network, data, finetune, seed=seed, teacher=copy_model(teacher) if finetune.distil else None)
     found = finetune(network) if finetune is not None else None
     if found is not None and not isinstance(found, nn.Module):
         raise TypeError(f"finetune must train the network in place or return one, and returned a {type(found).__name__}")

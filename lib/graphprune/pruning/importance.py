@@ -1,12 +1,12 @@
 """How much each channel matters: one score an atom, the sum over the producing layers' filters that belong to it.
 
 Every function returns `dict[group name -> FloatTensor (C,)]`, higher = more important, never negative; the model is
-left as it was. A residual stage's channel is as important as all its filters together.
+left as it was. A residual stage's channel is as important as all its filters together. A channel that no layer makes, but
+a parameter that the forward uses by itself, is as important as its slice of that parameter.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.runs.checks import at_least, demand_network
+from graphprune.graph.copies import copy_model
+from graphprune.pruning.sources import demand_both, producers, sources_of
+from graphprune.runs.checks import at_least, demand
 from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain
 
@@ -41,7 +42,7 @@ def l1(model: nn.Module, graph: ChannelGraph) -> Scores:
         graph: its channel graph.
 
     Raises:
-        ValueError: the model is not the graph's, or a group has no layer with weights.
+        TypeError: an argument is of the wrong kind. ValueError: the model is not the graph's.
 
     >>> import torch, graphprune
     >>> net = graphprune.models.tiny_cnn()
@@ -72,14 +73,14 @@ def bn_scale(model: nn.Module, graph: ChannelGraph) -> Scores:
     Raises:
         ValueError: a group has no batch normalisation with a scale; use `l1` there.
     """
-    demand_network(model)
+    demand_both(model, graph)
     modules = dict(model.named_modules())
     parts = {
         node.name: module.weight.detach().abs()
         for node in graph.nodes
         if isinstance(module := modules.get(node.name), _BatchNorm) and module.weight is not None
     }
-    return _collect(graph, parts, "no batch normalisation with a scale; use importance.l1 for this network")
+    return _collect(graph, _of_layers(graph, parts), "no batch normalisation with a scale; use importance.l1 for this network")
 
 
 def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator | None = None) -> Scores:
@@ -88,6 +89,7 @@ def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator | N
     Args:
         generator: where the scores come from; torch's global generator if not given.
     """
+    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
     return {group.name: torch.rand(group.channels, generator=generator) for group in graph.groups}
 
 
@@ -111,15 +113,15 @@ def taylor(
     Raises:
         ValueError: `batches` or `batch_size` < 1, or as `l1`.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
-    layers = _producers(twin, graph)
-    totals = {name: _filters(layer).new_zeros(len(_filters(layer))) for name, layer in layers.items()}
+    twin = copy_model(model).eval().requires_grad_(True)
+    sources = sources_of(twin, graph)
+    weights = [source.tensor.requires_grad_(True) for source in sources]
+    totals = [source.rows(source.tensor.detach()).new_zeros(len(source.atoms)) for source in sources]
     for images, labels in _batches(model, data, batches, batch_size, seed):
         loss = data.objective.mean_loss(plain(twin(images)), labels)
-        gradients = torch.autograd.grad(loss, [_weight(layer) for layer in layers.values()])
-        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
-            totals[name] += _filters(layer, _weight(layer).detach() * gradient).sum(1).abs() / batches
-    return _collect(graph, totals, "no layer with weights")
+        for source, total, gradient in zip(sources, totals, torch.autograd.grad(loss, weights), strict=True):
+            total += source.rows(source.tensor.detach() * gradient).sum(1).abs() / batches
+    return _collect(graph, [(source.name, source.atoms, total) for source, total in zip(sources, totals, strict=True)])
 
 
 @torch.no_grad()
@@ -133,7 +135,8 @@ def hrank(
     Raises:
         ValueError: `batches` or `batch_size` < 1, or a group has no layer with two-dimensional feature maps.
     """
-    twin = copy.deepcopy(model).eval()
+    demand_both(model, graph)
+    twin = copy_model(model).eval()
     totals: dict[str, Tensor] = {}
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -144,36 +147,20 @@ def hrank(
 
         return hook
 
-    for name, layer in _producers(twin, graph).items():
+    for name, layer in producers(twin, graph).items():
         layer.register_forward_hook(record(name))
     for images, _ in _batches(model, data, batches, batch_size, seed):
         twin(images)
-    return _collect(graph, totals, "no convolution with two-dimensional feature maps; use importance.l1")
+    return _collect(graph, _of_layers(graph, totals), "no convolution with two-dimensional feature maps; use importance.l1")
 
 
 def _from_filters(model: nn.Module, graph: ChannelGraph, score: Callable[[Tensor], Tensor]) -> Scores:
-    parts = {name: score(_filters(layer)) for name, layer in _producers(model, graph).items()}
-    return _collect(graph, parts, "no layer with weights")
+    scored = [(own.name, own.atoms, score(own.rows(own.tensor.detach()))) for own in sources_of(model, graph)]
+    return _collect(graph, scored)
 
 
-def _producers(model: nn.Module, graph: ChannelGraph) -> dict[str, nn.Module]:
-    """Name -> module of the layers whose output channels the groups hold."""
-    demand_network(model)
-    modules = dict(model.named_modules())
-    names = [name for name in dict.fromkeys(name for group in graph.groups for name in group.layers) if name in modules]
-    return {name: modules[name] for name in names if "weight" in dict(modules[name].named_parameters(recurse=False))}
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    return layer.get_parameter("weight")
-
-
-def _filters(layer: nn.Module, weight: Tensor | None = None) -> Tensor:
-    """A layer's weight (or a tensor of its shape) as one row a filter, (C_out, inputs)."""
-    tensor = _weight(layer).detach() if weight is None else weight
-    if isinstance(layer, _ConvTransposeNd):  # stored (C_in, C_out / groups, k, k)
-        tensor = tensor.reshape(layer.groups, -1, *tensor.shape[1:]).transpose(1, 2).flatten(0, 1)
-    return tensor.flatten(1)
+def _of_layers(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...], Tensor]]:
+    return [(node.name, node.atoms, parts[node.name]) for node in graph.nodes if node.name in parts]
 
 
 def per_atom(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -188,23 +175,25 @@ def per_atom(graph: ChannelGraph, parts: Mapping[str, Tensor]) -> tuple[Tensor, 
     Raises:
         ValueError: a layer has not as many channels as in the graph.
     """
-    device = next(iter(parts.values())).device if parts else torch.device("cpu")
-    total, hits = torch.zeros(graph.num_atoms, device=device), torch.zeros(graph.num_atoms, device=device)
-    for node in graph.nodes:
-        if node.name not in parts:
-            continue
-        atoms, score = torch.tensor(node.atoms, device=device), parts[node.name].to(device, torch.float32)
+    return _summed(graph, _of_layers(graph, parts))
+
+
+def _summed(graph: ChannelGraph, scored: list[tuple[str, tuple[int, ...], Tensor]]) -> tuple[Tensor, Tensor]:
+    device = scored[0][2].device if scored else torch.device("cpu")
+    total, hits = torch.zeros(2, graph.num_atoms, dtype=torch.float32, device=device)
+    for name, numbers, values in scored:
+        atoms, score = torch.tensor(numbers, device=device), values.to(device, torch.float32)
         if score.shape != atoms.shape:
-            raise ValueError(f"model does not fit graph: layer {node.name!r} has {len(score)} channels, not {len(atoms)}")
+            raise ValueError(f"model does not fit graph: layer {name!r} has {len(score)} channels, not {len(atoms)}")
         ours = atoms >= 0
         total.index_add_(0, atoms[ours], score[ours])
         hits.index_add_(0, atoms[ours], torch.ones_like(score[ours]))
     return total, hits
 
 
-def _collect(graph: ChannelGraph, parts: Mapping[str, Tensor], missing: str) -> Scores:
-    """Sum the per-channel scores of layers, name -> (channels,), over the channels of each atom."""
-    total, hits = per_atom(graph, parts)
+def _collect(graph: ChannelGraph, scored: list[tuple[str, tuple[int, ...], Tensor]], missing: str = "no tensor") -> Scores:
+    """Sum the scores of layers' channels, (name, atoms, scores), over the channels of each atom."""
+    total, hits = _summed(graph, scored)
     for name, span in graph.slices.items():
         if bool((hits[span] == 0).any()):
             raise ValueError(f"group {name!r} has a channel that cannot be scored: {missing}")

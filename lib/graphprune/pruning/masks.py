@@ -10,6 +10,7 @@ from torch import BoolTensor, Tensor
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
+from graphprune.runs.checks import demand
 
 Scores = Mapping[str, Tensor]
 """Group name -> the importance of each of its channels, (C,)."""
@@ -104,6 +105,7 @@ def keep_from_rates(
         rates: what the indices index.
 
     Raises:
+        TypeError: an argument is of the wrong kind.
         ValueError: `indices_row` or `scores` do not fit the graph, or a rate is none of `rates`.
 
     >>> import torch, graphprune
@@ -112,7 +114,15 @@ def keep_from_rates(
     >>> all(mask[0] for mask in keep.values())
     True
     """
-    row = torch.as_tensor(indices_row).reshape(1, -1)
+    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    try:
+        row = torch.as_tensor(indices_row).reshape(1, -1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        wanted = f"{len(graph.groups)} rates or rate indices, one a group"
+        raise TypeError(f"indices_row must hold {wanted}, got {type(indices_row).__name__}") from error
+    if row.shape[1] != len(graph.groups):
+        given = f"{row.shape[1]} number{'s' * (row.shape[1] != 1)} for {len(graph.groups)} groups"
+        raise ValueError(f"indices_row: {given}; give one rate a group, for example [0.3] * len(graph.groups)")
     if row.is_floating_point():
         row = _as_indices(row, rates)
     return graph.unflatten(kept_masks(graph, row, scores, rates)[0])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 def at_least(least: int, remedy: str = "", **values: Any) -> None:
@@ -69,11 +70,58 @@ def takes(argument: str, function: Callable[..., Any], names: Sequence[str], opt
 
 
 def demand_network(model: Any) -> None:
-    """Raise TypeError unless it is a network.
+    """Raise TypeError unless it is a network, and ValueError if it has lazy layers that were never called.
 
     >>> demand_network("resnet18")
     Traceback (most recent call last):
-    TypeError: model must be a torch.nn.Module, got str; of what prune_to returned give .network
+    TypeError: model must be a torch.nn.Module, got str; give the network itself
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}; of what prune_to returned give .network")
+        remedy = "of what prune_to returned give .network" if hasattr(model, "network") else "give the network itself"
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}; {remedy}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(f"model: {name!r} of a lazy layer has no size yet; call the model once on a real input first")
+
+
+def demand_values(model: nn.Module) -> None:
+    """Raise ValueError unless every parameter has values.
+
+    >>> demand_values(nn.Linear(2, 1, device="meta"))
+    Traceback (most recent call last):
+    ValueError: model: its parameter 'weight' is on the meta device, without values; materialise it first and load its weights
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            where = "is on the meta device, without values"
+            raise ValueError(f"model: its parameter {name!r} {where}; materialise it first and load its weights")
+
+
+def demand_finite(model: nn.Module) -> None:
+    """Raise ValueError unless every parameter has finite values, and no buffer NaN. (Masks in buffers may be infinite.)
+
+    >>> layer = nn.Linear(2, 1)
+    >>> _ = layer.weight.data.fill_(float("nan"))
+    >>> demand_finite(layer)
+    Traceback (most recent call last):
+    ValueError: model: its parameter 'weight' holds 2 NaN or infinite values of 2; load sound weights
+    """
+    demand_values(model)
+    for name, parameter in model.named_parameters():
+        if wrong := int((~parameter.detach().isfinite()).sum()):
+            what = f"holds {wrong} NaN or infinite values of {parameter.numel()}"
+            raise ValueError(f"model: its parameter {name!r} {what}; load sound weights")
+    for name, buffer in model.named_buffers():
+        if not buffer.is_meta and (wrong := int(buffer.isnan().sum())):
+            raise ValueError(f"model: its buffer {name!r} holds {wrong} NaN of {buffer.numel()} values; load sound ones")
+
+
+def demand(argument: str, value: Any, kind: type, remedy: str) -> None:
+    """Raise TypeError unless a value is of a kind.
+
+    >>> demand("keep", [True], dict, "start from graph.full() and change it")
+    Traceback (most recent call last):
+    TypeError: keep must be a dict, got list; start from graph.full() and change it
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}; {remedy}")

@@ -10,7 +10,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from graphprune.ranking.class_means import ClassMeans
 from graphprune.ranking.distilled import Distilled
 from graphprune.rl import agent, environment
 from graphprune.runs import runtime, safe_files, store
-from graphprune.runs.checks import at_least, share
+from graphprune.runs.checks import at_least, share, takes
 from graphprune.runs.description import network
 from graphprune.search.algorithm1 import sacp
 from graphprune.search.trial import Task, Trial, read_weights, run_all
@@ -178,7 +179,7 @@ def called(name: str, argument: str) -> Any:
     """What the function "module:function" returns; modules are looked for in the working folder, too.
 
     Raises:
-        ValueError: there is no such module or function.
+        ValueError: there is no such module or function. TypeError: it is no function without arguments.
     """
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -187,7 +188,22 @@ def called(name: str, argument: str) -> Any:
         made = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{argument}={name!r}: {error}; give module:function, with module.py in this folder") from error
+    if not callable(made):
+        raise TypeError(f"{argument}={name!r}: {function} must be a function, and is {made!r}; give module:function")
+    takes(f"{argument}={name!r}", made, [])
     return made()
+
+
+@contextmanager
+def _naming_ones_own(name: str, function: str) -> Iterator[None]:
+    """An error about a name alone also says how a function of one's own is named."""
+    first, _, rest = name.partition(":")
+    try:
+        yield
+    except ValueError as error:
+        if rest:
+            raise
+        raise ValueError(f"{error}; for one of your own give module:function, for example {first}:{function}") from error
 
 
 def make_model(name: str, data: str, size: int | None = None) -> nn.Module:
@@ -204,13 +220,15 @@ def make_model(name: str, data: str, size: int | None = None) -> nn.Module:
     with runtime.seeded(0):
         if first == "hf" and (not Path(rest).is_dir() or any(Path(rest).glob("*.safetensors"))):
             return models.load_huggingface(rest, found.num_classes, found.input_shape[0])
-        return models.build(name, found.num_classes, found.input_shape[0])
+        with _naming_ones_own(name, "make_model"):
+            return models.build(name, found.num_classes, found.input_shape[0])
 
 
 def make_data(name: str, size: int | None = None) -> Dataset:
     """The data set that a wish names."""
     if ":" not in name or name.startswith("imagefolder:"):
-        return data_sets.load(name, size=size)
+        with _naming_ones_own(name, "make_data"):
+            return data_sets.load(name, size=size)
     found = called(name, "data")
     if not isinstance(found, Dataset):
         wanted = "a graphprune data set, e.g. data.from_tensors(...)"
