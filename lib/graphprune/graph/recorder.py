@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from graphprune.graph.inputs import leaves, on_leaves
@@ -363,7 +364,8 @@ class Recorder(TorchFunctionMode):
         if out is None:
             self.deaf += 1
             try:
-                out = forward(*on_leaves(bare, args), **on_leaves(bare, kwargs))
+                plain = (arg if isinstance(arg, PackedSequence) else on_leaves(bare, arg) for arg in args)
+                out = forward(*plain, **on_leaves(bare, kwargs))
             finally:
                 self.deaf -= 1
             with torch._C.DisableTorchFunction():

@@ -84,15 +84,17 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
 
 
 def _flops(network: nn.Module, inputs: Inputs) -> int:
-    """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """FlopCounterMode's count; attention's fast path and oneDNN's LSTM are switched off, for they would hide the products."""
+    fast, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
     try:
         counting = FlopCounterMode(display=False)
         with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(network), torch.device(inputs.tensors[0].device):
             network(*inputs.args, **inputs.kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(onednn)
     return counting.get_total_flops()
 
 

@@ -369,9 +369,13 @@ def addmm(run: Run, call: Call) -> Any:
 
 def recurrent(run: Run, call: Call) -> Any:
     """An LSTM, GRU or RNN reads its input's last dimension; its own state stays."""
+    if not isinstance(call.x, Tensor):
+        return unknown(run, call, "reads a packed sequence")
     if any(bool((labels >= 0).any()) for labels in call.operands[1:]):
         return unknown(run, call)
     inputs = lengthwise(run, call, -1, "reads it at every step")
     for suffix in ("", "_reverse") if call.op.bidirectional else ("",):
-        run.site(f"{call.node.target}.weight_ih_l0{suffix}", 1, inputs)
+        weight = f"{call.node.target}.weight_ih_l0{suffix}"
+        run.site(weight, 1, inputs)
+        run.applied(weight, call.x.numel() / len(inputs))
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
