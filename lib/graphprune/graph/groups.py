@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -82,7 +82,7 @@ def trace(
         run = propagate(parts, first, held=held)
     if fixed := tangled(run.record):
         run = propagate(parts, first, fixed=fixed, held=held)
-    training = training_heads(parts, first.graph, run.record, fresh)
+    training = training_forward(parts, first, run.record, fresh, (fixed, held))
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     skeletons = [first.graph, *([training.graph] if training else [])]
@@ -102,6 +102,8 @@ def trace(
 
 Norms = Literal["whole", "kept"]
 NORMS = get_args(Norms)
+
+Held = tuple[Collection[str], Collection[NumberKey]]
 
 TRIES = 60
 """Times that groups are offered to the proof, less of them each time, before all is frozen."""
@@ -143,29 +145,36 @@ def upstream(skeletons: Iterable[fx.Graph], name: str, steps: int) -> set[str]:
     return found
 
 
-def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fresh) -> Recording | None:
-    """Layers that only training mode reaches (auxiliary classifiers): recorded in that mode, and added to the record.
+def training_forward(parts: Parts, first: Recording, record: Record, fresh: Fresh, held: Held) -> Recording | None:
+    """What only training mode does (auxiliary classifiers, running averages): recorded in that mode, and added to the record.
+
+    Args:
+        held: the parameters, and the numbers, that stay as they are (`fixed` and `held` of `Propagation`).
 
     Returns:
-        The forward in training mode, or None if it reaches no other parameters.
+        The forward in training mode, or None if it reaches no other parameters and ties no other channels.
 
     Warns:
-        UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
+        UserWarning: it cannot be traced in that mode, so that what its own layers read is not known.
     """
-    idle = unread(parts, skeleton)
-    if not idle:
+    idle = unread(parts, first.graph)
+    if not idle and not first.moded:
         return None
+    before = outcome(record)
     try:
-        training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
+        with torch.random.fork_rng(devices=[]):
+            training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
         parts = parts_of(parts.root, training.graph)
-        if idle <= unread(parts, training.graph):
-            return None
-        extra = propagate(parts, training, before=record.continued()).record
+        extra = propagate(parts, training, before=record.continued(), fixed=held[0], held=held[1]).record
     except Exception as error:
+        if not idle:
+            return None
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
         why = error.__cause__ if isinstance(error, Stopped) else error
         message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {why}"
         warnings.warn(message, stacklevel=3)
+        return None
+    if idle <= unread(parts, training.graph) and outcome(record) == before:
         return None
     place = {layer.name: index for index, layer in enumerate(record.layers)}
     new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
@@ -177,6 +186,13 @@ def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fres
     record.edges += [(place[source], place[target]) for source, target in names if target in new and source in place]
     record.entering.update(extra.entering)
     return training
+
+
+def outcome(record: Record) -> tuple[Any, ...]:
+    """What decides which channels can go: what lies where, which classes, and which of them are frozen."""
+    classes = record.ledger.classes()
+    stuck = {int(number) for labels, _ in record.ledger.reasons for number in classes[labels]}
+    return {*record.sites}, {*record.elements}, {*record.opaque}, classes.tobytes(), stuck
 
 
 def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:

@@ -102,6 +102,11 @@ def operation_of(func: Callable[..., Any]) -> Operation:
     return Operation(kind, target, rule, formula_of(target, rule), swapped, pure)
 
 
+def were_written(given: Sequence[Tensor], before: Sequence[int]) -> bool:
+    """Whether some of these tensors were written into since they had these versions."""
+    return any(tensor._version != version for tensor, version in zip(given, before, strict=True))
+
+
 class Recorder(TorchFunctionMode):
     """Writes an fx graph of what happens while it is active.
 
@@ -256,7 +261,7 @@ class Recorder(TorchFunctionMode):
             out = func(*on_leaves(bare, args), **on_leaves(bare, kwargs))
             if not tensors(out):
                 return self._without_result(op, given, before, args, kwargs, out)
-            if isinstance(out, Tensor) and id(out) in self.paths:
+            if isinstance(out, Tensor) and id(out) in self.paths and not were_written(given, before):
                 return out  # `to` and the like had nothing to do
             made_of = [*given, *tensors(out)]
             if any(map(torch._C._functorch.is_functorch_wrapped_tensor, made_of)):
@@ -297,7 +302,7 @@ class Recorder(TorchFunctionMode):
 
     def _without_result(self, op: Operation, given: Any, before: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """A function that gives no tensor: it wrote into one, or told something of its values."""
-        if any(tensor._version != version for tensor, version in zip(given, before, strict=True)):
+        if were_written(given, before):
             fixed = on_leaves(self.argument, args), on_leaves(self.argument, kwargs)
             made = self._write(op.kind, op.target, *fixed, None, op)
             self._written(given, before, made)
@@ -380,7 +385,7 @@ class Recorder(TorchFunctionMode):
         if not self.weightless or op.formula is None or not given:
             return None
         in_place = getattr(module, "inplace", False)
-        idle = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) and not module.training
+        idle = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) and not vars(module)["training"]
         if op.rule is elementwise and (idle or in_place) and len(given) == 1 == len(args):
             return given[0]
         return None if in_place else self._empty(op.formula, module, args, kwargs, given)
