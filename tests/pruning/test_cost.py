@@ -240,3 +240,24 @@ def test_an_lstm_with_a_projection_costs_what_it_does() -> None:
     keep = graph.unflatten(torch.arange(12) < 7)
     macs, _ = CostModel(graph, example).of_counts(torch.tensor([[7]]))
     assert int(macs) == graphprune.cost(graphprune.prune(model, graph, keep, check=False), example).macs
+
+
+class Mixed(nn.Module):
+    """A layer of low precision within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 12), nn.Linear(12, 8).bfloat16(), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.c(self.b(self.a(x).bfloat16()).float())
+        return out
+
+
+def test_a_layer_of_another_precision_is_counted() -> None:
+    model, x = Mixed(), torch.zeros(1, 4)
+    graph = graphprune.trace(model, x)
+    assert CostModel(graph, x).full == graphprune.cost(model, x) == Cost(4 * 12 + 12 * 8 + 8 * 2, 60 + 104 + 18)
+    keep = graph.unflatten(torch.arange(20) % 2 == 0)
+    macs, _ = CostModel(graph, x).of_counts(torch.tensor([[6, 4]]))
+    assert int(macs) == graphprune.cost(graphprune.prune(model, graph, keep, check=False), x).macs

@@ -33,11 +33,16 @@ def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
     return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
 
 
+COMPUTED = "has a weight or a bias that the forward computes"
+
+
 def convolution(run: Run, call: Call) -> Any:
     """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
-        return unknown(run, call)
+        return unknown(run, call, COMPUTED)
+    if run.tensors[weight].is_complex():
+        return unknown(run, call, "has complex weights")
     if call.is_module:
         groups, transposed = call.op.groups, isinstance(call.op, _ConvTransposeNd)
     else:
@@ -82,7 +87,9 @@ def linear(run: Run, call: Call) -> Any:
     """Reads the last dimension, produces its own features there."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
-        return unknown(run, call)
+        return unknown(run, call, COMPUTED)
+    if run.tensors[weight].is_complex():
+        return unknown(run, call, "has complex weights")
     inputs = lengthwise(run, call, -1, "mixes the dimension it lies along")
     run.site(weight, 1, inputs)
     outputs = run.produce(weight, 0, call.out.shape[-1])
