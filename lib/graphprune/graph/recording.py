@@ -91,7 +91,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 class Mode:
-    """Stands for the attribute `training` of all modules while a forward is recorded, and notes whether the forward reads it."""
+    """Stands for the attribute `training` of all modules while a forward is recorded, and notes whether it is read."""
 
     def __init__(self, writer: Recorder, root: nn.Module):
         self.writer, self.watched, self.read = writer, set(map(id, named_modules(root).values())), False

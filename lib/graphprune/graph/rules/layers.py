@@ -376,7 +376,7 @@ def addmm(run: Run, call: Call) -> Any:
 
 def recurrent(run: Run, call: Call) -> Any:
     """An LSTM, GRU or RNN reads its input's last dimension; its own state stays."""
-    if not isinstance(call.x, Tensor):
+    if not isinstance(call.get(0, "input"), Tensor):
         return unknown(run, call, "reads a packed sequence")
     if any(bool((labels >= 0).any()) for labels in call.operands[1:]):
         return unknown(run, call)
