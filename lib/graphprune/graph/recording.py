@@ -100,7 +100,7 @@ class Mode:
         self.read |= not self.writer.deaf and id(module) in self.watched
         try:
             mode: bool = vars(module)["training"]
-        except KeyError:  # a scripted module keeps it elsewhere
+        except (KeyError, TypeError):  # a scripted module keeps it elsewhere, a class has none
             raise AttributeError("training") from None
         return mode
 
@@ -108,7 +108,7 @@ class Mode:
         vars(module)["training"] = value
 
 
-WATCHING = threading.Lock()
+WATCHING = threading.RLock()
 
 
 @contextmanager
@@ -116,11 +116,15 @@ def watching_mode(writer: Recorder, root: nn.Module) -> Iterator[Mode]:
     """Meanwhile it is noted whether the forward reads a module's mode."""
     mode = Mode(writer, root)
     with WATCHING:
+        outer = vars(nn.Module).get("training")  # of a recording within a recording
         nn.Module.training = mode  # type: ignore[assignment]
         try:
             yield mode
         finally:
-            del nn.Module.training
+            if outer is None:
+                del nn.Module.training
+            else:
+                nn.Module.training = outer
 
 
 @contextmanager
