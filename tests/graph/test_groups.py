@@ -614,7 +614,7 @@ class Silent(nn.Module):
         self.words, self.mix = nn.Embedding(5, 8), nn.MultiheadAttention(8, 2, batch_first=True)
         self.wide, self.steps, self.cell = nn.Linear(8, 12), nn.GRU(12, 6, batch_first=True), nn.GRUCell(6, 6)
         self.out, self.tied = nn.Linear(6, 8), nn.Linear(8, 5, bias=False)
-        self.tied.weight = self.words.weight
+        self.tied.weight, self.again = self.words.weight, self.steps
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.words(x)

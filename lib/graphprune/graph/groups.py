@@ -314,8 +314,9 @@ def silent_layers(parts: Parts, skeletons: Sequence[fx.Graph], verdict: Callable
     idle = set.intersection(*(unread(parts, skeleton) for skeleton in skeletons))
     found: dict[str, str] = {}
     whole: set[str] = set()  # modules that are one operation
+    first = {id(module): path for path, module in reversed(named_modules(parts.root).items())}
     for path, module in named_modules(parts.root).items():
-        if any(path.startswith(f"{above}.") for above in whole):
+        if first[id(module)] != path or any(path.startswith(f"{above}.") for above in whole):
             continue
         whole |= {path} & parts.modules.keys()
         held = named_tensors(module) if path in whole else module._parameters
