@@ -234,7 +234,7 @@ def test_traps_that_need_more_than_a_line() -> None:
     assert difference(Net(keep_in_a_list, store={"of all calls": []}), IMAGE)[0] <= 1e-10
     following = Net(follow_the_mean)
     following.register_buffer("mean", torch.zeros(16))
-    assert difference(following, IMAGE) == (pytest.approx(0, abs=1e-10), {"a": 16, "b": 16})
+    assert difference(following, IMAGE) == (pytest.approx(0, abs=1e-10), {"a": 16})  # written with a's, added to b's
     normed = Net(lambda m, x: m.b(x))
     normed.b = nn.utils.parametrizations.weight_norm(normed.b)
     assert difference(normed, IMAGE)[0] <= 1e-10

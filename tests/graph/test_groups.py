@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
 
 import graphprune
 from graphprune.graph.channel_select import ChannelSelect
@@ -231,7 +232,9 @@ class StandardisedConv(nn.Conv2d):
 def test_a_forward_of_its_own_freezes_what_it_touches() -> None:
     net = nn.Sequential(conv(3, 4), StandardisedConv(4, 6, 3), conv(6, 8), head(8))
     assert groups(net) == {"2": (8, ("2",))}
-    assert set(graphprune.trace(net, IMAGE.double()).frozen) == {"0", "3.2"}
+    frozen = graphprune.trace(net, IMAGE.double()).frozen
+    assert set(frozen) == {"0", "1", "3.2"}
+    assert frozen["1"] == "conv2d() at 'conv2d' has a weight or a bias that the forward computes"
 
 
 class FunctionalConv(nn.Module):
@@ -388,6 +391,59 @@ def test_layers_of_training_that_cannot_be_traced_are_told() -> None:
         graphprune.trace(net, IMAGE)
 
 
+def averaged(m: Net, y: Tensor) -> Tensor:
+    m.ema.mul_(0.9).add_(y.detach().mean((0, 2, 3)), alpha=0.1)
+    return y
+
+
+def averaged_by_copy(m: Net, y: Tensor) -> Tensor:
+    m.ema.copy_(0.9 * m.ema + 0.1 * y.detach().mean((0, 2, 3)))
+    return y
+
+
+def noisy(m: Net, y: Tensor) -> Tensor:
+    return y + torch.randn_like(y) * m.ema[:, None, None]
+
+
+ONLY_TRAINING: list[tuple[Callable[[Net, Tensor], Tensor], int | str]] = [
+    (averaged, 3),
+    (averaged_by_copy, 3),
+    (noisy, 3),
+    (lambda m, y: y * y.new_ones(1, 6, 1, 1), "mul() at 'mul' combines it with a tensor of fixed size"),
+    (lambda m, y: y + y.view(len(y), 3, 2, *y.shape[2:]).sum((1, 2))[:, None], "sum() at 'sum_1' reduces over it"),
+    (lambda m, y: F.dropout(y, 0.5, m.training), 6),  # nothing that the evaluation did not tell
+]
+
+
+@pytest.mark.parametrize(("only", "expected"), ONLY_TRAINING)
+def test_what_only_training_reads_is_cut_along_or_freezes(only: Callable[[Net, Tensor], Tensor], expected: int | str) -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.head(m.b(only(m, y) if m.training else y))
+
+    net = Net(forward, a=conv(3, 6), b=conv(6, 4), head=head(4))
+    net.register_buffer("ema", torch.zeros(6))
+    found = groups(net)
+    graph = graphprune.trace(net, IMAGE)
+    assert (graph.training is None) == (expected == 6)
+    keep = {group.name: torch.arange(group.channels) % 2 == 0 for group in graph.groups}
+    small = graphprune.prune(net, graph, keep).train()
+    assert small(IMAGE.double()).shape == (2, 5)
+    if isinstance(expected, str):
+        assert (graph.frozen["a"], set(found)) == (expected, {"b"})
+    else:
+        assert (set(found), len(small.ema)) == ({"a", "b"}, expected)
+
+
+def test_a_training_mode_that_cannot_be_run_changes_nothing() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        if m.training:
+            raise ValueError("targets must be given")
+        return m.head(m.a(x))
+
+    assert groups(Net(forward, a=conv(3, 6), head=head(6))) == {"a": (6, ("a",))}
+
+
 class Tables(nn.Module):
     """A tensor that is neither parameter nor buffer, and one that the forward makes."""
 
@@ -466,3 +522,123 @@ def test_labels_that_a_failing_rule_made_are_frozen_too(monkeypatch: pytest.Monk
     plain = table.convolution
     net = Net(lambda m, x: m.head(m.c(m.b(m.a(x)))), a=conv(3, 4), b=conv(4, 6), c=conv(6, 3), head=head(3))
     assert groups(net) == {"c": (3, ("c",))}
+
+
+COMPUTED_WEIGHTS: list[tuple[Callable[[nn.Module], nn.Module], str]] = [
+    (nn.utils.parametrizations.weight_norm, "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"),
+    (nn.utils.parametrizations.spectral_norm, "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"),
+    (lambda layer: l1_unstructured(layer, "weight", 0.3), "torch.nn.utils.prune.remove(module, 'weight')"),
+    (nn.utils.weight_norm, "torch.nn.utils.remove_weight_norm(module)"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize(("change", "remedy"), COMPUTED_WEIGHTS)
+def test_a_layer_that_computes_its_weight_stays_and_the_remedy_is_named(
+    change: Callable[[nn.Module], nn.Module], remedy: str
+) -> None:
+    net = nn.Sequential(conv(3, 4), conv(4, 6), conv(6, 8), head(8))
+    change(net[1])
+    graph = graphprune.trace(net, IMAGE)
+    assert [group.name for group in graph.groups] == ["2"]
+    assert remedy in graph.frozen["0"]
+    assert remedy in graph.frozen["1"]
+    keep = {"2": torch.arange(8) < 3}
+    small = graphprune.prune(net, graph, keep, check=False)
+    macs, _ = graphprune.CostModel(graph, IMAGE).of_counts(torch.tensor([[3]]))
+    assert int(macs) == graphprune.cost(small, IMAGE).macs
+    assert small(IMAGE).shape == (2, 5)
+
+
+def test_a_layer_in_a_plain_list_stays_and_the_remedy_is_named() -> None:
+    hidden = [conv(4, 6)]
+    net = Net(lambda m, x: m.head(m.c(hidden[0](m.a(x)))), a=conv(3, 4), c=conv(6, 8), head=head(8))
+    graph = graphprune.trace(net, IMAGE)
+    assert [group.name for group in graph.groups] == ["c"]
+    assert "in an nn.ModuleList, not in a list" in graph.frozen["a"]
+    graphprune.CostModel(graph, IMAGE)
+
+
+class Sampling(nn.Module):
+    """A variational autoencoder that samples in evaluation mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.mean, self.spread, self.out = nn.Linear(9, 16), nn.Linear(16, 4), nn.Linear(16, 4), nn.Linear(4, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.hidden(x).relu()
+        mean = self.mean(h)
+        return self.out(mean + torch.randn_like(mean) * self.spread(h).exp())
+
+
+def test_channels_that_random_numbers_are_drawn_for_stay() -> None:
+    small = graphprune.prune_to(Sampling(), torch.zeros(1, 9), macs=0.5)
+    assert list(small.keep) == ["hidden"]
+    assert small.frozen["mean"] == small.frozen["spread"] == "the forward draws random numbers for it"
+
+
+class Branches(nn.Module):
+    """A branch on a size, an optional input, parameters that are read without their modules' forward, and a second method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.large, self.b, self.given, self.out = conv(3, 6), conv(6, 6), conv(6, 8), nn.Linear(2, 6), nn.Linear(8, 4)
+        self.shift, self.read = nn.ParameterList([torch.zeros(8)]), nn.Linear(8, 8)
+        self.drawn = nn.ModuleDict({"used": nn.Linear(8, 4), "idle": nn.Linear(8, 4)})
+
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        y = self.a(x)
+        if x.shape[-1] > 8:
+            y = self.large(y)
+        if given is not None:
+            y = y + self.given(given)[:, :, None, None]
+        y = F.linear(self.b(y).mean((2, 3)) + self.shift[0], self.read.weight, self.read.bias)
+        return self.out(y) + self.drawn["used"](y)
+
+
+def test_layers_that_the_example_does_not_run_are_told() -> None:
+    idle = "the example input does not run it; it stays as it is, and fails on pruned channels if another call runs it: "
+    idle += "give an example that takes this branch"
+    frozen = graphprune.trace(Branches(), IMAGE).frozen
+    assert {layer for layer, reason in frozen.items() if reason == idle} == {"large", "given", "drawn.idle"}
+    frozen = graphprune.trace(Branches(), (torch.zeros(1, 3, 9, 9), torch.zeros(1, 2))).frozen
+    assert {layer for layer, reason in frozen.items() if reason == idle} == {"drawn.idle"}
+
+
+class Silent(nn.Module):
+    """Layers of which no operation says that they stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.mix = nn.Embedding(5, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.wide, self.steps, self.cell = nn.Linear(8, 12), nn.GRU(12, 6, batch_first=True), nn.GRUCell(6, 6)
+        self.out, self.tied = nn.Linear(6, 8), nn.Linear(8, 5, bias=False)
+        self.tied.weight, self.again = self.words.weight, self.steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.words(x)
+        y = self.steps(self.wide(self.mix(y, y, y, need_weights=False)[0]))[0]
+        return self.tied(self.out(self.cell(y[:, -1])))
+
+
+def test_every_layer_that_stays_has_a_reason() -> None:
+    graph = graphprune.trace(Silent(), torch.zeros(2, 3, dtype=torch.long))
+    assert [group.layers for group in graph.groups] == [("wide",)]
+    assert graph.frozen == {
+        "out": "MultiheadAttention 'mix' is not a known operation",
+        "tied": "its channels are the network's output",
+        "words": "MultiheadAttention 'mix' is not a known operation",
+        "mix": "MultiheadAttention 'mix' is not a known operation",
+        "steps": "a recurrent layer's own state stays, for each step reads all of it",
+        "cell": "GRUCell 'cell' is not a known operation",
+    }
+    first = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), conv(6, 4), head(4))
+    assert graphprune.trace(first, IMAGE).frozen["0"] == "it passes on channels that stay"
+
+
+def test_complex_weights_stay() -> None:
+    layers = {"a": conv(3, 4), "b": nn.Conv2d(4, 4, 1, dtype=torch.cfloat), "head": head(4)}
+    net = Net(lambda m, x: m.head(m.b(m.a(x).to(torch.cfloat)).abs()), **layers)
+    graph = graphprune.trace(net, IMAGE)
+    assert (graph.groups, graph.frozen["b"]) == ((), "Conv2d 'b' has complex weights")

@@ -55,6 +55,21 @@ def test_only_forwards_that_read_sizes_are_recorded_as_such() -> None:
     assert not recorded(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten()), IMAGE).sized
 
 
+class Moody(nn.Module):
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.drop, self.reads = nn.Dropout(), reads
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x) + 1 if self.reads and self.training else self.drop(x)
+
+
+def test_it_is_noted_that_a_forward_reads_its_mode_and_modules_are_left_as_they_were() -> None:
+    found = [recorded(Moody(reads), IMAGE).moded for reads in (True, False)]
+    assert found == [True, False]
+    assert "training" not in vars(nn.Module)
+
+
 class Choosing(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import graphprune
 from graphprune.graph.inputs import Inputs, as_inputs
 from graphprune.graph.parts import parts_of
 from graphprune.graph.recording import Recording
@@ -88,3 +89,17 @@ def test_labels_go_along_a_recording() -> None:
         ("1.weight", 0): [2, 3, 4],
         ("1.bias", 0): [2, 3, 4],
     }
+
+
+def test_compiled_and_scripted_networks_are_refused_with_what_to_give() -> None:
+    net, image = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)), torch.zeros(1, 3, 8, 8)
+    for measure in (graphprune.trace, graphprune.cost):
+        with pytest.raises(
+            TypeError, match=r"^model is compiled by torch.compile and cannot be followed: give model._orig_mod"
+        ):
+            measure(torch.compile(net), image)
+        with pytest.raises(TypeError, match="a scripted or traced module has no Python forward to follow; give the module it"):
+            measure(torch.jit.trace(net, image), image)
+    net[1] = torch.compile(net[1])
+    with pytest.raises(TypeError, match=r"^model.1 is compiled by torch.compile .* put model.1._orig_mod in its place"):
+        graphprune.trace(net, image)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -195,3 +196,68 @@ def test_the_cost_of_a_forward_that_needs_values_is_counted_with_them() -> None:
         CostModel(graph, {name: tensor.to("meta") for name, tensor in batch.items()})
     with pytest.raises(ValueError, match="rejects example_input"):
         graphprune.cost(model, {name: tensor.to("meta") for name, tensor in batch.items()})
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer behind one that can be pruned, read by one that stays."""
+
+    def __init__(self, kind: type[nn.RNNBase], values: bool, **options: Any) -> None:
+        super().__init__()
+        self.first, self.middle, self.values = nn.Linear(4, 12), kind(12, 6, **options), values
+        self.last = nn.Linear((options.get("proj_size") or 6) * (1 + options.get("bidirectional", False)), 2)
+
+    def forward(self, x: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.first(x).relu()
+        out: torch.Tensor = self.last(self.middle(hidden[:, : int(length.max())] if self.values else hidden)[0])
+        return out
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({"batch_first": True}, False),
+        ({"bias": False, "bidirectional": True}, False),
+        ({"num_layers": 2, "bidirectional": True, "batch_first": True}, False),
+        ({"batch_first": True}, True),
+    ],
+)
+def test_a_recurrent_layer_costs_less_where_its_input_is_narrower(
+    kind: type[nn.RNNBase], options: dict[str, Any], values: bool
+) -> None:
+    model, example = Recurrent(kind, values, **options).eval(), (torch.zeros(2, 5, 4), torch.tensor([5, 4]))
+    small = graphprune.prune_to(model, example, macs=0.9)
+    kept = torch.tensor([[int(mask.sum()) for mask in small.keep.values()]])
+    macs, params = CostModel(small.graph, example).of_counts(kept)
+    assert (int(macs), int(params)) == (small.after.macs, small.after.params)
+    gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[kind] * 6 * (1 + options.get("bidirectional", False))
+    assert small.before.macs - small.after.macs == 5 * (12 - int(kept)) * (4 + gates)
+
+
+def test_an_lstm_with_a_projection_costs_what_it_does() -> None:
+    model, example = Recurrent(nn.LSTM, False, proj_size=3).eval(), (torch.zeros(2, 5, 4), torch.tensor([5, 4]))
+    graph = graphprune.trace(model, example)
+    keep = graph.unflatten(torch.arange(12) < 7)
+    macs, _ = CostModel(graph, example).of_counts(torch.tensor([[7]]))
+    assert int(macs) == graphprune.cost(graphprune.prune(model, graph, keep, check=False), example).macs
+
+
+class Mixed(nn.Module):
+    """A layer of low precision within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 12), nn.Linear(12, 8).bfloat16(), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.c(self.b(self.a(x).bfloat16()).float())
+        return out
+
+
+def test_a_layer_of_another_precision_is_counted() -> None:
+    model, x = Mixed(), torch.zeros(1, 4)
+    graph = graphprune.trace(model, x)
+    assert CostModel(graph, x).full == graphprune.cost(model, x) == Cost(4 * 12 + 12 * 8 + 8 * 2, 60 + 104 + 18)
+    keep = graph.unflatten(torch.arange(20) % 2 == 0)
+    macs, _ = CostModel(graph, x).of_counts(torch.tensor([[6, 4]]))
+    assert int(macs) == graphprune.cost(graphprune.prune(model, graph, keep, check=False), x).macs

@@ -8,8 +8,8 @@ over the graph's groups can be honoured.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,15 +22,14 @@ from graphprune.graph.channel_graph import ChannelGraph, Count, Group, Node, Nor
 from graphprune.graph.cutting import Numbers, Places, cut
 from graphprune.graph.inputs import Inputs, Outputs, as_inputs, weightless_inputs
 from graphprune.graph.norms import find_norms
-from graphprune.graph.parts import Parts, named_modules, parts_of
+from graphprune.graph.parts import Parts, named_modules, named_tensors, parts_of
 from graphprune.graph.recording import Recording, Stopped
 from graphprune.graph.rules.labels import count_values, varying_dims
 from graphprune.graph.rules.operation import NumberKey, tensors
 from graphprune.graph.rules.propagation import Record
-from graphprune.graph.tracing import first_recording, propagate, record_again
+from graphprune.graph.tracing import demand_python, first_recording, propagate, record_again
 from graphprune.graph.verification import probe
 from graphprune.graph.weightless import on_meta, zeroed
-from graphprune.runs.checks import demand_network
 from graphprune.runs.runtime import collector_paused
 
 
@@ -59,7 +58,7 @@ def trace(
         keywords: the forward's keywords, `trace(model, **batch)`.
 
     Raises:
-        TypeError: `model` is no module, or there is no tensor among the inputs.
+        TypeError: `model` is no module, or compiled, or scripted; or there is no tensor among the inputs.
         ValueError: `norms` is neither of the two.
         ValueError: the network rejects the input, or decides by the values of its tensors; the message names the line.
 
@@ -68,7 +67,7 @@ def trace(
     >>> graphprune.trace(net, torch.zeros(1, 1, 8, 8)).groups[0].name
     'conv1'
     """
-    demand_network(model)
+    demand_python(model)
     if norms not in NORMS:
         raise ValueError(f"norms={norms!r}: must be one of {', '.join(map(repr, NORMS))}")
     shell = on_meta(model)
@@ -82,7 +81,11 @@ def trace(
         run = propagate(parts, first, held=held)
     if fixed := tangled(run.record):
         run = propagate(parts, first, fixed=fixed, held=held)
-    training = training_heads(parts, first.graph, run.record, fresh)
+    for node in first.graph.nodes:
+        if getattr(node.target, "__name__", node.target) in DRAWS:
+            for labels in tensors(run.record.entering.get(node.name)):
+                run.record.ledger.freeze(labels, "the forward draws random numbers for it")
+    training = training_forward(parts, first, run.record, fresh, (fixed, held))
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     skeletons = [first.graph, *([training.graph] if training else [])]
@@ -102,6 +105,11 @@ def trace(
 
 Norms = Literal["whole", "kept"]
 NORMS = get_args(Norms)
+
+Held = tuple[Collection[str], Collection[NumberKey]]
+
+DRAWS = {"randn_like", "rand_like", "bernoulli", "bernoulli_", "gumbel_softmax"}
+"""Operations that draw for each element. What is drawn in evaluation mode would be other numbers in a smaller network."""
 
 TRIES = 60
 """Times that groups are offered to the proof, less of them each time, before all is frozen."""
@@ -143,29 +151,36 @@ def upstream(skeletons: Iterable[fx.Graph], name: str, steps: int) -> set[str]:
     return found
 
 
-def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fresh) -> Recording | None:
-    """Layers that only training mode reaches (auxiliary classifiers): recorded in that mode, and added to the record.
+def training_forward(parts: Parts, first: Recording, record: Record, fresh: Fresh, held: Held) -> Recording | None:
+    """What only training mode does (auxiliary classifiers, running averages): recorded in that mode, and added to the record.
+
+    Args:
+        held: the parameters, and the numbers, that stay as they are (`fixed` and `held` of `Propagation`).
 
     Returns:
-        The forward in training mode, or None if it reaches no other parameters.
+        The forward in training mode, or None if it reaches no other parameters and ties no other channels.
 
     Warns:
-        UserWarning: it cannot be traced in that mode, so that what these layers read is not known.
+        UserWarning: it cannot be traced in that mode, so that what its own layers read is not known.
     """
-    idle = unread(parts, skeleton)
-    if not idle:
+    idle = unread(parts, first.graph)
+    if not idle and not first.moded:
         return None
+    before = outcome(record)
     try:
-        training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
+        with torch.random.fork_rng(devices=[]):
+            training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
         parts = parts_of(parts.root, training.graph)
-        if idle <= unread(parts, training.graph):
-            return None
-        extra = propagate(parts, training, before=record.continued()).record
+        extra = propagate(parts, training, before=record.continued(), fixed=held[0], held=held[1]).record
     except Exception as error:
+        if not idle:
+            return None
         found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
         why = error.__cause__ if isinstance(error, Stopped) else error
         message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {why}"
         warnings.warn(message, stacklevel=3)
+        return None
+    if idle <= unread(parts, training.graph) and outcome(record) == before:
         return None
     place = {layer.name: index for index, layer in enumerate(record.layers)}
     new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
@@ -177,6 +192,15 @@ def training_heads(parts: Parts, skeleton: fx.Graph, record: Record, fresh: Fres
     record.edges += [(place[source], place[target]) for source, target in names if target in new and source in place]
     record.entering.update(extra.entering)
     return training
+
+
+def outcome(record: Record) -> tuple[Any, ...]:
+    """What decides which channels can go: what lies where, which classes, and which of them are frozen."""
+    classes = record.ledger.classes()
+    stuck = np.zeros(len(classes), bool)
+    for labels, _ in record.ledger.reasons:
+        stuck[classes[labels]] = True
+    return {*record.sites}, {*record.elements}, {*record.opaque}, classes.tobytes(), stuck.tobytes()
 
 
 def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
@@ -232,10 +256,26 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         Node(layer.name, layer.kind, len(numbered), tuple(numbered.tolist()))
         for layer, numbered in zip(record.layers, produced, strict=True)
     ]
+    groups = name_groups(nodes, produced, members)
+    dims: dict[str, list[int]] = defaultdict(list)
+    for tensor, dim in sites:
+        dims[tensor].append(dim)
+    told = {*frozen, *(layer for group in groups for layer in group.layers)}
+
+    def verdict(name: str) -> str | None:
+        """Why a layer or a tensor stays; "" if it does not or has been told, None if it is not known."""
+        lying = [columns[alike[name, dim]] for dim in dims[name]]
+        if name in told or any(bool((number[found] >= 0).any()) for found in lying):
+            return ""
+        stuck = [index for found in lying for index in why[found].tolist() if index >= 0]
+        return record.opaque.get(name) or (reasons[stuck[0]] if stuck else None)
+
+    skeletons = [first.graph, *([training.graph] if training else [])]
+    frozen |= silent_layers(parts_of(fresh.shell, *skeletons), skeletons, verdict)
     return ChannelGraph(
         nodes=tuple(nodes),
         edge_index=torch.tensor(sorted(set(record.edges)), dtype=torch.long).reshape(-1, 2).T.contiguous(),
-        groups=name_groups(nodes, produced, members),
+        groups=groups,
         frozen=frozen,
         sites=tuple(Site(tensor, dim, final[column]) for (tensor, dim), column in alike.items()),
         shell=fresh.shell,
@@ -252,6 +292,44 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         ),
         zeroed=fresh.zeroed,
     )
+
+
+IDLE = (
+    "the example input does not run it; it stays as it is, and fails on pruned channels if another call runs it: "
+    "give an example that takes this branch"
+)
+"""Why a module stays whose parameters the recorded forward does not read."""
+
+RECURRENT = "a recurrent layer's own state stays, for each step reads all of it"
+PASSES, COMPUTES = "it passes on channels that stay", "the forward computes with its weight before it uses it"
+"""Why layers stay that no operation named."""
+
+
+def silent_layers(parts: Parts, skeletons: Sequence[fx.Graph], verdict: Callable[[str], str | None]) -> dict[str, str]:
+    """The layers that are in no group and that no operation named: path -> why they stay.
+
+    Args:
+        verdict: of a layer or a tensor, why it stays; "" if it does not or has been told, None if it is not known.
+    """
+    idle = set.intersection(*(unread(parts, skeleton) for skeleton in skeletons))
+    found: dict[str, str] = {}
+    whole: set[str] = set()  # modules that are one operation
+    first = {id(module): path for path, module in reversed(named_modules(parts.root).items())}
+    for path, module in named_modules(parts.root).items():
+        if first[id(module)] != path or any(path.startswith(f"{above}.") for above in whole):
+            continue
+        whole |= {path} & parts.modules.keys()
+        held = named_tensors(module) if path in whole else module._parameters
+        names = [f"{path}.{name}" if path else name for name, tensor in held.items() if isinstance(tensor, nn.Parameter)]
+        names = [parts.canonical[name] for name in names]
+        weights = [name for name in names if "weight" in name.removeprefix(path) and parts.tensors[name].ndim > 1]
+        if names and idle.issuperset(names):
+            found[path] = IDLE
+        elif isinstance(module, nn.RNNBase):
+            found[path] = RECURRENT
+        elif weights and "" not in (verdicts := [verdict(name) for name in (path, *weights)]):
+            found[path] = next(filter(None, verdicts), PASSES if path in whole else COMPUTES)
+    return found
 
 
 def tangled(record: Record) -> set[str]:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphprune.graph.inputs import Inputs, weightless_inputs
-from graphprune.graph.weightless import on_meta
+from graphprune.graph.weightless import SinglePrecision, on_meta
 
 
 def shares_of_layers(model: nn.Module, inputs: Inputs) -> dict[str, float]:
@@ -27,7 +27,7 @@ def shares_of_layers(model: nn.Module, inputs: Inputs) -> dict[str, float]:
     meta, given = on_meta(model).eval(), weightless_inputs(inputs)
     counting = FlopCounterMode(display=False)
     try:
-        with counting, torch.no_grad(), torch.device("meta"):
+        with counting, torch.no_grad(), torch.device("meta"), SinglePrecision():
             meta(*given.args, **given.kwargs)
     except (RuntimeError, NotImplementedError):
         return {}

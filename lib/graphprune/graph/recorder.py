@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from graphprune.graph.inputs import leaves, on_leaves
@@ -99,6 +100,11 @@ def operation_of(func: Callable[..., Any]) -> Operation:
     writes = name == "__setitem__" or (name.startswith("__i") and name != "__invert__")
     pure = not (writes or (name.endswith("_") and not name.endswith("__")))
     return Operation(kind, target, rule, formula_of(target, rule), swapped, pure)
+
+
+def were_written(given: Sequence[Tensor], before: Sequence[int]) -> bool:
+    """Whether some of these tensors were written into since they had these versions."""
+    return any(tensor._version != version for tensor, version in zip(given, before, strict=True))
 
 
 class Recorder(TorchFunctionMode):
@@ -255,7 +261,7 @@ class Recorder(TorchFunctionMode):
             out = func(*on_leaves(bare, args), **on_leaves(bare, kwargs))
             if not tensors(out):
                 return self._without_result(op, given, before, args, kwargs, out)
-            if isinstance(out, Tensor) and id(out) in self.paths:
+            if isinstance(out, Tensor) and id(out) in self.paths and not were_written(given, before):
                 return out  # `to` and the like had nothing to do
             made_of = [*given, *tensors(out)]
             if any(map(torch._C._functorch.is_functorch_wrapped_tensor, made_of)):
@@ -296,7 +302,7 @@ class Recorder(TorchFunctionMode):
 
     def _without_result(self, op: Operation, given: Any, before: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """A function that gives no tensor: it wrote into one, or told something of its values."""
-        if any(tensor._version != version for tensor, version in zip(given, before, strict=True)):
+        if were_written(given, before):
             fixed = on_leaves(self.argument, args), on_leaves(self.argument, kwargs)
             made = self._write(op.kind, op.target, *fixed, None, op)
             self._written(given, before, made)
@@ -363,7 +369,8 @@ class Recorder(TorchFunctionMode):
         if out is None:
             self.deaf += 1
             try:
-                out = forward(*on_leaves(bare, args), **on_leaves(bare, kwargs))
+                plain = (arg if isinstance(arg, PackedSequence) else on_leaves(bare, arg) for arg in args)
+                out = forward(*plain, **on_leaves(bare, kwargs))
             finally:
                 self.deaf -= 1
             with torch._C.DisableTorchFunction():
@@ -378,7 +385,7 @@ class Recorder(TorchFunctionMode):
         if not self.weightless or op.formula is None or not given:
             return None
         in_place = getattr(module, "inplace", False)
-        idle = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) and not module.training
+        idle = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd) and not vars(module)["training"]
         if op.rule is elementwise and (idle or in_place) and len(given) == 1 == len(args):
             return given[0]
         return None if in_place else self._empty(op.formula, module, args, kwargs, given)

@@ -7,6 +7,7 @@ do in use. The recorder hears of every operation, and the modules whose forward 
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +90,43 @@ def _are_numbers(value: Any) -> bool:
     return type(value) in (tuple, list) and bool(value) and all(type(item) is int for item in value)
 
 
+class Mode:
+    """Stands for the attribute `training` of all modules while a forward is recorded, and notes whether it is read."""
+
+    def __init__(self, writer: Recorder, root: nn.Module):
+        self.writer, self.watched, self.read = writer, set(map(id, named_modules(root).values())), False
+
+    def __get__(self, module: nn.Module, _kind: type) -> bool:
+        self.read |= not self.writer.deaf and id(module) in self.watched
+        try:
+            mode: bool = vars(module)["training"]
+        except (KeyError, TypeError):  # a scripted module keeps it elsewhere, a class has none
+            raise AttributeError("training") from None
+        return mode
+
+    def __set__(self, module: nn.Module, value: bool) -> None:
+        vars(module)["training"] = value
+
+
+WATCHING = threading.RLock()
+
+
+@contextmanager
+def watching_mode(writer: Recorder, root: nn.Module) -> Iterator[Mode]:
+    """Meanwhile it is noted whether the forward reads a module's mode."""
+    mode = Mode(writer, root)
+    with WATCHING:
+        outer = vars(nn.Module).get("training")  # of a recording within a recording
+        nn.Module.training = mode  # type: ignore[assignment]
+        try:
+            yield mode
+        finally:
+            if outer is None:
+                del nn.Module.training
+            else:
+                nn.Module.training = outer
+
+
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Runs networks for their shapes: no gradients, no warnings."""
@@ -108,10 +146,12 @@ class Recording:
     Attributes:
         graph: the operations; of each node, `meta` holds the value (weightless), the rule and the shape's formula.
         sized: whether the forward read a size, so that it may do something else in a smaller network.
+        moded: whether it read a module's `training`, so that it may do something else in the other mode.
     """
 
     graph: fx.Graph
     sized: bool
+    moded: bool
 
 
 class Stopped(Exception):
@@ -141,7 +181,8 @@ def record(root: nn.Module, inputs: Inputs, training: bool = False, norms: Mappi
     for number, tensor in enumerate(inputs.tensors):
         writer.place(number, tensor)
     try:
-        with shapes_only(), reporting(writer, root, norms), torch.device(inputs.tensors[0].device), writer:
+        device = torch.device(inputs.tensors[0].device)
+        with shapes_only(), reporting(writer, root, norms), device, watching_mode(writer, root) as mode, writer:
             found = inputs.call(root)
     except Exception as error:
         raise Stopped(len(writer.graph.nodes)) from error
@@ -149,7 +190,7 @@ def record(root: nn.Module, inputs: Inputs, training: bool = False, norms: Mappi
         if training:
             root.eval()
     writer.graph.create_node("output", "output", (tuple(map(writer.node_of, found)),))
-    return Recording(writer.graph, writer.sized)
+    return Recording(writer.graph, writer.sized, mode.read)
 
 
 def is_machinery(filename: str) -> bool:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from graphprune.graph.inputs import Inputs, rejection, weightless_inputs
-from graphprune.graph.parts import Parts
+from graphprune.graph.parts import Parts, named_modules
 from graphprune.graph.recorder import ValuesDecide
 from graphprune.graph.recording import NONE, Recording, Stopped, is_machinery, record, shapes_only
-from graphprune.graph.rules.operation import NumberKey
+from graphprune.graph.rules.operation import NumberKey, refuses
 from graphprune.graph.rules.propagation import Propagation, Record
 from graphprune.graph.weightless import copy_for_run, copy_network
+from graphprune.runs.checks import demand_network
+
+
+def demand_python(model: Any) -> None:
+    """Raise TypeError unless it is a network with a Python forward to follow.
+
+    >>> demand_python(torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)))
+    Traceback (most recent call last):
+    TypeError: model: a scripted or traced module has no Python forward to follow; give the module it was made from
+    """
+    demand_network(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: a scripted or traced module has no Python forward to follow; give the module it was made from")
+    for path, module in named_modules(model).items():
+        if type(module).__name__ == "OptimizedModule":
+            name = f"model.{path}" if path else "model"
+            remedy = f"put {name}._orig_mod in its place" if path else "give model._orig_mod"
+            raise TypeError(f"{name} is compiled by torch.compile and cannot be followed: {remedy}, and compile what is pruned")
 
 
 class InputRejected(ValueError):
@@ -66,6 +84,14 @@ def record_again(
 ) -> Recording:
     """Record a throwaway copy of a network as `first_recording` did."""
     return record(network, weightless_inputs(inputs) if weightless else inputs, training, norms)
+
+
+def keep_aside(first: fx.Graph, again: fx.Graph) -> None:
+    """The rules that failed in a network's first recording stay aside in another one of it."""
+    failed = {(node.name, node.target): node.meta["rule"] for node in first.nodes if refuses(node.meta.get("rule"))}
+    for node in again.nodes:
+        if (node.name, node.target) in failed:
+            node.meta["rule"] = failed[node.name, node.target]
 
 
 def fitted(inputs: Inputs, model: nn.Module) -> Inputs:

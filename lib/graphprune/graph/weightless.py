@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from graphprune.graph.parts import named_modules, named_tensors
 
@@ -22,6 +23,15 @@ def without_data(tensor: Tensor) -> Tensor:
     """Its shape on the meta device; floating point as single precision, so that a model and an input always agree."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return torch.empty(tensor.shape, dtype=dtype, device="meta")
+
+
+class SinglePrecision(TorchFunctionMode):
+    """What a forward computes on the meta device is in single precision, as weightless copies are, whatever it casts to."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        low = isinstance(out, Tensor) and out.is_meta and out.is_floating_point() and out.dtype is not torch.float32
+        return out.float() if low else out
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -88,6 +98,10 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
             made[key if type(key) in ATOMS else copy_network(key, memo)] = copy_network(item, memo) if found is None else found
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
+    elif (
+        isinstance(value, Tensor) and value.grad_fn is not None
+    ):  # computed of parameters, by a hook say: made anew when it runs
+        memo[id(value)] = value.detach().clone()
     else:
         memo[id(value)] = copy.deepcopy(value, memo)
     return memo[id(value)]

@@ -20,10 +20,9 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.cutting import cut
 from graphprune.graph.inputs import Inputs, as_inputs, naming_bad_input, weightless_inputs
 from graphprune.graph.parts import parts_of
-from graphprune.graph.tracing import fitted, propagate, record_again
-from graphprune.graph.weightless import on_meta, zeroed
+from graphprune.graph.tracing import demand_python, fitted, keep_aside, propagate, record_again
+from graphprune.graph.weightless import SinglePrecision, on_meta, zeroed
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
-from graphprune.runs.checks import demand_network
 from graphprune.runs.runtime import evaluating
 
 CHUNK = 4096  # configurations costed at a time: they stay in the cache
@@ -50,7 +49,7 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
         example_input: what the forward takes: a tensor (B, ...), a tuple, or a dictionary of keywords; B is divided out.
 
     Raises:
-        TypeError: `model` is no module, or `example_input` no tensor.
+        TypeError: `model` is no module, or compiled, or scripted; or `example_input` no tensor.
         ValueError: `example_input` has no batch, or the network rejects it.
 
     >>> import torch, graphprune
@@ -74,7 +73,7 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
     Raises:
         TypeError, ValueError: as `cost`.
     """
-    demand_network(model)
+    demand_python(model)
     inputs = as_inputs(example_input)
     first = inputs.tensors[0]
     if first.ndim == 0 or len(first) == 0:
@@ -84,15 +83,18 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
 
 
 def _flops(network: nn.Module, inputs: Inputs) -> int:
-    """FlopCounterMode's count; attention's fast path is switched off, for it would hide the products."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """FlopCounterMode's count; attention's fast path and oneDNN's LSTM are switched off, for they would hide the products."""
+    fast, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
     try:
         counting = FlopCounterMode(display=False)
-        with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(network), torch.device(inputs.tensors[0].device):
+        device = torch.device(inputs.tensors[0].device)
+        with naming_bad_input(inputs), counting, torch.no_grad(), evaluating(network), device, SinglePrecision():
             network(*inputs.args, **inputs.kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(onednn)
     return counting.get_total_flops()
 
 
@@ -191,6 +193,7 @@ class CostModel:
         batch = len(inputs.tensors[0])
         with naming_bad_input(inputs):
             recording = record_again(cut(network, {}), inputs, graph.weightless, graph.over_kept)
+        keep_aside(graph.skeleton, recording.graph)
         seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
         record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
         self.full = Cost(_flops(cut(network, {}), inputs) // (2 * batch), self._all_parameters())

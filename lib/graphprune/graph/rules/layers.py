@@ -33,11 +33,16 @@ def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
     return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
 
 
+COMPUTED = "has a weight or a bias that the forward computes"
+
+
 def convolution(run: Run, call: Call) -> Any:
     """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
-        return unknown(run, call)
+        return unknown(run, call, COMPUTED)
+    if run.tensors[weight].is_complex():
+        return unknown(run, call, "has complex weights")
     if call.is_module:
         groups, transposed = call.op.groups, isinstance(call.op, _ConvTransposeNd)
     else:
@@ -82,7 +87,9 @@ def linear(run: Run, call: Call) -> Any:
     """Reads the last dimension, produces its own features there."""
     weight, bias = weight_and_bias(call)
     if weight is None or bias is None:
-        return unknown(run, call)
+        return unknown(run, call, COMPUTED)
+    if run.tensors[weight].is_complex():
+        return unknown(run, call, "has complex weights")
     inputs = lengthwise(run, call, -1, "mixes the dimension it lies along")
     run.site(weight, 1, inputs)
     outputs = run.produce(weight, 0, call.out.shape[-1])
@@ -369,9 +376,13 @@ def addmm(run: Run, call: Call) -> Any:
 
 def recurrent(run: Run, call: Call) -> Any:
     """An LSTM, GRU or RNN reads its input's last dimension; its own state stays."""
+    if not isinstance(call.get(0, "input"), Tensor):
+        return unknown(run, call, "reads a packed sequence")
     if any(bool((labels >= 0).any()) for labels in call.operands[1:]):
         return unknown(run, call)
     inputs = lengthwise(run, call, -1, "reads it at every step")
     for suffix in ("", "_reverse") if call.op.bidirectional else ("",):
-        run.site(f"{call.node.target}.weight_ih_l0{suffix}", 1, inputs)
+        weight = f"{call.node.target}.weight_ih_l0{suffix}"
+        run.site(weight, 1, inputs)
+        run.applied(weight, call.x.numel() / len(inputs))
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)

@@ -130,7 +130,7 @@ class Run(Protocol):
     def multiplied(self, labels: Tensor, macs: float) -> None:
         """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
 
-    def keep_whole(self, tensor: str) -> None:
+    def keep_whole(self, tensor: str, why: str) -> None:
         """Nothing of this parameter or buffer may go."""
 
 
@@ -199,13 +199,18 @@ def unknown(run: Run, call: Call, why: str = "is not a known operation") -> Any:
     """Freeze everything that enters: the unknown is safe."""
     if call.is_module:
         for name in named_tensors(call.op):
-            run.keep_whole(f"{call.node.target}.{name}")
+            run.keep_whole(f"{call.node.target}.{name}", f"{call.what} {why}")
     for source in call.node.all_input_nodes:
         if source.op == "get_attr":
-            run.keep_whole(str(source.target))
+            run.keep_whole(str(source.target), f"{call.what} {why}")
     for labels in call.operands:
         run.ledger.refuse(labels, f"{call.what} {why}")
     return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
+
+
+def refuses(rule: Rule | None) -> bool:
+    """Whether a rule is `unknown`, alone or with a reason of its own."""
+    return getattr(rule, "func", rule) is unknown
 
 
 def hold_along(run: Run, call: Call, dims: Any, why: str) -> None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.graph.parts import Parts
 from graphprune.graph.rules.data_movement import elementwise
 from graphprune.graph.rules.labels import Disagreement, Ledger, along, tidy, unlabelled
 from graphprune.graph.rules.layers import kept_norm
-from graphprune.graph.rules.operation import Call, NumberKey, tensors, unknown
+from graphprune.graph.rules.operation import Call, NumberKey, refuses, tensors, unknown
 from graphprune.graph.rules.table import reads_weight
 from graphprune.graph.weightless import light_shell, without_data
 
@@ -51,7 +51,7 @@ class Record:
     edges: list[tuple[int, int]] = field(default_factory=list)
     sites: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     elements: dict[str, Tensor] = field(default_factory=dict)  # labels of parameters used as operands, one an element
-    opaque: set[str] = field(default_factory=set)  # parameters that an unknown operation reads
+    opaque: dict[str, str] = field(default_factory=dict)  # parameters of which nothing may go, and why
     entering: dict[str, Any] = field(default_factory=dict)  # the arguments of each node, labels in place of tensors
     numbers: dict[NumberKey, Tensor] = field(default_factory=dict)  # numbers that modules keep: labels of what they count
     uses: Counter[str] = field(default_factory=Counter)  # layer -> how often it was met
@@ -115,7 +115,7 @@ class Propagation:
                 self._note(node, value, self._attribute_labels(node, value))
             elif node.op == "output":
                 for source in node.all_input_nodes:
-                    self.keep_whole(str(source.target) if source.op == "get_attr" else "")
+                    self.keep_whole(str(source.target) if source.op == "get_attr" else "", "it is the network's output")
                 for leaf in tensors(map_arg(node.args, self.labels.__getitem__)):
                     self.ledger.refuse(leaf, "its channels are the network's output")
             elif node.meta["rule"] is None:  # a number
@@ -165,7 +165,7 @@ class Propagation:
         except Exception as error:
             if self.seeds is not None or isinstance(error, Disagreement):
                 raise
-            why = f"{why} ({type(error).__name__}: {first_line(error)})"
+            why = unregistered(call, error) or f"{why} ({type(error).__name__}: {first_line(error)})"
         if self.seeds is None:
             call.node.meta["rule"] = functools.partial(unknown, why=why)
         self.ledger.freeze(torch.arange(known, self.ledger.count), f"{call.what} {why}")
@@ -181,7 +181,7 @@ class Propagation:
     def _result(self, call: Call) -> Any:
         """As recorded; else by the formula of its shape if there is one, else executed."""
         node, formula = call.node, call.node.meta["formula"]
-        if self.recorded or node.meta["rule"] is unknown:  # all that enters the unknown is whole
+        if self.recorded or refuses(node.meta["rule"]):  # all that enters the unknown is whole
             return node.meta["value"]
         operands = [value for arg in node.all_input_nodes if isinstance(value := self.values[arg], Tensor)]
         if formula and operands and all(operand.is_floating_point() for operand in operands):
@@ -201,7 +201,7 @@ class Propagation:
     def _attribute_labels(self, node: fx.Node, value: Any) -> Any:
         """What an attribute of the network bears depends on who reads it: as a weight it is a site, as an operand it is not."""
         users = [user for user in node.users if user.meta.get("rule")]  # not those that read its size
-        if any(user.meta["rule"] is not unknown and not reads_weight(user, node) for user in users):
+        if any(not refuses(user.meta["rule"]) and not reads_weight(user, node) for user in users):
             return self._attribute(str(node.target), value)
         return unlabelled_like(value)
 
@@ -213,7 +213,7 @@ class Propagation:
             return unlabelled(value.shape)
         name = self.canonical[name]
         if name in self.fixed:
-            self.keep_whole(name)
+            self.keep_whole(name, "it is computed with before it is used")
             return unlabelled(value.shape)
         if self.seeds is not None:
             dims = [dim for (tensor, dim) in self.seeds if tensor == name]
@@ -265,9 +265,9 @@ class Propagation:
         """Each of the places of these labels, (n,), takes part in so many multiply-adds of two computed tensors."""
         self.record.contractions.append((labels, macs))
 
-    def keep_whole(self, tensor: str) -> None:
+    def keep_whole(self, tensor: str, why: str) -> None:
         """Nothing of this parameter or buffer may go."""
-        self.record.opaque.add(self.canonical.get(tensor, ""))
+        self.record.opaque[self.canonical.get(tensor, "")] = why
 
     def produce(self, tensor: str, dim: int, channels: int) -> Tensor:
         """The labels of a producer's output channels: fresh, or the seeds, or those of its earlier use."""
@@ -321,6 +321,20 @@ class Propagation:
             for source, target in self.record.edges:
                 if source == index:
                     self._deepen(target, depth + 1)
+
+
+def unregistered(call: Call, error: Exception) -> str:
+    """What to do about a weight that is no registered parameter, where a rule failed for that; else ""."""
+    if not isinstance(error, KeyError) or not isinstance(path := error.args[0], str):
+        return ""
+    name = path.rpartition(".")[2]
+    if not call.is_module:
+        remedy = "keep its layer in an attribute of a module or in an nn.ModuleList, not in a list"
+        return f"has a weight that is no parameter of the network: {remedy}" if name.startswith("_constant") else ""
+    if nn.utils.parametrize.is_parametrized(call.op):
+        return f"computes its {name}: call torch.nn.utils.parametrize.remove_parametrizations(module, '{name}') first"
+    remedy = f"call torch.nn.utils.remove_weight_norm(module), or torch.nn.utils.prune.remove(module, '{name}'), first"
+    return f"computes its {name} in a hook: {remedy}" if name in vars(call.op) else ""
 
 
 def first_line(error: Exception) -> str:

@@ -81,7 +81,7 @@ ARITHMETIC = _names(
 BY_NAME: dict[str, Rule] = {
     **ARITHMETIC,
     **_names(
-        "floordiv clone contiguous where empty_like rand_like randn_like "
+        "floordiv clone copy contiguous where empty_like rand_like randn_like "
         "full_like gt lt ge le eq ne masked_fill logical_not logical_and logical_or mod fmod remainder",
         elementwise,
     ),
