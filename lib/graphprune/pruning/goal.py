@@ -17,6 +17,7 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.copies import copy_model, naming_attributes, without_history
 from graphprune.graph.cutting import kept_places
 from graphprune.graph.groups import Norms, trace
+from graphprune.graph.tracing import demand_python
 from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
 from graphprune.pruning.channels import prune
 from graphprune.pruning.cost import Cost, CostModel, cost
@@ -153,6 +154,7 @@ def prune_to(
     at_least(1, round_to=round_to, steps=steps, looks=looks)
     _check_data(how, finetune, data)
     demand_network(model)
+    demand_python(model)
     demand_finite(model)
     paths = {id(module): path for path, module in model.named_modules()}
     with naming_attributes(model):
