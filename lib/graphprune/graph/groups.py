@@ -323,6 +323,7 @@ def silent_layers(parts: Parts, skeletons: Sequence[fx.Graph], verdict: Callable
         names = [f"{path}.{name}" if path else name for name, tensor in held.items() if isinstance(tensor, nn.Parameter)]
         names = [parts.canonical[name] for name in names]
         weights = [name for name in names if "weight" in name.removeprefix(path) and parts.tensors[name].ndim > 1]
+        weights = [] if isinstance(module, nn.LayerNorm | nn.RMSNorm) else weights  # the layer before it tells
         if names and idle.issuperset(names):
             found[path] = IDLE
         elif isinstance(module, nn.RNNBase):
