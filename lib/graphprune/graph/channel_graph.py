@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from graphprune.graph.inputs import Inputs
+from graphprune.runs.checks import demand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,3 +286,13 @@ class ChannelGraph:
         """A hash of nodes, edges, groups, and norms over kept channels, that is the same in every process."""
         parts = (self.nodes, self.groups, self.edge_index.tolist(), *([self.over_kept] if self.over_kept else []))
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def demand_graph(graph: Any) -> None:
+    """Raise TypeError unless it is a graph.
+
+    >>> demand_graph([])
+    Traceback (most recent call last):
+    TypeError: graph must be a ChannelGraph, got list; give what trace(model, example_input) returned
+    """
+    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from graphprune.graph.parts import named_modules
+from graphprune.graph.weightless import copy_network
 
 OWN = ("_parameters", "_buffers", "_modules")
 
@@ -27,12 +26,8 @@ def copy_model(model: nn.Module) -> nn.Module:
     False
     """
     with naming_attributes(model):
-        return copy.deepcopy(model, _values(model))
-
-
-def without_history(model: nn.Module) -> nn.Module:
-    """The model itself, or a `copy_model` of it if modules hold tensors that a forward computed: torch does not copy these."""
-    return copy_model(model) if _values(model) else model
+        copied: nn.Module = copy_network(model, {})
+        return copied
 
 
 @contextmanager
@@ -45,11 +40,10 @@ def naming_attributes(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        values = _values(model)
         for path, module in named_modules(model).items():
             for name, value in vars(module).items():
                 try:
-                    copy.deepcopy(value if name not in OWN else None, dict(values))
+                    copy_network(value if name not in OWN else None, {})
                 except Exception as reason:
                     full = f"{path}.{name}" if path else name
                     raise TypeError(
@@ -57,21 +51,3 @@ def naming_attributes(model: nn.Module) -> Iterator[None]:
                         f"set it to None, prune, and put it back into both networks"
                     ) from error
         raise
-
-
-def _values(model: nn.Module) -> dict[int, Any]:
-    """id -> a copy without history of each computed tensor among the attributes of modules, and in containers there."""
-    found: dict[int, Any] = {}
-
-    def visit(value: Any, depth: int) -> None:
-        if isinstance(value, Tensor):
-            if value.grad_fn is not None:
-                found[id(value)] = value.detach().clone()
-        elif depth and isinstance(value, Mapping | list | tuple | set):
-            for item in value.values() if isinstance(value, Mapping) else value:
-                visit(item, depth - 1)
-
-    for module in named_modules(model).values():
-        for name, value in vars(module).items():
-            visit(value if name not in OWN else None, 4)
-    return found

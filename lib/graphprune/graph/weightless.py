@@ -98,10 +98,14 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
             made[key if type(key) in ATOMS else copy_network(key, memo)] = copy_network(item, memo) if found is None else found
     elif kind is Tensor and value.ndim == 0 and value.grad_fn is None:  # a counter
         memo[id(value)] = value.clone()
-    elif (
-        isinstance(value, Tensor) and value.grad_fn is not None
-    ):  # computed of parameters, by a hook say: made anew when it runs
+    elif isinstance(value, Tensor) and value.grad_fn is not None:  # what a forward or a hook computed: without its history
         memo[id(value)] = value.detach().clone()
+    elif kind is list:
+        items: list[Any] = []
+        memo[id(value)] = items
+        items.extend(copy_network(item, memo) for item in value)
+    elif kind is tuple or kind is set:
+        memo[id(value)] = kind(copy_network(item, memo) for item in value)
     else:
         memo[id(value)] = copy.deepcopy(value, memo)
     return memo[id(value)]

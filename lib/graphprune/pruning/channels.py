@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.channel_graph import ChannelGraph, demand_graph
 from graphprune.graph.checking import CHECKED, difference, random_outputs
-from graphprune.graph.copies import copy_model, naming_attributes, without_history
+from graphprune.graph.copies import copy_model, naming_attributes
 from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph.norms import make_up, run_over_kept
 from graphprune.graph.parts import named_tensors, parts_of
@@ -23,7 +23,7 @@ from graphprune.graph.verification import verify
 from graphprune.graph.weightless import on_meta
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.masks import Scores, as_scores
-from graphprune.runs.checks import at_least, demand, demand_network
+from graphprune.runs.checks import at_least, demand_network
 from graphprune.runs.runtime import collector_paused
 
 
@@ -70,7 +70,6 @@ def prune(
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places, numbers = kept_places(graph, kept), kept_numbers(graph, kept)
     with naming_attributes(model):
-        model = without_history(model)
         small = cut(model, places, numbers)
     copied = on_meta if graph.weightless else copy_model
     trouble = verify(graph, kept, lambda: parts_of(small, graph.skeleton, graph.training), lambda: copied(small))
@@ -247,7 +246,7 @@ def atom_norms(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def check_same(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise unless every tensor the graph would cut is in the model, with the size it was traced with."""
     demand_network(model)
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    demand_graph(graph)
     tensors = named_tensors(model)
     for site in graph.sites:
         tensor = tensors.get(site.tensor)

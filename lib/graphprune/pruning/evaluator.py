@@ -11,7 +11,6 @@ time, in one of two ways:
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.channel_select import ChannelSelect
+from graphprune.graph.copies import copy_model
 from graphprune.graph.cutting import cut, kept_places
 from graphprune.graph.parts import named_modules
 from graphprune.graph.rules import data_movement, layers
@@ -108,7 +108,7 @@ class MaskEvaluator:
         check_same(model, graph)
         place = next(model.parameters()).device
         train.check_fits(model, data.val, place)
-        self.graph, self._model = graph, copy.deepcopy(model).eval()
+        self.graph, self._model = graph, copy_model(model).eval()
         self._objective = data.objective
         seen = next(train.clean_images(data, 1, calibration, seed)).to(place)
         shown, labels = (part.to(place) for part in next(data.val.batches(images or len(data.val))))
@@ -188,7 +188,7 @@ class MaskEvaluator:
         masks = torch.rand(2, self.graph.num_atoms, generator=runtime.seed_generator(0, "masks to check")) < 0.5
         for span in self.graph.slices.values():
             masks[:, span.start] = True
-        exact = copy.deepcopy(self._model).double()
+        exact = copy_model(self._model).double()
         seen, shown = self._seen[:CHECKED].double(), self._shown[:CHECKED].double()
         try:
             with torch.inference_mode():
@@ -234,7 +234,7 @@ class ManyMasks:
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, calibration: int) -> None:
-        self.net, self.graph = copy.deepcopy(model).eval(), graph
+        self.net, self.graph = copy_model(model).eval(), graph
         self.stays = torch.empty(0)  # (B, classes + 1) of the pass under way
         modules, place = named_modules(self.net), next(self.net.parameters()).device
         for site in graph.sites:
@@ -313,7 +313,7 @@ def why_not(model: nn.Module, graph: ChannelGraph) -> str:
 
 def largest_map(model: nn.Module, image: Tensor) -> int:
     """The most numbers that a module puts out for one image, (1, C, H, W)."""
-    sizes, probed = [image.numel()], copy.deepcopy(model)
+    sizes, probed = [image.numel()], copy_model(model)
     for module in probed.modules():
         module.register_forward_hook(lambda _module, _inputs, out: sizes.extend(_sizes(out)))
     with torch.inference_mode():

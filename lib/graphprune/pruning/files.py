@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.copies import naming_attributes, without_history
+from graphprune.graph.channel_graph import ChannelGraph, demand_graph
+from graphprune.graph.copies import naming_attributes
 from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
 from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
 from graphprune.runs import safe_files
-from graphprune.runs.checks import demand, demand_network
+from graphprune.runs.checks import demand_network
 
 FORMAT, FORMAT_1 = "graphprune-2", "graphprune-1"
 
@@ -39,7 +39,7 @@ def save_pruned(path: str | os.PathLike[str], model: nn.Module, graph: ChannelGr
     """
     path = _path(path, "save_pruned(path, model, graph, keep)")
     demand_network(model)
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    demand_graph(graph)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: there is no folder {path.parent}; make it first")
     if path.is_dir():
@@ -112,7 +112,7 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     _check_sizes(model, record, path)
     numbers = {(module, name, place): value for module, name, place, value in about.get("numbers", ())}
     with naming_attributes(model):
-        small = cut(without_history(model), {place: index for place, (_, index) in record.items()}, numbers)
+        small = cut(model, {place: index for place, (_, index) in record.items()}, numbers)
     _check_state(small, state, path)
     small.load_state_dict(state)
     setattr(small, RECORD, record)

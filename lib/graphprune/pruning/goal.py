@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.copies import copy_model, naming_attributes, without_history
+from graphprune.graph.copies import copy_model, naming_attributes
 from graphprune.graph.cutting import kept_places
 from graphprune.graph.groups import Norms, trace
 from graphprune.graph.tracing import demand_python
@@ -26,7 +26,7 @@ from graphprune.pruning.evaluator import MaskEvaluator
 from graphprune.pruning.files import save_pruned
 from graphprune.pruning.sources import own_tensors
 from graphprune.runs import runtime
-from graphprune.runs.checks import at_least, demand_finite, demand_network
+from graphprune.runs.checks import at_least, demand_finite
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
@@ -153,19 +153,16 @@ def prune_to(
     """
     at_least(1, round_to=round_to, steps=steps, looks=looks)
     _check_data(how, finetune, data)
-    demand_network(model)
     demand_python(model)
     demand_finite(model)
-    paths = {id(module): path for path, module in model.named_modules()}
     with naming_attributes(model):
-        model = without_history(model)
         graph, before = trace(model, example_input, norms=norms), cost(model, example_input)
     if not graph.groups:
         raise ValueError(f"model: no channel can be pruned{_why_none(model, graph)}")
     goal = {"macs": _limit("macs", macs, before.macs), "params": _limit("params", params, before.params)}
     if macs is None and params is None:
         raise ValueError("macs=None, params=None: give a budget, e.g. macs=0.5 for half of the multiply-adds")
-    ignored = _ignored(model, paths, graph, ignore)
+    ignored = _ignored(model, graph, ignore)
     network, now, places = model, graph, dict[tuple[str, int], Tensor]()
     for step in range(1, steps + 1):
         parts = {name: getattr(before, name) - (getattr(before, name) - most) * step / steps for name, most in goal.items()}
@@ -227,13 +224,12 @@ def _limit(name: str, value: float | None, whole: int) -> int:
     return int(value * whole) if value <= 1 else min(int(value), whole)
 
 
-def _ignored(
-    model: nn.Module, paths: Mapping[int, str], graph: ChannelGraph, ignore: Sequence[str | nn.Module]
-) -> dict[str, str]:
-    """Layer or parameter -> why it stays, for all of groups that `ignore` reaches. paths: of the modules, by their ids."""
+def _ignored(model: nn.Module, graph: ChannelGraph, ignore: Sequence[str | nn.Module]) -> dict[str, str]:
+    """Layer or parameter -> why it stays, for all of groups that `ignore` reaches."""
     if isinstance(ignore, str | nn.Module):
         ignore = [ignore]
     found: dict[str, str] = {}
+    paths = {id(module): path for path, module in model.named_modules()}
     held = {group.name: set(group.layers) for group in graph.groups} | own_tensors(graph, model)
     known = {*paths.values(), *graph.slices, *(name for holders in held.values() for name in holders)}
     for wish in ignore:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.channel_graph import ChannelGraph, demand_graph
 from graphprune.graph.copies import copy_model
 from graphprune.pruning.sources import demand_both, producers, sources_of
-from graphprune.runs.checks import at_least, demand
+from graphprune.runs.checks import at_least
 from graphprune.training.dataset import check_dataset
 from graphprune.training.objective import plain
 
@@ -89,7 +89,7 @@ def random(model: nn.Module, graph: ChannelGraph, generator: torch.Generator | N
     Args:
         generator: where the scores come from; torch's global generator if not given.
     """
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    demand_graph(graph)
     return {group.name: torch.rand(group.channels, generator=generator) for group in graph.groups}
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import BoolTensor, Tensor
 
-from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.channel_graph import ChannelGraph, demand_graph
 from graphprune.pruning.rates import RATES, Rate, check_indices, kept_table
-from graphprune.runs.checks import demand
 
 Scores = Mapping[str, Tensor]
 """Group name -> the importance of each of its channels, (C,)."""
@@ -114,7 +113,7 @@ def keep_from_rates(
     >>> all(mask[0] for mask in keep.values())
     True
     """
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    demand_graph(graph)
     try:
         row = torch.as_tensor(indices_row).reshape(1, -1)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.graph.channel_graph import ChannelGraph, Site
+from graphprune.graph.channel_graph import ChannelGraph, Site, demand_graph
 from graphprune.graph.parts import named_tensors
-from graphprune.runs.checks import demand, demand_network, demand_values
+from graphprune.runs.checks import demand_network, demand_values
 
 
 class Source(NamedTuple):
@@ -79,7 +79,7 @@ def demand_both(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise TypeError or ValueError unless they are a network that has values, and a graph."""
     demand_network(model)
     demand_values(model)
-    demand("graph", graph, ChannelGraph, "give what trace(model, example_input) returned")
+    demand_graph(graph)
 
 
 def _own_slices(

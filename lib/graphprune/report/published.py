@@ -63,6 +63,12 @@ def _name_points(axis: Axes, others: Mapping[str, Any]) -> None:
         )
 
 
+def _style(arms: Sequence[str], arm: Any, run: pd.DataFrame) -> dict[str, Any]:
+    """How a run's line looks: a colour and a mark for its arm, dashes for its seed."""
+    number = arms.index(arm)
+    return {"color": f"C{number}", "marker": MARKERS[number], "ls": LINES[run["seed"].iloc[0] % len(LINES)]}
+
+
 def draw_widths(widths: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """The share of every group's channels that the chosen networks keep: a panel for each network and cost, a line a run.
 
@@ -87,14 +93,8 @@ def draw_widths(widths: pd.DataFrame, arms: Sequence[str]) -> Figure:
     )
     for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
-            style = {
-                "color": f"C{arms.index(arm)}",
-                "marker": MARKERS[arms.index(arm)],
-                "lw": 1,
-                "ms": 5,
-                "ls": LINES[part["seed"].iloc[0] % 3],
-            }
-            axis.plot(part["group"], 100 * part["kept"] / part["channels"], label=f"{arm}, seed {seed}", **style)
+            kept = 100 * part["kept"] / part["channels"]
+            axis.plot(part["group"], kept, lw=1, ms=5, label=f"{arm}, seed {seed}", **_style(arms, arm, part))
         axis.tick_params(axis="x", labelrotation=90, labelsize=8)
         axis.set(title=f"{network}, {aim:.1%} of the MACs removed", ylim=(0, 104))
     axes[0, 0].set_ylabel("channels kept, %")
@@ -122,7 +122,7 @@ def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.2), squeeze=False)
     for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
-            style = {"color": f"C{arms.index(arm)}", "marker": MARKERS[arms.index(arm)], "ls": LINES[part["seed"].iloc[0] % 3]}
+            style = _style(arms, arm, part)
             axis.plot(part["m"], part["accuracy"], ms=4, label=f"{arm}, seed {seed}", **style)
             axis.fill_between(part["m"], part["low"], part["high"], color=style["color"], alpha=0.12, lw=0)
         axis.set(title=f"{network}, {aim:.1%} of the MACs removed", xlabel="m, networks fine-tuned lightly")
