@@ -1,12 +1,12 @@
 """Coupled groups of networks small enough to write the answer down, and proof that they can be pruned."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from layer_nets import IMAGE, Net, conv, groups, head
 from torch import Tensor, nn
 from torch.nn.utils.prune import l1_unstructured
 
@@ -15,66 +15,6 @@ from graphprune.graph.channel_select import ChannelSelect
 from graphprune.graph.rules import table
 from graphprune.graph.rules.operation import Call
 from graphprune.graph.rules.propagation import Propagation
-
-IMAGE = torch.zeros(2, 3, 8, 8)
-
-
-class Net(nn.Module):
-    """Layers by name and a forward that is given."""
-
-    def __init__(self, forward: Callable[["Net", Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.run = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
-
-
-def conv(inputs: int, outputs: int, kernel: int = 3, **options: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
-
-
-def head(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
-
-
-def groups(model: nn.Module, x: Tensor | tuple[Tensor, ...] = IMAGE) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """name -> (channels, layers), after the proof that random and extreme `keep`s are honoured in float64."""
-    model = randomised(model)
-    graph = graphprune.trace(model, x)
-    check_every_keep(model, graph, x)
-    return {group.name: (group.channels, group.layers) for group in graph.groups}
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Float64, evaluation mode, and normalisation statistics that hide nothing."""
-    torch.manual_seed(0)
-    model = model.double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and module.weight is not None:
-            module.weight.data.uniform_(0.5, 2)
-            module.bias.data.normal_()
-    return model
-
-
-def check_every_keep(model: nn.Module, graph: graphprune.ChannelGraph, x: Tensor | tuple[Tensor, ...]) -> None:
-    inputs = tuple(torch.randn(t.shape, dtype=torch.double) for t in (x if isinstance(x, tuple) else (x,)))
-    for share in (0.0, 0.3, 0.7):
-        keep = {group.name: torch.rand(group.channels) < share for group in graph.groups}
-        for mask in keep.values():
-            mask[int(torch.randint(1, len(mask), ()))] = True
-            mask[0] = False
-        small = graphprune.prune(model, graph, keep) if keep else model
-        with torch.no_grad():
-            whole, part = graphprune.masked(model, graph, keep)(*inputs), small(*inputs)
-        for a, b in zip(*([o.values() if isinstance(o, dict) else [o] for o in (whole, part)]), strict=True):
-            assert a.shape == b.shape
-            assert float((a - b).abs().max()) <= 1e-10 * float(a.abs().max())
 
 
 def test_residual_channels_share_a_group() -> None:
@@ -353,97 +293,6 @@ def test_a_softmax_over_branches_ties_the_branches() -> None:
     assert groups(net) == {"a": (4, ("a", "b", "select"))}
 
 
-class Outputs(NamedTuple):
-    main: Tensor
-    extra: Tensor
-
-
-class AuxiliaryHead(nn.Module):
-    """A second classifier in training mode only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.head, self.aux = conv(3, 6), head(6), nn.Sequential(conv(6, 4), head(4))
-
-    def forward(self, x: Tensor) -> Tensor | Outputs:
-        y = self.a(x)
-        return Outputs(self.head(y), self.aux(y)) if self.training else self.head(y)
-
-
-def test_layers_that_only_training_reaches_are_cut_too() -> None:
-    net = AuxiliaryHead()
-    assert groups(net) == {"a": (6, ("a",)), "aux.0": (4, ("aux.0",))}
-    graph = graphprune.trace(net, IMAGE.double())
-    keep = {"a": torch.tensor([True, False] * 3), "aux.0": torch.tensor([True, False, False, False])}
-    small = graphprune.prune(net, graph, keep).train()
-    assert small.aux[0].weight.shape == (1, 3, 3, 3)
-    assert [out.shape for out in small(torch.randn(2, 3, 8, 8, dtype=torch.double))] == [(2, 5), (2, 5)]
-    assert graphprune.CostModel(graph, IMAGE).full == graphprune.cost(net, IMAGE)
-
-
-def test_layers_of_training_that_cannot_be_traced_are_told() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
-        y = m.a(x)
-        return m.head(y) + m.aux(y) if m.training and y.sum() > 0 else m.head(y)
-
-    net = Net(forward, a=conv(3, 4), head=head(4), aux=head(4)).eval()
-    with pytest.warns(UserWarning, match=r"layers that evaluation does not reach \(aux.2, ...\) stay as they are"):
-        graphprune.trace(net, IMAGE)
-
-
-def averaged(m: Net, y: Tensor) -> Tensor:
-    m.ema.mul_(0.9).add_(y.detach().mean((0, 2, 3)), alpha=0.1)
-    return y
-
-
-def averaged_by_copy(m: Net, y: Tensor) -> Tensor:
-    m.ema.copy_(0.9 * m.ema + 0.1 * y.detach().mean((0, 2, 3)))
-    return y
-
-
-def noisy(m: Net, y: Tensor) -> Tensor:
-    return y + torch.randn_like(y) * m.ema[:, None, None]
-
-
-ONLY_TRAINING: list[tuple[Callable[[Net, Tensor], Tensor], int | str]] = [
-    (averaged, 3),
-    (averaged_by_copy, 3),
-    (noisy, 3),
-    (lambda m, y: y * y.new_ones(1, 6, 1, 1), "mul() at 'mul' combines it with a tensor of fixed size"),
-    (lambda m, y: y + y.view(len(y), 3, 2, *y.shape[2:]).sum((1, 2))[:, None], "sum() at 'sum_1' reduces over it"),
-    (lambda m, y: F.dropout(y, 0.5, m.training), 6),  # nothing that the evaluation did not tell
-]
-
-
-@pytest.mark.parametrize(("only", "expected"), ONLY_TRAINING)
-def test_what_only_training_reads_is_cut_along_or_freezes(only: Callable[[Net, Tensor], Tensor], expected: int | str) -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
-        y = m.a(x)
-        return m.head(m.b(only(m, y) if m.training else y))
-
-    net = Net(forward, a=conv(3, 6), b=conv(6, 4), head=head(4))
-    net.register_buffer("ema", torch.zeros(6))
-    found = groups(net)
-    graph = graphprune.trace(net, IMAGE)
-    assert (graph.training is None) == (expected == 6)
-    keep = {group.name: torch.arange(group.channels) % 2 == 0 for group in graph.groups}
-    small = graphprune.prune(net, graph, keep).train()
-    assert small(IMAGE.double()).shape == (2, 5)
-    if isinstance(expected, str):
-        assert (graph.frozen["a"], set(found)) == (expected, {"b"})
-    else:
-        assert (set(found), len(small.ema)) == ({"a", "b"}, expected)
-
-
-def test_a_training_mode_that_cannot_be_run_changes_nothing() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
-        if m.training:
-            raise ValueError("targets must be given")
-        return m.head(m.a(x))
-
-    assert groups(Net(forward, a=conv(3, 6), head=head(6))) == {"a": (6, ("a",))}
-
-
 class Tables(nn.Module):
     """A tensor that is neither parameter nor buffer, and one that the forward makes."""
 
@@ -576,65 +425,6 @@ def test_channels_that_random_numbers_are_drawn_for_stay() -> None:
     small = graphprune.prune_to(Sampling(), torch.zeros(1, 9), macs=0.5)
     assert list(small.keep) == ["hidden"]
     assert small.frozen["mean"] == small.frozen["spread"] == "the forward draws random numbers for it"
-
-
-class Branches(nn.Module):
-    """A branch on a size, an optional input, parameters that are read without their modules' forward, and a second method."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.large, self.b, self.given, self.out = conv(3, 6), conv(6, 6), conv(6, 8), nn.Linear(2, 6), nn.Linear(8, 4)
-        self.shift, self.read = nn.ParameterList([torch.zeros(8)]), nn.Linear(8, 8)
-        self.drawn = nn.ModuleDict({"used": nn.Linear(8, 4), "idle": nn.Linear(8, 4)})
-
-    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        y = self.a(x)
-        if x.shape[-1] > 8:
-            y = self.large(y)
-        if given is not None:
-            y = y + self.given(given)[:, :, None, None]
-        y = F.linear(self.b(y).mean((2, 3)) + self.shift[0], self.read.weight, self.read.bias)
-        return self.out(y) + self.drawn["used"](y)
-
-
-def test_layers_that_the_example_does_not_run_are_told() -> None:
-    idle = "the example input does not run it; it stays as it is, and fails on pruned channels if another call runs it: "
-    idle += "give an example that takes this branch"
-    frozen = graphprune.trace(Branches(), IMAGE).frozen
-    assert {layer for layer, reason in frozen.items() if reason == idle} == {"large", "given", "drawn.idle"}
-    frozen = graphprune.trace(Branches(), (torch.zeros(1, 3, 9, 9), torch.zeros(1, 2))).frozen
-    assert {layer for layer, reason in frozen.items() if reason == idle} == {"drawn.idle"}
-
-
-class Silent(nn.Module):
-    """Layers of which no operation says that they stay."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.mix = nn.Embedding(5, 8), nn.MultiheadAttention(8, 2, batch_first=True)
-        self.wide, self.steps, self.cell = nn.Linear(8, 12), nn.GRU(12, 6, batch_first=True), nn.GRUCell(6, 6)
-        self.out, self.tied = nn.Linear(6, 8), nn.Linear(8, 5, bias=False)
-        self.tied.weight, self.again = self.words.weight, self.steps
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.words(x)
-        y = self.steps(self.wide(self.mix(y, y, y, need_weights=False)[0]))[0]
-        return self.tied(self.out(self.cell(y[:, -1])))
-
-
-def test_every_layer_that_stays_has_a_reason() -> None:
-    graph = graphprune.trace(Silent(), torch.zeros(2, 3, dtype=torch.long))
-    assert [group.layers for group in graph.groups] == [("wide",)]
-    assert graph.frozen == {
-        "out": "MultiheadAttention 'mix' is not a known operation",
-        "tied": "its channels are the network's output",
-        "words": "MultiheadAttention 'mix' is not a known operation",
-        "mix": "MultiheadAttention 'mix' is not a known operation",
-        "steps": "a recurrent layer's own state stays, for each step reads all of it",
-        "cell": "GRUCell 'cell' is not a known operation",
-    }
-    first = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), conv(6, 4), head(4))
-    assert graphprune.trace(first, IMAGE).frozen["0"] == "it passes on channels that stay"
 
 
 def test_complex_weights_stay() -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.graph.parts import named_modules, named_tensors, parts_of
+from graphprune.graph.parts import named_modules, named_tensors, parts_of, unread
 
 
 class Shared(nn.Module):
@@ -36,3 +36,11 @@ def test_parts_are_what_a_trace_calls_and_reads() -> None:
     assert parts.canonical["tied.bias"] == "tied.bias"
     assert parts.at("count") is shared.count
     assert parts.at("free") is shared.free
+
+
+def test_unread_parameters_are_named_once_and_by_their_first_name() -> None:
+    shared = Shared()
+    shared.idle = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))
+    shared.other, shared.idle[1].more = shared.idle[0], shared.first.weight
+    traced = fx.symbolic_trace(shared).graph
+    assert unread(parts_of(shared, traced), traced) == {"idle.0.weight", "idle.1.weight", "idle.1.bias"}

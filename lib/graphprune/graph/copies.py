@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
+from graphprune.graph.cutting import Numbers, Places, cut
+from graphprune.graph.inputs import Inputs
 from graphprune.graph.parts import named_modules
-from graphprune.graph.weightless import copy_network
+from graphprune.graph.weightless import copy_network, zeroed
 
 OWN = ("_parameters", "_buffers", "_modules")
 
@@ -51,3 +55,28 @@ def naming_attributes(model: nn.Module) -> Iterator[None]:
                         f"set it to None, prune, and put it back into both networks"
                     ) from error
         raise
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """Where throwaway copies of a network come from, to be recorded.
+
+    Attributes:
+        model, shell: the network, and its weightless copy.
+        inputs, weightless, over_kept: as of a `ChannelGraph`.
+    """
+
+    model: nn.Module
+    shell: nn.Module
+    inputs: Inputs
+    weightless: bool
+    over_kept: Mapping[str, int]
+
+    @cached_property
+    def zeroed(self) -> nn.Module | None:
+        """As of a `ChannelGraph`."""
+        return None if self.weightless else zeroed(self.model)
+
+    def cut(self, places: Places, numbers: Numbers) -> nn.Module:
+        """A pruned copy."""
+        return cut(self.shell if self.weightless else self.model, places, numbers)

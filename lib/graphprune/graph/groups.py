@@ -7,11 +7,8 @@ over the graph's groups can be honoured.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,17 +16,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphprune.graph.channel_graph import ChannelGraph, Count, Group, Node, Norm, Site
-from graphprune.graph.cutting import Numbers, Places, cut
-from graphprune.graph.inputs import Inputs, Outputs, as_inputs, weightless_inputs
+from graphprune.graph.copies import Fresh
+from graphprune.graph.inputs import Outputs, as_inputs, weightless_inputs
 from graphprune.graph.norms import find_norms
-from graphprune.graph.parts import Parts, named_modules, named_tensors, parts_of
-from graphprune.graph.recording import Recording, Stopped
+from graphprune.graph.parts import parts_of
+from graphprune.graph.recording import Recording
 from graphprune.graph.rules.labels import count_values, varying_dims
 from graphprune.graph.rules.operation import NumberKey, tensors
 from graphprune.graph.rules.propagation import Record
-from graphprune.graph.tracing import demand_python, first_recording, propagate, record_again
+from graphprune.graph.silent_layers import silent_layers
+from graphprune.graph.tracing import demand_python, first_recording, propagate
+from graphprune.graph.training_mode import training_forward
 from graphprune.graph.verification import probe
-from graphprune.graph.weightless import on_meta, zeroed
+from graphprune.graph.weightless import on_meta
 from graphprune.runs.runtime import collector_paused
 
 
@@ -106,38 +105,11 @@ def trace(
 Norms = Literal["whole", "kept"]
 NORMS = get_args(Norms)
 
-Held = tuple[Collection[str], Collection[NumberKey]]
-
 DRAWS = {"randn_like", "rand_like", "bernoulli", "bernoulli_", "gumbel_softmax"}
 """Operations that draw for each element. What is drawn in evaluation mode would be other numbers in a smaller network."""
 
 TRIES = 60
 """Times that groups are offered to the proof, less of them each time, before all is frozen."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fresh:
-    """Where throwaway copies of a network come from, to be recorded.
-
-    Attributes:
-        model, shell: the network, and its weightless copy.
-        inputs, weightless, over_kept: as of a `ChannelGraph`.
-    """
-
-    model: nn.Module
-    shell: nn.Module
-    inputs: Inputs
-    weightless: bool
-    over_kept: Mapping[str, int]
-
-    @cached_property
-    def zeroed(self) -> nn.Module | None:
-        """As of a `ChannelGraph`."""
-        return None if self.weightless else zeroed(self.model)
-
-    def cut(self, places: Places, numbers: Numbers) -> nn.Module:
-        """A pruned copy."""
-        return cut(self.shell if self.weightless else self.model, places, numbers)
 
 
 def upstream(skeletons: Iterable[fx.Graph], name: str, steps: int) -> set[str]:
@@ -149,71 +121,6 @@ def upstream(skeletons: Iterable[fx.Graph], name: str, steps: int) -> set[str]:
             found.update(node.name for node in nodes)
             nodes = {source for node in nodes for source in node.all_input_nodes}
     return found
-
-
-def training_forward(parts: Parts, first: Recording, record: Record, fresh: Fresh, held: Held) -> Recording | None:
-    """What only training mode does (auxiliary classifiers, running averages): recorded in that mode, and added to the record.
-
-    Args:
-        held: the parameters, and the numbers, that stay as they are (`fixed` and `held` of `Propagation`).
-
-    Returns:
-        The forward in training mode, or None if it reaches no other parameters and ties no other channels.
-
-    Warns:
-        UserWarning: it cannot be traced in that mode, so that what its own layers read is not known.
-    """
-    idle = unread(parts, first.graph)
-    if not idle and not first.moded:
-        return None
-    before = outcome(record)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
-        parts = parts_of(parts.root, training.graph)
-        extra = propagate(parts, training, before=record.continued(), fixed=held[0], held=held[1]).record
-    except Exception as error:
-        if not idle:
-            return None
-        found = ", ".join(sorted({name.rpartition(".")[0] for name in idle})[:3])
-        why = error.__cause__ if isinstance(error, Stopped) else error
-        message = f"layers that evaluation does not reach ({found}, ...) stay as they are; in training mode: {why}"
-        warnings.warn(message, stacklevel=3)
-        return None
-    if idle <= unread(parts, training.graph) and outcome(record) == before:
-        return None
-    place = {layer.name: index for index, layer in enumerate(record.layers)}
-    new = {layer.name for layer in extra.layers if f"{layer.name}.weight" in idle}
-    for layer in extra.layers:
-        if layer.name in new:
-            place[layer.name] = len(record.layers)
-            record.layers.append(layer)
-    names = [(extra.layers[source].name, extra.layers[target].name) for source, target in extra.edges]
-    record.edges += [(place[source], place[target]) for source, target in names if target in new and source in place]
-    record.entering.update(extra.entering)
-    return training
-
-
-def outcome(record: Record) -> tuple[Any, ...]:
-    """What decides which channels can go: what lies where, which classes, and which of them are frozen."""
-    classes = record.ledger.classes()
-    stuck = np.zeros(len(classes), bool)
-    for labels, _ in record.ledger.reasons:
-        stuck[classes[labels]] = True
-    return {*record.sites}, {*record.elements}, {*record.opaque}, classes.tobytes(), stuck.tobytes()
-
-
-def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
-    """The parameters that a traced network does not read, by the first of their names."""
-    found = {id(parts.tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
-    for called in parts.modules.values():
-        for module in named_modules(called).values() if called._modules else (called,):
-            found.update(map(id, module._parameters.values()))
-    own = {name: tensor for name, tensor in parts.tensors.items() if isinstance(tensor, nn.Parameter)}
-    return {name for name, tensor in own.items() if id(tensor) not in found and parts.canonical[name] == name}
-
-
-# groups -----------------------------------------------------------------------------------------------------------
 
 
 def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording | None) -> ChannelGraph:
@@ -292,45 +199,6 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         ),
         zeroed=fresh.zeroed,
     )
-
-
-IDLE = (
-    "the example input does not run it; it stays as it is, and fails on pruned channels if another call runs it: "
-    "give an example that takes this branch"
-)
-"""Why a module stays whose parameters the recorded forward does not read."""
-
-RECURRENT = "a recurrent layer's own state stays, for each step reads all of it"
-PASSES, COMPUTES = "it passes on channels that stay", "the forward computes with its weight before it uses it"
-"""Why layers stay that no operation named."""
-
-
-def silent_layers(parts: Parts, skeletons: Sequence[fx.Graph], verdict: Callable[[str], str | None]) -> dict[str, str]:
-    """The layers that are in no group and that no operation named: path -> why they stay.
-
-    Args:
-        verdict: of a layer or a tensor, why it stays; "" if it does not or has been told, None if it is not known.
-    """
-    idle = set.intersection(*(unread(parts, skeleton) for skeleton in skeletons))
-    found: dict[str, str] = {}
-    whole: set[str] = set()  # modules that are one operation
-    first = {id(module): path for path, module in reversed(named_modules(parts.root).items())}
-    for path, module in named_modules(parts.root).items():
-        if first[id(module)] != path or any(path.startswith(f"{above}.") for above in whole):
-            continue
-        whole |= {path} & parts.modules.keys()
-        held = named_tensors(module) if path in whole else module._parameters
-        names = [f"{path}.{name}" if path else name for name, tensor in held.items() if isinstance(tensor, nn.Parameter)]
-        names = [parts.canonical[name] for name in names]
-        weights = [name for name in names if "weight" in name.removeprefix(path) and parts.tensors[name].ndim > 1]
-        weights = [] if isinstance(module, nn.LayerNorm | nn.RMSNorm) else weights  # the layer before it tells
-        if names and idle.issuperset(names):
-            found[path] = IDLE
-        elif isinstance(module, nn.RNNBase):
-            found[path] = RECURRENT
-        elif weights and "" not in (verdicts := [verdict(name) for name in (path, *weights)]):
-            found[path] = next(filter(None, verdicts), PASSES if path in whole else COMPUTES)
-    return found
 
 
 def tangled(record: Record) -> set[str]:

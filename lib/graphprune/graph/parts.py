@@ -64,3 +64,13 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in getattr(owner, kind).items()
         if tensor is not None
     }
+
+
+def unread(parts: Parts, skeleton: fx.Graph) -> set[str]:
+    """The parameters that a traced network does not read, by the first of their names."""
+    found = {id(parts.tensors.get(str(node.target))) for node in skeleton.nodes if node.op == "get_attr"}
+    for called in parts.modules.values():
+        for module in named_modules(called).values() if called._modules else (called,):
+            found.update(map(id, module._parameters.values()))
+    own = {name: tensor for name, tensor in parts.tensors.items() if isinstance(tensor, nn.Parameter)}
+    return {name for name, tensor in own.items() if id(tensor) not in found and parts.canonical[name] == name}
