@@ -68,6 +68,10 @@ def test_rates_are_taken_as_they_are() -> None:
         assert all(mask.equal(by_index[name]) for name, mask in found.items())
     with pytest.raises(ValueError, match=r"holds 0.37, which is none of the rates 0, 0.1, .* \(5 means 0.5\).*prune_to"):
         keep_from_rates(graph, [0.37] * groups, scores)
+    with pytest.raises(ValueError, match="holds nan, which is none of the rates"):
+        keep_from_rates(graph, [0.5, math.nan], scores)
+    with pytest.raises(ValueError, match=r"^indices_row: .* 0 to 9 \(5 means 0.5\), got 3 to 30; .*: 0.3 for 30 %"):
+        keep_from_rates(graph, [3, 30], scores)
 
 
 def test_scores_may_be_arrays() -> None:

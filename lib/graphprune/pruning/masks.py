@@ -124,6 +124,11 @@ def keep_from_rates(
         raise ValueError(f"indices_row: {given}; give one rate a group, for example [0.3] * len(graph.groups)")
     if row.is_floating_point():
         row = _as_indices(row, rates)
+    elif bool(((row < 0) | (row >= len(rates))).any()):
+        raise ValueError(
+            f"indices_row: whole numbers are rate indices, 0 to {len(rates) - 1} ({len(rates) // 2} means "
+            f"{float(rates[len(rates) // 2]):g}), got {row.min()} to {row.max()}; write rates with a point: 0.3 for 30 %"
+        )
     return graph.unflatten(kept_masks(graph, row, scores, rates)[0])
 
 
@@ -131,8 +136,8 @@ def _as_indices(given: Tensor, rates: Sequence[Rate]) -> Tensor:
     """Rates, (1, groups) floating point -> their indices, int64."""
     known = torch.tensor([float(rate) for rate in rates], dtype=torch.float64)
     far, index = (given.double()[:, :, None] - known).abs().min(2)
-    if bool((far > 1e-6).any()):
-        odd = float(given[far > 1e-6][0])
+    if not bool((near := far <= 1e-6).all()):  # NaN is near nothing
+        odd = float(given[~near][0])
         shares = ", ".join(f"{float(rate):g}" for rate in rates)
         raise ValueError(
             f"indices_row holds {odd:g}, which is none of the rates {shares}: give rate indices as whole numbers (5 means "
