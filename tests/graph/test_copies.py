@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import graphprune
+from graphprune.compression import quantized_network, storage, weight_pruning
+from graphprune.compression.quantizer import Uniform
 from graphprune.graph.copies import copy_model, naming_attributes
+from graphprune.pruning import weight_baselines, weight_masks, weight_paths
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -72,3 +75,32 @@ def test_an_attribute_that_cannot_be_copied_is_named() -> None:
 def test_other_errors_stay_as_they_are() -> None:
     with pytest.raises(KeyError, match="of another kind"), naming_attributes(used()):
         raise KeyError("of another kind")
+
+
+class KeepsHidden(nn.Module):
+    """A small classifier that leaves its hidden layer in an attribute, as graph networks often do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.hidden = self.first(x).relu()
+        return self.last(self.hidden)
+
+
+def test_the_methods_for_weights_take_a_network_that_keeps_what_it_computed() -> None:
+    torch.manual_seed(0)
+    model, x = KeepsHidden(), torch.randn(8, 4)
+    data = graphprune.data.from_tensors(train=(x, torch.arange(8) % 2), num_classes=2)
+    model(x)
+    mask = weight_baselines.snip(model, data, 0.5)
+    assert (weight_masks.apply(model, mask).first.weight == 0).equal(~mask["first.weight"])
+    values = {name: weight.detach().abs() for name, weight in weight_masks.prunable(model).items()}
+    assert weight_paths.flow(model, x, values).outputs.shape == (2,)
+    assert weight_pruning.prune_globally(model, 0.5).keys() == values.keys()
+    assert storage.with_sparse_weights(model)(x).allclose(model(x), atol=1e-6)
+    assert quantized_network.quantize(model, Uniform(bits=8), x)(x).allclose(model(x), atol=0.1)
+    tuned = graphprune.train.finetune(model, data, graphprune.train.Recipe(epochs=1, lr=0.1, batch_size=4), seed=0)
+    assert not tuned.first.weight.equal(model.first.weight)
+    assert model.hidden.grad_fn is not None

@@ -5,7 +5,6 @@ PyTorch's own kernel for whole numbers is `torch._int_mm`. Its quantized tensors
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
 from graphprune.compression.quantized_network import QuantizedLinear
 from graphprune.compression.quantizer import Grid, RangeQuantizer, WeightQuantizer, check_bits, to_integers
+from graphprune.graph.copies import copy_model
 from graphprune.runs import safe_files, store
 
 KIND = "graphprune packed 1"
@@ -145,7 +145,7 @@ def load(path: str | os.PathLike[str], network: nn.Module) -> nn.Module:
         FileNotFoundError: there is no such file. ValueError: it is no packed network, or does not fit.
     """
     tensors = safe_files.read_kind(path, KIND, "packed network", "packed.save")
-    found = copy.deepcopy(network)
+    found = copy_model(network)
     for name, layer in quantized_layers(found):
         weight, step = f"{name}.weight".lstrip("."), f"{name}.of_weight.step".lstrip(".")
         if step not in tensors:
@@ -194,7 +194,7 @@ def use_int8(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: a layer is quantized to other bits than 8, or by learned ones (named).
     """
-    found = copy.deepcopy(network).eval()
+    found = copy_model(network).eval()
     for path, layer in list(quantized_layers(found)):
         eight = isinstance(layer.entering, RangeQuantizer) and isinstance(layer.of_weight, WeightQuantizer)
         if not eight or layer.entering.bits != 8 or layer.of_weight.bits != 8:

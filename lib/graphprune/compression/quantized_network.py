@@ -11,7 +11,6 @@ What is quantized, here and everywhere in this wing:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
 from graphprune.compression.degree_quant import ProtectedQuantizer, protection
 from graphprune.compression.networks import GINLayer
 from graphprune.compression.sparse_features import Linear, multiply
+from graphprune.graph.copies import copy_model
 from graphprune.runs.runtime import evaluating, import_pyg
 
 import_pyg()
@@ -123,7 +123,7 @@ def quantize(model: nn.Module, scheme: Scheme, *example: Any) -> nn.Module:
     """
     paths = _layers(model)
     samples = _samples(model, paths, example)
-    holder = nn.ModuleDict({"network": copy.deepcopy(model)})  # so that a model that is itself a layer has a parent
+    holder = nn.ModuleDict({"network": copy_model(model)})  # so that a model that is itself a layer has a parent
     sends = _sending(model, samples)
     for path in sorted(paths, key=len, reverse=True):  # what is inside a layer before the layer
         full = f"network.{path}".rstrip(".")

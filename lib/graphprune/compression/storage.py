@@ -5,7 +5,6 @@ Zeros save nothing by themselves. A file has to say which weights they are, and 
 
 from __future__ import annotations
 
-import copy
 import os
 import weakref
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphprune.compression.sparse_features import multiply, to_csr
+from graphprune.graph.copies import copy_model
 from graphprune.pruning.weight_masks import prunable
 from graphprune.runs import runtime, store
 
@@ -135,7 +135,7 @@ def with_sparse_weights(model: nn.Module) -> nn.Module:
 
     Layers that are not called as a whole (GIN and SAGE where they multiply first) keep dense weights there.
     """
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     for name in prunable(twin):
         path = name.rpartition(".")[0]
         parent, _, child = path.rpartition(".")

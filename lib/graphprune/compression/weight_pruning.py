@@ -6,7 +6,6 @@ attention vectors and normalisations stay.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn.utils import prune
 from graphprune.compression.recipes import Recipe
 from graphprune.compression.tasks import Task
 from graphprune.compression.training import fit
+from graphprune.graph.copies import copy_model
 from graphprune.pruning import weight_masks
 from graphprune.pruning.weight_budgets import kept_count
 from graphprune.pruning.weight_masks import WeightMask
@@ -65,7 +65,7 @@ def prune_each(model: nn.Module, sparsity: float) -> WeightMask:
 
 def _copied_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Copies of the layers with prunable weights, by the weights' names."""
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     return {name: twin.get_submodule(name.rpartition(".")[0]) for name in weight_masks.prunable(model)}
 
 

@@ -6,13 +6,13 @@ All are one-shot but `synflow`, which prunes in 100 rounds.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphprune.graph.copies import copy_model
 from graphprune.pruning.weight_budgets import keep_top, kept_count
 from graphprune.pruning.weight_masks import WeightMask, prunable
 from graphprune.pruning.weight_paths import flow_through, skeleton
@@ -95,7 +95,7 @@ def _batch(model: nn.Module, data: Dataset, images: int, seed: int) -> tuple[nn.
     at_least(1, remedy=", e.g. 256", images=images)
     generator = runtime.seed_generator(seed, "weight_baselines.images")
     x, y = next(iter(data.train.batches(images, shuffle=True, generator=generator)))
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    twin = copy_model(model).eval().requires_grad_(True)
     place = next(twin.parameters()).device
     return twin, (x.to(place), y.to(place))
 

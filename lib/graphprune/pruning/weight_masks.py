@@ -5,7 +5,6 @@ Methods that remove single weights return one; this module applies it, counts it
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from graphprune.graph.copies import copy_model
 from graphprune.runs import safe_files, store
 from graphprune.training import train
 from graphprune.training.data import Dataset
@@ -99,7 +99,7 @@ def apply(model: nn.Module, mask: Mapping[str, Tensor]) -> nn.Module:
     0.0
     """
     check(model, mask)
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     weights = prunable(twin)
     with torch.no_grad():
         for name, kept in mask.items():

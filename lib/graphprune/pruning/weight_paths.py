@@ -6,7 +6,6 @@ out is then the sum, over all paths, of the product of their weights.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from graphprune.graph.copies import copy_model
 from graphprune.pruning.weight_masks import prunable
 
 LEFT_OUT = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, _DropoutNd)
@@ -90,7 +90,7 @@ def _by_output(model: nn.Module, name: str, through: Tensor) -> Tensor:
 
 def skeleton(model: nn.Module) -> nn.Module:
     """A float64 copy on the CPU without biases, normalisations and dropout, its maximum pooling averaged."""
-    twin = copy.deepcopy(model).double().cpu().eval()
+    twin = copy_model(model).double().cpu().eval()
     for path, module in list(twin.named_modules()):
         if isinstance(module, LEFT_OUT):
             twin.set_submodule(path, nn.Identity())

@@ -7,7 +7,6 @@ linear layer itself, which fine-tuning mends first, has no part in it.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from graphprune.encoders.ranker import Ranker
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model
 from graphprune.pruning import importance
 from graphprune.pruning.window import Score
 from graphprune.ranking.proxies import score_each
@@ -41,7 +41,7 @@ class ClassMeans(Ranker):
     seed: int = 0
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:
-        whole, scores = copy.deepcopy(model).eval(), importance.l1(model, graph)
+        whole, scores = copy_model(model).eval(), importance.l1(model, graph)
         place, generator = next(model.parameters()).device, runtime.seed_generator(self.seed, "class means")
         known = [part.to(place) for part in next(self.data.train.batches(self.images, shuffle=True, generator=generator))]
         asked = [part.to(place) for part in next(self.data.val.batches(len(self.data.val)))]

@@ -10,7 +10,6 @@ network [our reading].
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphprune.encoders.ranker import Ranker
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model
 from graphprune.graph.cutting import cut, kept_places
 from graphprune.pruning import importance
 from graphprune.pruning.evaluator import MaskEvaluator, pruned, why_not
@@ -107,7 +107,7 @@ def linearise(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a BN layer keeps no running statistics.
     """
-    twin = copy.deepcopy(model).double().eval()
+    twin = copy_model(model).double().eval()
     for parameter in twin.parameters():
         parameter.data.abs_()
     for path, layer in twin.named_modules():

@@ -1,6 +1,5 @@
 """Train, fine-tune, distil and evaluate a network; the same seed gives the same bits on the CPU."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from graphprune.graph.copies import copy_model
 from graphprune.runs import runtime
 from graphprune.runs.checkpoint import Checkpoint
 from graphprune.runs.checks import at_least, demand_network
@@ -153,7 +153,7 @@ def finetune(
     """
     demand_network(model)
     check_dataset(data)
-    tuned = copy.deepcopy(model).to(_device(device))
+    tuned = copy_model(model).to(_device(device))
     check_fits(tuned, data.train, _device(device), _objective(data, options.get("loss"), options.get("metric")))
     reestimate_bn(tuned, data, seed=seed)
     fit(tuned, data, recipe, seed=seed, device=device, desc=desc or "fine-tuning", teacher=teacher, **options)
