@@ -1,4 +1,4 @@
-"""The house: wings stand on floors, imports point down, and importing the package is light."""
+"""Subpackages stand on levels, imports point down, and importing the package is light."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import graphprune
 
 LIB = Path(graphprune.__file__).parent
 TESTS = Path(__file__).parent
-FLOORS = [  # a wing imports itself and the floors below it; what stands at the top of the package imports anything
+LEVELS = [  # a subpackage imports itself and the levels below it; what stands at the top of the package imports anything
     {"runs"},
     {"graph"},
     {"training"},
@@ -21,12 +21,12 @@ FLOORS = [  # a wing imports itself and the floors below it; what stands at the 
     {"search", "exact", "ranking"},
     {"studies", "report"},
 ]
-FLOOR = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
+LEVEL = {subpackage: level for level, subpackages in enumerate(LEVELS) for subpackage in subpackages}
 FILES = sorted(LIB.rglob("*.py"))
 
 
 def module(path: Path) -> str:
-    """The dotted name of a file below the package, "graph.rules.labels"; a wing's `__init__` goes by the wing's name."""
+    """The dotted name of a file below the package, "graph.rules.labels"; a subpackage's `__init__` goes by its name."""
     return ".".join(path.relative_to(LIB).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
 
 
@@ -38,7 +38,7 @@ def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import; write graphprune.wing.module"
+            assert node.level == 0, f"{path}: a relative import; write graphprune.subpackage.module"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -53,19 +53,19 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def wing(name: str) -> str:
+def subpackage(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_every_folder_is_a_wing_with_a_floor() -> None:
-    assert {path.parent.name for path in LIB.glob("*/__init__.py")} == set(FLOOR)
+def test_every_folder_is_a_subpackage_with_a_level() -> None:
+    assert {path.parent.name for path in LIB.glob("*/__init__.py")} == set(LEVEL)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if wing(name) in FLOOR])
-def test_a_wing_imports_itself_and_lower_floors_only(name: str) -> None:
-    others = {wing(other) for other in imported(MODULES[name])} - {wing(name)}
-    assert others <= FLOOR.keys(), "the library's modules import each other from their homes"
-    assert {other for other in others if FLOOR[other] >= FLOOR[wing(name)]} == set()
+@pytest.mark.parametrize("name", [name for name in MODULES if subpackage(name) in LEVEL])
+def test_a_subpackage_imports_itself_and_lower_levels_only(name: str) -> None:
+    others = {subpackage(other) for other in imported(MODULES[name])} - {subpackage(name)}
+    assert others <= LEVEL.keys(), "the library's modules import each other from their homes"
+    assert {other for other in others if LEVEL[other] >= LEVEL[subpackage(name)]} == set()
 
 
 def test_there_is_no_import_circle() -> None:
@@ -73,7 +73,7 @@ def test_there_is_no_import_circle() -> None:
     try:
         order.prepare()
     except CycleError as error:
-        pytest.fail(f"an import circle: {' -> '.join(error.args[1])}")
+        pytest.fail(f"an import cycle: {' -> '.join(error.args[1])}")
 
 
 def test_the_top_of_the_package_holds_no_method() -> None:
@@ -87,7 +87,7 @@ def test_every_module_has_its_tests_at_the_same_place() -> None:
     assert [name for name, place in places.items() if not place.is_file() or "\ndef test_" not in place.read_text()] == []
 
 
-def test_tests_of_a_wing_stand_in_a_folder_of_its_name() -> None:
+def test_tests_of_a_subpackage_stand_in_a_folder_of_its_name() -> None:
     folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")} - {Path()}
     assert folders == {path.parent.relative_to(LIB) for path in FILES} - {Path()}
 
@@ -107,7 +107,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_tab_completion_of_public_modules_offers_their_public_names_only() -> None:
-    offered = [*graphprune._MODULE_HOME, "exact", "neurons", "search", "spectral"]  # the other wings hold modules alone
+    offered = [*graphprune._MODULE_HOME, "exact", "neurons", "search", "spectral"]  # the other subpackages hold modules alone
     assert {"agent", "contrast", "environment", "figures", "tabular"} < set(offered)
     for public in map(graphprune.__getattr__, offered):
         assert dir(public) == sorted(public.__all__)

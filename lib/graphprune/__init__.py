@@ -19,7 +19,7 @@ Fine-tune it on your data (`data.from_tensors`, `data.from_loaders`, `train.fine
 >>> graphprune.cost(half_as_wide, image).params < graphprune.cost(model, image).params
 True
 
-Each folder of the package is a wing: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `compression`,
+Each folder is a subpackage: `graph`, `training`, `pruning`, `encoders`, `rl`, `spectral`, `neurons`, `compression`,
 `search`, `exact`, `ranking`, `studies`, `report` and `runs`. What most users need stands here under its own name, wherever
 its home is, and is loaded on first use.
 """
@@ -51,7 +51,7 @@ _WINGS = (
     "training",
 )
 
-# Home -> the public names that live there: modules of a wing, and objects of a module.
+# Home -> the public names that live there: modules of a subpackage, and objects of a module.
 _MODULES = {
     "encoders": ("contrast",),
     "pruning": ("importance",),
@@ -74,7 +74,7 @@ _OBJECTS = {
     "pruning.rates": ("RateSpace",),
     "rl.environment": ("PruningEnv",),
 }
-_MODULE_HOME = {name: f"graphprune.{wing}.{name}" for wing, names in _MODULES.items() for name in names}
+_MODULE_HOME = {name: f"graphprune.{home}.{name}" for home, names in _MODULES.items() for name in names}
 _OBJECT_HOME = {name: f"graphprune.{module}" for module, names in _OBJECTS.items() for name in names}
 
 HOMES = _MODULE_HOME | _OBJECT_HOME

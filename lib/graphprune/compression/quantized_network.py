@@ -1,6 +1,6 @@
 """A graph network with quantized layers, for training or for evaluation.
 
-What is quantized, here and everywhere in this wing:
+What is quantized, here and everywhere in this subpackage:
 
     what                                            Uniform, DegreeQuant          A2Q
     the weight of every linear map                  one grid a tensor             a step for each output channel, 4 bit

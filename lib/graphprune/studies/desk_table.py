@@ -34,8 +34,9 @@ the best of the m lightly fine-tuned on validation, on the report half (for SACP
 cost: every arm has the same MACs and the same passes over the training images; uniform and global L1 search nothing, so what
 the others spend on m light fine-tunings is added to their retraining. What class means pays for its looks, and SACP for its
 encoder, comes on top and is counted in core-hours, which are processor time. latency: of {batch} images on one thread, the
-unpruned network's beside it; the fastest tenth of {repeats} passes, as the machine was in use. published: as named there,
-each from its own base network, in its own unit of FLOPs, chosen by its own rule. Empty: not done, or not published."""
+unpruned network's beside it; the 10 % quantile of {repeats} passes, as the machine was in use: rows were measured under
+different load, so that only the two times of one row compare. published: as named there, each from its own base network, in
+its own unit of FLOPs, chosen by its own rule. Empty: not done, or not published."""
 
 
 COLUMNS = ["network", "method", "by", "n", "seeds", "accuracy, %", "drop, points", "best of k on test, %", "not retrained, %"]
