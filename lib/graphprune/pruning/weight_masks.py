@@ -69,6 +69,16 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def groups(model: nn.Module) -> dict[str, int]:
+    """Of every prunable weight the groups of its layer: 1 but for grouped convolutions.
+
+    >>> groups(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 2, 1)))
+    {'0.weight': 2, '1.weight': 1}
+    """
+    layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in prunable(model)}
+    return {name: layer.groups if isinstance(layer, _ConvNd) else 1 for name, layer in layers.items()}
+
+
 def _pyg_linear() -> tuple[type[nn.Module], ...]:
     """PyG's own linear layer, which is no `nn.Linear`; whoever has a network with one has imported it."""
     pyg = sys.modules.get("torch_geometric.nn.dense.linear")
