@@ -42,7 +42,7 @@ def test_the_linear_layers_of_pyg_are_pruned_too():
 
 def test_weights_that_no_mask_prunes_are_those_said():
     assert list(weight_masks.prunable(nn.MultiheadAttention(4, 2))) == ["out_proj.weight"]
-    with pytest.raises(ValueError, match="'lin.weight' of a lazy layer has no size yet"):
+    with pytest.raises(ValueError, match=r"'lin\.weight' of a lazy layer has no size yet"):
         weight_masks.prunable(GCNConv(-1, 2))
 
 

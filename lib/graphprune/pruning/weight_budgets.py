@@ -15,9 +15,7 @@ from graphprune.runs.checks import demand_number
 Pool = tuple[tuple[str, ...], int]  # names of the weights that compete, how many of theirs are kept
 
 
-def pools(
-    weights: Mapping[str, Tensor], sparsity: float, budget: str, groups: Mapping[str, int] | None = None
-) -> list[Pool]:
+def pools(weights: Mapping[str, Tensor], sparsity: float, budget: str, groups: Mapping[str, int] | None = None) -> list[Pool]:
     """The pools of weights that compete, and how many are kept in each; together exactly round((1 - sparsity) total).
 
     Args:

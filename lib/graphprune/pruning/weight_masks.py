@@ -85,9 +85,15 @@ def _pyg_linear() -> tuple[type[nn.Module], ...]:
     return () if pyg is None else (pyg.Linear,)
 
 
-def check(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError unless every entry is a bool tensor in the shape of a prunable weight of the model."""
+def check(model: nn.Module, mask: Mapping[str, Tensor], *, every: bool = False) -> None:
+    """Raise a ValueError unless every entry is a bool tensor in the shape of a prunable weight of the model.
+
+    Args:
+        every: whether each prunable weight must have an entry.
+    """
     weights = prunable(model)
+    if every and (missing := [name for name in weights if name not in mask]):
+        raise ValueError(f"mask: it has no entry for {missing[0]!r}; give one for every weight, all True where none is pruned")
     for name, kept in mask.items():
         if name not in weights:
             raise ValueError(f"mask: {name!r} is no prunable weight of this network; it has {', '.join(weights)}")

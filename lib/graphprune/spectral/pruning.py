@@ -100,9 +100,14 @@ def reweight(model: nn.Module, mask: Mapping[str, Tensor], chances: Mapping[str,
     Args:
         mask: what was drawn. chances: what it was drawn by (`keep_chances`).
     Raises:
-        ValueError: the mask does not fit the network, or a kept weight has the chance 0.
+        ValueError: the mask or the chances do not fit the network, or a kept weight has the chance 0.
     """
     weight_masks.check(model, mask)
+    for name, kept in mask.items():
+        if name not in chances or chances[name].shape != kept.shape:
+            raise ValueError(
+                f"chances: {name!r} needs one for each weight, {tuple(kept.shape)}; give what keep_chances returned"
+            )
     if impossible := [name for name, kept in mask.items() if bool((chances[name][kept] == 0).any())]:
         raise ValueError(f"chances: {impossible[0]!r} keeps a weight whose chance is 0; give the chances it was drawn by")
     twin = copy.deepcopy(model)
