@@ -55,7 +55,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     ['0.weight', '2.weight']
     """
     demand_network(model)
-    layers = (nn.Linear, _ConvNd, *_pyg_linear())
+    layers: tuple[type[nn.Module], ...] = (nn.Linear, _ConvNd, *_pyg_linear())
     found: dict[str, nn.Parameter] = {}
     for path, module in model.named_modules():
         if isinstance(module, layers):

@@ -115,8 +115,8 @@ def skeleton(model: nn.Module) -> nn.Module:
     for path, module in list(twin.named_modules()):
         if isinstance(module, LEFT_OUT):
             twin.set_submodule(path, nn.Identity())
-        elif isinstance(module, tuple(POOLINGS)):
-            twin.set_submodule(path, _averaged(module))
+        elif (mean := _averaged(module)) is not None:
+            twin.set_submodule(path, mean)
         elif isinstance(module, nn.ReLU):
             module.inplace = False
     weights = set(map(id, prunable(twin).values()))
@@ -127,9 +127,11 @@ def skeleton(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _averaged(pool: nn.Module) -> nn.Module:
-    """The pooling that takes means where this one takes the largest."""
-    make = next(make for kind, make in POOLINGS.items() if isinstance(pool, kind))
-    if hasattr(pool, "output_size"):
-        return make(pool.output_size)
-    return make(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+def _averaged(module: nn.Module) -> nn.Module | None:
+    """The pooling that takes means where this one takes the largest; None if it is no such pooling."""
+    make = next((make for kind, make in POOLINGS.items() if isinstance(module, kind)), None)
+    if make is None:
+        return None
+    if hasattr(module, "output_size"):
+        return make(module.output_size)
+    return make(module.kernel_size, module.stride, module.padding, module.ceil_mode)
