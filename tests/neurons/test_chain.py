@@ -1,10 +1,12 @@
 """A network read as a chain: what it computes, which layers are scored, and what is refused."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from tiny_programs import conv, fc, images
-from torch import nn
+from torch import Tensor, nn
 
 from graphprune import models
 from graphprune.neurons import chain, replay
@@ -97,6 +99,69 @@ def test_a_skip_and_a_functional_relu_are_no_chain():
 
     with pytest.raises(ValueError, match="layer 'b' does not read the output of the layer before it"):
         chain.read(Functional(), images(0, 1, 3))
+
+
+class Between(nn.Module):
+    """A linear layer, something done to its outputs `h` and inputs `x`, and a linear layer."""
+
+    def __init__(self, between: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.relu, self.b, self.between = nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 2), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.between(self.relu(self.a(x)), x))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda h, x: nn.functional.relu(h, inplace=True),  # changes nothing on these images, and is there
+        lambda h, x: h.add_(x),
+        lambda h, x: h.mul_(0.5),
+        lambda h, x: h + x,
+    ],
+)
+def test_an_operation_between_layers_is_no_chain_in_place_or_not(between):
+    with pytest.raises(ValueError, match=r"layer 'b' does not read the output of the layer before it.*as nn\.Sequential makes"):
+        chain.read(Between(between), images(0, 2, 3))
+
+
+@pytest.mark.parametrize("between", [lambda h, x: (h.data.mul_(2), h)[1], lambda h, x: h.t()])
+def test_what_no_tensor_tells_of_is_seen_in_the_outputs(between):
+    with pytest.raises(ValueError, match=r"give other outputs than it does.*as nn\.Sequential makes"):
+        chain.read(Between(between), images(0, 3, 3))
+
+
+def test_outputs_and_images_that_are_changed_are_no_chain():
+    class Scaled(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).mul_(2)
+
+    class Centred(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - 1)
+
+    layers = nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="are not those of its last layer"):
+        chain.read(Scaled(*layers), images(0, 2, 3))
+    with pytest.raises(ValueError, match="layer '0' does not read the images as they are"):
+        chain.read(Centred(*layers), images(0, 2, 3))
+
+
+def test_a_relu_in_place_and_a_functional_flatten_are_taken_and_the_images_stay():
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.a, self.b = nn.ReLU(inplace=True), nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(self.relu(x.flatten(1))))
+
+    x = images(0, 2, 1, 2, 2).double()
+    before = x.clone()
+    with torch.inference_mode():
+        assert kinds(chain.read(Flat(), x)) == ["Flatten", "Relu", "Affine", "Score", "Affine"]
+    assert torch.equal(x, before)
 
 
 def test_images_that_do_not_fit_and_unknown_programs_are_refused():

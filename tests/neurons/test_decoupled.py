@@ -73,3 +73,29 @@ def test_what_cannot_be_decoupled_is_refused():
         neurons.decoupled(fc(0, 2, 3, 2), images(0, 2, 2), Y, images(0, 4, 2), torch.arange(4) % 2, n_jobs=0)
     with pytest.raises(ValueError, match="side=0"):
         neurons.blocks(fc(0, 2, 3, 2), images(0, 2, 2), images(0, 4, 2), torch.arange(4) % 2, side=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": Y[:1]}, r"^labels: torch.int64 \(1,\); must be whole numbers of shape \(2,\)"),
+        ({"images": torch.full((2, 2), torch.nan)}, r"^images of shape \(2, 2\): there must be one or more, of finite"),
+        ({"head_labels": torch.arange(3)}, r"head_labels: torch.int64 \(3,\); must be whole numbers of shape \(4,\)"),
+        (
+            {"head_images": torch.full((4, 2), torch.inf)},
+            r"head_images of shape \(4, 2\): there must be one or more, of finite",
+        ),
+        ({"head_labels": torch.zeros(4).long()}, "head_labels: no head image is of class 1, which labels has"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_named(change, message):
+    given = {"images": images(0, 2, 2), "labels": Y, "head_images": images(0, 4, 2), "head_labels": torch.arange(4) % 2}
+    with pytest.raises(ValueError, match=message):
+        neurons.decoupled(fc(0, 2, 3, 2), **(given | change))
+
+
+def test_weights_that_are_not_finite_are_told_before_a_program_is_made():
+    net = fc(0, 2, 3, 2)
+    net[0].bias.data[0] = torch.inf
+    with pytest.raises(ValueError, match="model: the outputs of layer '0' are not finite numbers"):
+        neurons.decoupled(net, images(0, 2, 2), Y, images(0, 4, 2), torch.arange(4) % 2)

@@ -123,3 +123,23 @@ def test_a_layer_too_large_for_a_program_is_named():
     ]
     with pytest.raises(ValueError, match=r"layer '2' maps 9,216 numbers to 9,216, too many for one program"):
         neurons.scores(nn.Sequential(*layers), images(0, 1, 1, 48, 48), Y[:1], program="published")
+
+
+@pytest.mark.parametrize("argument", ["lam", "radius", "time_limit"])
+@pytest.mark.parametrize("score", [neurons.scores, neurons.per_class])
+def test_text_is_no_number(score, argument):
+    with pytest.raises(TypeError, match=rf"{argument}='5': must be a number, got str; e\.g\."):
+        score(fc(0, 2, 3, 2), images(0, 2, 2), Y, **{argument: "5"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": Y[:1]}, r"labels: torch.int64 \(1,\); must be whole numbers of shape \(2,\)"),
+        ({"images": images(0, 0, 2), "labels": Y[:0]}, r"images of shape \(0, 2\): there must be one or more"),
+        ({"time_limit": -1}, "time_limit=-1: must be above 0 seconds"),
+    ],
+)
+def test_programs_by_class_name_what_they_were_given(change, message):
+    with pytest.raises(ValueError, match=message):
+        neurons.per_class(fc(0, 2, 3, 2), **({"images": images(0, 2, 2), "labels": Y} | change))

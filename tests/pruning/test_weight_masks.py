@@ -8,8 +8,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from graphprune import data, models, train
-from graphprune.pruning import weight_masks
+from graphprune.pruning import weight_baselines, weight_masks
+from graphprune.runs import runtime
 from graphprune.train import Recipe
+
+runtime.import_pyg()
+from torch_geometric.nn import GCNConv  # noqa: E402
 
 
 def small():
@@ -24,6 +28,22 @@ def half(model):
 def test_prunable_weights_are_those_of_convolutions_and_linear_layers():
     assert list(weight_masks.prunable(small())) == ["0.weight", "4.weight"]
     assert list(weight_masks.prunable(nn.Linear(2, 2))) == ["weight"]
+
+
+def test_the_linear_layers_of_pyg_are_pruned_too():
+    """9 of 10 of all 1,433 x 64 + 64 x 64 + 64 x 7 weights, not of the last layer's alone."""
+    net = nn.ModuleList([GCNConv(1433, 64), GCNConv(64, 64), nn.Linear(64, 7)])
+    weights = weight_masks.prunable(net)
+    assert list(weights) == ["0.lin.weight", "1.lin.weight", "2.weight"]
+    small = weight_masks.apply(net, weight_baselines.magnitude(net, None, 0.9))
+    zeros = sum(int((w == 0).sum()) for w in small.parameters() if w.ndim == 2)
+    assert zeros == 96256 - round(0.1 * 96256)
+
+
+def test_weights_that_no_mask_prunes_are_those_said():
+    assert list(weight_masks.prunable(nn.MultiheadAttention(4, 2))) == ["out_proj.weight"]
+    with pytest.raises(ValueError, match=r"'lin\.weight' of a lazy layer has no size yet"):
+        weight_masks.prunable(GCNConv(-1, 2))
 
 
 def test_a_shared_weight_is_there_once():

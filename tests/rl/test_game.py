@@ -126,3 +126,8 @@ def test_an_importance_of_ones_own_stands_in_the_rules_and_in_the_digest(net, ti
 
 def test_a_game_prints_on_a_line(rules):
     assert repr(rules) == "Game(TinyCNN: 7 channels in 2 groups, 2 decisions, at most 40.0% of the macs)"
+
+
+def test_text_is_no_share(net, tiny, digits):
+    with pytest.raises(TypeError, match=r"share='0\.5': must be a number, got str; e\.g\. 0\.5 for half of the cost"):
+        game(net, tiny, digits, "0.5")

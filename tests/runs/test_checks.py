@@ -68,3 +68,14 @@ def test_a_function_with_other_arguments_is_named_with_those_that_it_takes() -> 
     ):
         with pytest.raises(TypeError, match=rf"^scores: the function must take \(model, graph\), and takes \({found}\)$"):
             checks.takes("scores", wrong, names, ["seed"])
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(2), torch.tensor(0.5)])
+def test_every_kind_of_number_is_one(value: Any) -> None:
+    checks.demand_number("e.g. 0.5", sparsity=value)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, [0.5], torch.ones(1)])
+def test_what_is_no_number_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"lam=.*: must be a number, got .*; e\.g\. 0\.5"):
+        checks.demand_number("e.g. 0.5", lam=value)

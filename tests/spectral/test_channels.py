@@ -26,7 +26,8 @@ def test_channel_scores_drive_prune():
     assert small.conv1.out_channels == 3
 
 
-def test_channel_scores_refuse_paths():
+@pytest.mark.parametrize("rule", ["paths", "node", "edges"])
+def test_channel_scores_refuse_other_rules(rule):
     net = models.seeded("tiny_cnn", 0, in_channels=1)
-    with pytest.raises(ValueError, match="rule='paths'"):
-        spectral.channel_scores(net, graphprune.trace(net, torch.zeros(1, 1, 8, 8)), rule="paths")
+    with pytest.raises(ValueError, match=f"rule='{rule}': channels are scored by 'resistance', 'degree' or 'adjacency'"):
+        spectral.channel_scores(net, graphprune.trace(net, torch.zeros(1, 1, 8, 8)), rule=rule)

@@ -1,8 +1,10 @@
 """Scores of whole paths."""
 
+import pytest
 import torch
 from torch import nn
 
+import graphprune
 from graphprune.spectral.paths import strongest
 
 
@@ -24,3 +26,14 @@ def test_paths_keeps_whole_paths():
     one = strongest(net, Shape(), strengths, power=1.0)["2.weight"]
     whole = c.sum(0)[:, None] * b * a.sum(1)
     torch.testing.assert_close(one / one.max(), whole / whole.max())
+
+
+def test_layers_that_turn_paths_negative_are_refused():
+    """A softmax over the outputs: more of one is less of the others."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Softmax(1), nn.Linear(2, 2))
+    data = graphprune.data.from_tensors(
+        train=(torch.rand(4, 2), torch.arange(4) % 2), val=(torch.rand(4, 2), torch.arange(4) % 2)
+    )
+    strengths = {"0.weight": torch.ones(2, 2).double(), "2.weight": torch.tensor([[1.0, 0.5], [1.0, 0.5]]).double()}
+    with pytest.raises(ValueError, match=r"flows through '0\.weight' is negative or not a number.* use a network with ReLU"):
+        strongest(net, data, strengths)

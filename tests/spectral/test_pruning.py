@@ -85,6 +85,21 @@ def test_reweighting_by_other_chances_is_refused():
         spectral.reweight(layer, {"weight": torch.tensor([[True, True]])}, {"weight": torch.tensor([[1.0, 0.0]])})
 
 
+@pytest.mark.parametrize("chances", [{}, {"weight": torch.ones(2)}])
+def test_reweighting_needs_the_chances_of_every_layer_of_the_mask(chances):
+    mask = {"weight": torch.tensor([[True, True]])}
+    with pytest.raises(
+        ValueError, match=r"chances: 'weight' needs one for each weight, \(1, 2\); give what keep_chances returned"
+    ):
+        spectral.reweight(linear([1.0, 1.0]), mask, chances)
+
+
+@pytest.mark.parametrize("pick", ["top", "sample"])
+def test_text_is_no_sparsity(net, pick):
+    with pytest.raises(TypeError, match=r"sparsity='0\.5': must be a number, got str; e\.g\. 0\.9"):
+        spectral.prune_weights(net, None, "0.5", pick=pick)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

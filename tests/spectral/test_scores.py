@@ -1,5 +1,6 @@
 """The scores of edges that the rules differ by."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -26,3 +27,12 @@ def test_polar_factor_is_the_slope_of_the_sum_of_singular_values():
     weight = torch.rand(5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
     torch.linalg.svdvals(weight).sum().backward()
     torch.testing.assert_close(spectral.polar(weight), weight.grad.abs())
+
+
+def test_the_node_rule_gives_chances_and_an_unknown_rule_is_named():
+    with pytest.raises(ValueError, match=r"rule='node': it gives chances \(keep_chances\) and no scores; use 'resistance', "):
+        spectral.scores(linear([1.0]), None, "node")
+    with pytest.raises(
+        ValueError, match="rule='edges' is unknown: use 'resistance', 'degree', 'adjacency', 'paths', or to sample"
+    ):
+        spectral.scores(linear([1.0]), None, "edges")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from graphprune import spectral
+from graphprune.pruning import weight_masks
 
 
 def test_eigenvalues_of_the_bipartite_graph_are_plus_and_minus_the_singular_values():
@@ -35,3 +36,18 @@ def test_mean_error_counts_every_layer_once():
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     mask = {"0.weight": torch.ones(2, 2, dtype=torch.bool), "2.weight": torch.zeros(1, 2, dtype=torch.bool)}
     assert spectral.mean_spectral_error(net, mask) == pytest.approx(0.5)
+
+
+def test_a_layer_of_zeros_loses_nothing():
+    nothing = torch.zeros(2, 2)
+    assert [spectral.spectral_error(nothing, nothing > 0, normalised) for normalised in (False, True)] == [0, 0]
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    nn.init.zeros_(net[0].weight)
+    gone = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weight_masks.prunable(net).items()}
+    assert spectral.mean_spectral_error(net, gone) == 0.5
+
+
+def test_a_layer_without_a_mask_is_named():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"mask: it has no entry for '2\.weight'; give one for every weight"):
+        spectral.mean_spectral_error(net, {"0.weight": torch.ones(2, 2, dtype=torch.bool)})

@@ -49,3 +49,9 @@ def test_a_warm_up_climbs_to_the_peak_in_a_line() -> None:
 def test_what_is_out_of_range_is_named(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize("name", ["epochs", "lr", "momentum", "weight_decay", "label_smoothing", "warmup", "temperature"])
+def test_text_is_no_number(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name}='0\.1': must be a number, got str; give it without quotes"):
+        replace(RECIPE, **{name: "0.1"})

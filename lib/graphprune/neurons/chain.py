@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 PROGRAMS = ("published", "exact")
+CLOSE = 1e-4  # of the logits' norm: what a network that computes in float32 in between may differ by
 SKIPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)  # they change nothing in evaluation mode
 
 
@@ -112,7 +113,8 @@ def read(model: nn.Module, images: Tensor, program: str = "exact") -> Chain:
         images: (B, *input shape).
         program: `published` or `exact`.
     Raises:
-        ValueError: a layer is not supported (it is named), or the layers do not form a chain.
+        ValueError: a layer is not supported (it is named), or the layers do not form a chain, or something between them
+            changes a value, also in place; the chain's outputs are compared with the model's.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> [score.layer for score in read(net, torch.zeros(1, 2)).scored]
@@ -121,7 +123,8 @@ def read(model: nn.Module, images: Tensor, program: str = "exact") -> Chain:
     if program not in PROGRAMS:
         raise ValueError(f"program={program!r} is unknown: use 'published' or 'exact'")
     operations: list[Operation] = []
-    for name, layer, reshaped in _layers(model, images):
+    layers, logits = _layers(model, images)
+    for name, layer, reshaped in layers:
         if reshaped:
             operations.append(Flatten())
         if isinstance(layer, _BatchNorm) and program == "exact" and _weighted(operations[-1:]):
@@ -130,39 +133,75 @@ def read(model: nn.Module, images: Tensor, program: str = "exact") -> Chain:
             operations[-1] = _folded(last, *_scale_shift(name, layer))
         else:
             operations.append(_operation(name, layer))
-    return Chain(_with_scores(operations))
+    chain = Chain(_with_scores(operations))
+    _demand_equal(chain, images, logits)
+    return chain
 
 
-def _layers(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, bool]]:
-    """Name, layer, and whether its input was flattened on the way, of every layer in the order of execution."""
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor as a layer read or made it; an operation in place raises its version and leaves its address."""
+
+    tensor: Tensor
+    version: int
+
+    @classmethod
+    def now(cls, tensor: Tensor) -> _Seen:
+        return cls(tensor, tensor._version)
+
+    def is_of(self, other: _Seen) -> bool:
+        a, b = self.tensor, other.tensor
+        return a.data_ptr() == b.data_ptr() and a.numel() == b.numel() and self.version == other.version
+
+
+def _layers(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, nn.Module, bool]], Tensor]:
+    """Name, layer, and whether its input was flattened on the way, of every layer in the order of execution; the logits."""
     twin = copy.deepcopy(model).cpu().double().eval()
-    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    calls: list[tuple[str, nn.Module, _Seen, _Seen]] = []
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        return lambda layer, given, made: calls.append((name, layer, given[0], made))
+        return lambda layer, given, made: calls.append((name, layer, _Seen.now(given[0]), _Seen.now(made)))
 
     for name, layer in twin.named_modules():
         if not list(layer.children()):
             layer.register_forward_hook(note(name))
-    with torch.no_grad():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # it would change what is compared
+    with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode have no version
+        entering = images.detach().cpu().double().clone()
+        last = _Seen.now(entering)
         try:
-            logits = twin(images.cpu().double())
+            logits = twin(entering)
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(f"images of shape {tuple(images.shape)}: the model does not take them: {error}") from error
-    found, last = [], None
+    found: list[tuple[str, nn.Module, bool]] = []
     for name, layer, given, made in calls:
-        if last is not None and (given.data_ptr() != last.data_ptr() or given.numel() != last.numel()):
-            raise ValueError(_no_chain(f"layer {name!r} does not read the output of the layer before it"))
-        flat = last is not None and given.shape != last.shape
-        if flat and given.ndim != 2:
-            raise ValueError(_no_chain(f"layer {name!r} reads its input reshaped to {tuple(given.shape)}"))
+        if not given.is_of(last):
+            before = "the output of the layer before it" if found else "the images as they are"
+            raise ValueError(_no_chain(f"layer {name!r} does not read {before}"))
+        flat = given.tensor.shape != last.tensor.shape
+        if flat and given.tensor.ndim != 2:
+            raise ValueError(_no_chain(f"layer {name!r} reads its input reshaped to {tuple(given.tensor.shape)}"))
         found.append((name, layer, flat))
         last = made
-    if last is None or logits.data_ptr() != last.data_ptr() or logits.ndim != 2:
+    if not found or not _Seen.now(logits).is_of(last) or logits.ndim != 2:
         raise ValueError(_no_chain(f"its outputs, of shape {tuple(logits.shape)}, are not those of its last layer"))
     if len({name for name, _, _ in found}) < len(found):
         raise ValueError(_no_chain("a layer is used twice"))
-    return [entry for entry in found if not isinstance(entry[1], SKIPPED)]
+    return [entry for entry in found if not isinstance(entry[1], SKIPPED)], logits
+
+
+def _demand_equal(chain: Chain, images: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless the chain computes the model's logits: else the model does something between its layers."""
+    made = images.detach().cpu().double()
+    with torch.no_grad():
+        for op in chain.operations:
+            if not isinstance(op, Score):
+                made = op(made)
+            elif op.gated:
+                made = made.relu()
+    if bool(logits.isfinite().all()) and not float((made - logits).norm()) <= CLOSE * float(logits.norm()):
+        raise ValueError(_no_chain("its layers, one after the other, give other outputs than it does"))
 
 
 def _no_chain(why: str) -> str:

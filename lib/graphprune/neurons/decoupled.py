@@ -23,7 +23,7 @@ from graphprune.neurons import replay
 from graphprune.neurons.bounds import propagate
 from graphprune.neurons.chain import Affine, Chain, Flatten, Score, read
 from graphprune.neurons.program import build, point
-from graphprune.neurons.scores import Scores, by_group, check
+from graphprune.neurons.scores import Scores, by_group, check, check_images
 from graphprune.neurons.solver import Solution, solve
 from graphprune.runs.checks import at_least
 
@@ -61,14 +61,18 @@ def blocks(model: nn.Module, images: Tensor, head_images: Tensor, head_labels: T
         images: (B, *input shape), those of the program. head_images: (N, *input shape), many more. head_labels: (N,).
         side: feature maps are averaged to side x side.
     Raises:
-        ValueError: `side` is below 1, a layer is not supported, or has no ReLU (after its BN) right after it.
+        ValueError: `side` is below 1, images and labels do not fit each other, a layer is not supported, or has no ReLU (after
+            its BN) right after it, or the network's values are not finite.
     """
     at_least(1, side=side)
+    check_images(head_images, head_labels, "head_")
     chain = read(model, images, "exact")
     for score in chain.scored:
         if not score.gated:
             raise ValueError(f"model: layer {score.layer!r} has no ReLU right after it; the decoupled form needs one")
     kept, many = (_features(chain, part.detach().cpu(), side) for part in (images, head_images))
+    if wrong := [score.layer for score, *both in zip(chain.scored, kept, many, strict=True) if not _finite(*both)]:
+        raise ValueError(f"model: the outputs of layer {wrong[0]!r} are not finite numbers; train with a lower learning rate")
     classes = int(head_labels.max()) + 1
     found = []
     for score, features, of_heads in zip(chain.scored, kept, many, strict=True):
@@ -91,6 +95,10 @@ def _features(chain: Chain, images: Tensor, side: int) -> list[Tensor]:
             else:
                 x = op(x)
     return [torch.cat(part) for part in parts]
+
+
+def _finite(*parts: Tensor) -> bool:
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _head(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor, float]:
@@ -137,11 +145,14 @@ def decoupled(
     Returns:
         scores as those of `scores`; objective and bound are summed over the layers.
     Raises:
-        ValueError, RuntimeError: as `scores` and `blocks`.
+        TypeError, ValueError, RuntimeError: as `scores` and `blocks`; or a class of `labels` has no head image.
     """
     begun = time.monotonic()
     check("exact", "mip", lam, None, time_limit)
     at_least(1, n_jobs=n_jobs)
+    check_images(images, labels)
+    if missing := sorted(set(labels.unique().tolist()) - set(head_labels.unique().tolist())):
+        raise ValueError(f"head_labels: no head image is of class {missing[0]}, which labels has; give some of every class")
     parts = blocks(model, images, head_images, head_labels, side)
     y = labels.detach().cpu().long()
     found: Sequence[tuple[Solution, dict[str, int]]] = Parallel(n_jobs=n_jobs)(

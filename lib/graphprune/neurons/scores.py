@@ -16,6 +16,7 @@ from graphprune.neurons.chain import PROGRAMS, Chain, Score, read
 from graphprune.neurons.program import build, point
 from graphprune.neurons.solver import solve
 from graphprune.pruning.importance import per_atom
+from graphprune.runs.checks import demand_number
 
 SOLVERS = ("mip", "relaxation", "gradient")
 RADIUS = {"published": 1e-5, "exact": 0.0}
@@ -86,6 +87,7 @@ def scores(
         seed: of gradient descent's starts.
         graph: the network's `trace`; made here if None.
     Raises:
+        TypeError: `lam`, `radius` or `time_limit` is no number.
         ValueError: an argument is out of its range, or the network has a layer that is not supported.
         RuntimeError: HiGHS calls the program infeasible or unbounded, or fails.
 
@@ -99,6 +101,7 @@ def scores(
     """
     begun = time.monotonic()
     check(program, solver, lam, radius, time_limit)
+    check_images(images, labels)
     radius = RADIUS[program] if radius is None else float(radius)
     chain = read(model, images, program)
     x, y = _images(chain, images, labels)
@@ -136,6 +139,8 @@ def per_class(model: nn.Module, images: Tensor, labels: Tensor, *, time_limit: f
 
     Args, Raises: as `scores`; `time_limit` is shared equally.
     """
+    check_time(time_limit)
+    check_images(images, labels)
     classes = labels.unique().tolist()
     parts = []
     for number in classes:
@@ -173,24 +178,36 @@ def by_group(graph: ChannelGraph, chain: Chain, s: Sequence[Tensor]) -> dict[str
 
 
 def check(program: str, solver: str, lam: float, radius: float | None, time_limit: float) -> None:
-    """Raise ValueError for the first argument that is out of its range."""
+    """Raise ValueError for the first argument that is out of its range, TypeError for one that must be a number."""
     if program not in PROGRAMS:
         raise ValueError(f"program={program!r} is unknown: use 'published' or 'exact'")
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} is unknown: use 'mip', 'relaxation' or 'gradient'")
+    demand_number("e.g. 5", lam=lam)
     if not 0 < lam < float("inf"):
         raise ValueError(f"lam={lam!r}: must be a finite number above 0, e.g. 5")
+    if radius is not None:
+        demand_number("e.g. 1e-5", radius=radius)
     if radius is not None and not 0 <= radius < float("inf"):
         raise ValueError(f"radius={radius!r}: must be a finite number of at least 0, e.g. 1e-5")
+    check_time(time_limit)
+
+
+def check_time(time_limit: float) -> None:
+    demand_number("e.g. 60 seconds", time_limit=time_limit)
     if not time_limit > 0:
         raise ValueError(f"time_limit={time_limit!r}: must be above 0 seconds, e.g. 60")
 
 
-def _images(chain: Chain, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def check_images(images: Tensor, labels: Tensor, of: str = "") -> None:
+    """Raise ValueError unless there are images of finite numbers and a whole number for each; `of` begins their names."""
     if len(images) == 0 or not bool(torch.isfinite(images).all()):
-        raise ValueError(f"images of shape {tuple(images.shape)}: there must be one or more, of finite numbers only")
+        raise ValueError(f"{of}images of shape {tuple(images.shape)}: there must be one or more, of finite numbers only")
     if labels.shape != (len(images),) or labels.is_floating_point():
-        raise ValueError(f"labels: {labels.dtype} {tuple(labels.shape)}; must be whole numbers of shape ({len(images)},)")
+        raise ValueError(f"{of}labels: {labels.dtype} {tuple(labels.shape)}; must be whole numbers of shape ({len(images)},)")
+
+
+def _images(chain: Chain, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     x, y = images.detach().cpu().double(), labels.detach().cpu().long()
     made = x
     for op in chain.operations:

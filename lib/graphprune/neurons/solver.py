@@ -163,8 +163,8 @@ class _Run:
         if word not in ("optimal", "time limit"):
             said = self.solver.modelStatusToString(status)
             raise RuntimeError(
-                f"HiGHS ends with {said!r}, also without presolve: use program='exact', or a larger radius; "
-                "check the network's weights and the images for very large numbers"
+                f"HiGHS ends with {said!r}, also without presolve: check the network's weights and the images for very large "
+                "numbers; neurons.scores also takes program='exact' or a larger radius"
             )
         return word
 

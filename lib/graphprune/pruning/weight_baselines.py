@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphprune.graph.copies import copy_model
-from graphprune.pruning.weight_budgets import keep_top, kept_count
-from graphprune.pruning.weight_masks import WeightMask, prunable
+from graphprune.pruning.weight_budgets import keep_top, kept_count, pools
+from graphprune.pruning.weight_masks import WeightMask, groups, prunable
 from graphprune.pruning.weight_paths import flow_through, skeleton
 from graphprune.runs import runtime
 from graphprune.runs.checks import at_least
@@ -27,15 +27,17 @@ def random(model: nn.Module, data: Dataset | None, sparsity: float, *, budget: s
     Args:
         budget: `layer`, `er` or `global`, see `weight_budgets.pools`.
     Raises:
-        ValueError: the sparsity or the budget is wrong.
+        TypeError, ValueError: the sparsity or the budget is wrong.
     """
     generator = runtime.seed_generator(seed, "weight_baselines.random")
-    return keep_top({name: torch.rand(w.shape, generator=generator) for name, w in prunable(model).items()}, sparsity, budget)
+    scores = {name: torch.rand(w.shape, generator=generator) for name, w in prunable(model).items()}
+    return keep_top(scores, sparsity, budget, groups(model))
 
 
 def magnitude(model: nn.Module, data: Dataset | None, sparsity: float, *, budget: str = "global") -> WeightMask:
     """The weights of largest |w| (Han et al. 2015). `data` is not looked at. Arguments and errors as `random`."""
-    return keep_top({name: weight.detach().abs() for name, weight in prunable(model).items()}, sparsity, budget)
+    scores = {name: weight.detach().abs() for name, weight in prunable(model).items()}
+    return keep_top(scores, sparsity, budget, groups(model))
 
 
 def snip(model: nn.Module, data: Dataset, sparsity: float, *, images: int = 256, seed: int = 0) -> WeightMask:
@@ -45,6 +47,7 @@ def snip(model: nn.Module, data: Dataset, sparsity: float, *, images: int = 256,
         images: how many training images the loss is measured on, in one batch.
         seed: which images.
     """
+    pools(prunable(model), sparsity, "global")  # a wrong sparsity is told before any work
     twin, (x, y) = _batch(model, data, images, seed)
     weights = prunable(twin)
     gradients = torch.autograd.grad(F.cross_entropy(twin(x), y), list(weights.values()))
@@ -59,6 +62,7 @@ def grasp(
     g is the gradient of the loss of logits / temperature, H its Hessian. The authors remove the largest -w (H g).
     Arguments as `snip`.
     """
+    pools(prunable(model), sparsity, "global")  # a wrong sparsity is told before any work
     twin, (x, y) = _batch(model, data, images, seed)
     weights = prunable(twin)
     gradients = torch.autograd.grad(F.cross_entropy(twin(x) / temperature, y), list(weights.values()), create_graph=True)

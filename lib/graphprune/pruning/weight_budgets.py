@@ -10,10 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from graphprune.runs.checks import demand_number
+
 Pool = tuple[tuple[str, ...], int]  # names of the weights that compete, how many of theirs are kept
 
 
-def pools(weights: Mapping[str, Tensor], sparsity: float, budget: str) -> list[Pool]:
+def pools(weights: Mapping[str, Tensor], sparsity: float, budget: str, groups: Mapping[str, int] | None = None) -> list[Pool]:
     """The pools of weights that compete, and how many are kept in each; together exactly round((1 - sparsity) total).
 
     Args:
@@ -22,8 +24,11 @@ def pools(weights: Mapping[str, Tensor], sparsity: float, budget: str) -> list[P
         budget: `global`: one pool. `layer`: the same share of every layer. `er`: a layer gets weights in proportion to
             its nodes, out + in with a convolution unrolled to out x (in k k), and at most all (Erdos-Renyi; Mocanu et al.
             2018, "Scalable training of artificial neural networks with adaptive sparse connectivity", eq. 3).
+        groups: name -> groups of a convolution, for `er`, see `weight_masks.groups`; 1 where there is no entry. Each
+            group is a graph of its own, and a weight's shape does not tell how many there are.
     Raises:
-        ValueError: the sparsity is out of range or leaves no weight, or the budget is unknown.
+        TypeError: the sparsity is no number.
+        ValueError: it is out of range or leaves no weight, or the budget is unknown.
 
     >>> pools({"a": torch.zeros(4, 4), "b": torch.zeros(2, 4)}, 0.5, "layer")
     [(('a',), 8), (('b',), 4)]
@@ -32,7 +37,9 @@ def pools(weights: Mapping[str, Tensor], sparsity: float, budget: str) -> list[P
     kept = kept_count(int(sizes.sum()), sparsity)
     if budget == "global":
         return [(tuple(weights), kept)]
-    nodes = torch.tensor([len(weight) + weight[0].numel() for weight in weights.values()], dtype=torch.float64)
+    parts = groups or {}
+    inputs = [weight[0].numel() * parts.get(name, 1) for name, weight in weights.items()]
+    nodes = torch.tensor([len(w) + n for w, n in zip(weights.values(), inputs, strict=True)], dtype=torch.float64)
     if budget not in ("layer", "er"):
         raise ValueError(f"budget={budget!r} is unknown: use 'layer', 'er' or 'global'")
     counts = _apportion(sizes if budget == "layer" else nodes, sizes, kept)
@@ -43,8 +50,9 @@ def kept_count(total: int, sparsity: float) -> int:
     """How many of `total` weights stay.
 
     Raises:
-        ValueError: the sparsity is out of range, or no weight would stay.
+        TypeError: the sparsity is no number. ValueError: it is out of range, or no weight would stay.
     """
+    demand_number("e.g. 0.9 to prune nine weights in ten", sparsity=sparsity)
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity={sparsity!r}: must be at least 0 and below 1, e.g. 0.9 to prune nine weights in ten")
     if (kept := round((1 - sparsity) * total)) < 1:
@@ -67,21 +75,23 @@ def _apportion(shares: Tensor, sizes: Tensor, kept: int) -> Tensor:
     return counts
 
 
-def keep_top(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
+def keep_top(
+    scores: Mapping[str, Tensor], sparsity: float, budget: str = "global", groups: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
     """The weight mask of the highest scores. Of equal scores the earlier weight stays.
 
     Args:
         scores: name -> a score for each weight, in the weight's shape.
-        sparsity, budget: as in `pools`.
+        sparsity, budget, groups: as in `pools`.
     Raises:
-        ValueError: as `pools`, or a score is not a number.
+        TypeError, ValueError: as `pools`, or a score is not a number.
 
     >>> keep_top({"a": torch.tensor([[3.0, 1.0], [2.0, 4.0]])}, 0.5)["a"].tolist()
     [[True, False], [False, True]]
     """
     check_numbers(scores)
     mask: dict[str, Tensor] = {}
-    for names, kept in pools(scores, sparsity, budget):
+    for names, kept in pools(scores, sparsity, budget, groups):
         row = torch.cat([scores[name].flatten() for name in names])
         chosen = torch.zeros(len(row), dtype=torch.bool, device=row.device)
         chosen[row.argsort(descending=True, stable=True)[:kept]] = True

@@ -6,6 +6,7 @@ Methods that remove single weights return one; this module applies it, counts it
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from graphprune.graph.copies import copy_model
 from graphprune.runs import safe_files, store
+from graphprune.runs.checks import demand_network
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.recipe import Recipe
@@ -41,17 +43,22 @@ class Count:
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that methods on single weights may prune: of convolutions and linear layers, in the module's order.
 
-    Biases and the scales of batch normalisations stay. A weight that two layers share is there once.
+    PyG's own `Linear` counts, so that a `GCNConv` has its weight here. Biases and the scales of normalisations stay, and so do
+    weights that are no layer's `weight`: `in_proj_weight` of `nn.MultiheadAttention`, those of recurrent layers, PyG's
+    `HeteroLinear`. No mask prunes them, and no count of sparsity counts them. A weight that two layers share is there once.
 
     Raises:
-        ValueError: the network has no such layer, or the weight of one is computed from other tensors.
+        TypeError: it is no network.
+        ValueError: it has no such layer, the weight of one is computed from other tensors, or has no size yet.
 
     >>> list(prunable(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))))
     ['0.weight', '2.weight']
     """
+    demand_network(model)
+    layers: tuple[type[nn.Module], ...] = (nn.Linear, _ConvNd, *_pyg_linear())
     found: dict[str, nn.Parameter] = {}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | _ConvNd):
+        if isinstance(module, layers):
             weight = module._parameters.get("weight")
             if weight is None:
                 raise ValueError(f"model: the weight of layer {path!r} is no parameter; remove its parametrization first")
@@ -62,9 +69,31 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def check(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError unless every entry is a bool tensor in the shape of a prunable weight of the model."""
+def groups(model: nn.Module) -> dict[str, int]:
+    """Of every prunable weight the groups of its layer: 1 but for grouped convolutions.
+
+    >>> groups(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 2, 1)))
+    {'0.weight': 2, '1.weight': 1}
+    """
+    layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in prunable(model)}
+    return {name: layer.groups if isinstance(layer, _ConvNd) else 1 for name, layer in layers.items()}
+
+
+def _pyg_linear() -> tuple[type[nn.Module], ...]:
+    """PyG's own linear layer, which is no `nn.Linear`; whoever has a network with one has imported it."""
+    pyg = sys.modules.get("torch_geometric.nn.dense.linear")
+    return () if pyg is None else (pyg.Linear,)
+
+
+def check(model: nn.Module, mask: Mapping[str, Tensor], *, every: bool = False) -> None:
+    """Raise a ValueError unless every entry is a bool tensor in the shape of a prunable weight of the model.
+
+    Args:
+        every: whether each prunable weight must have an entry.
+    """
     weights = prunable(model)
+    if every and (missing := [name for name in weights if name not in mask]):
+        raise ValueError(f"mask: it has no entry for {missing[0]!r}; give one for every weight, all True where none is pruned")
     for name, kept in mask.items():
         if name not in weights:
             raise ValueError(f"mask: {name!r} is no prunable weight of this network; it has {', '.join(weights)}")

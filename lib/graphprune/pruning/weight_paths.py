@@ -6,18 +6,28 @@ out is then the sum, over all paths, of the product of their weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from graphprune.graph.copies import copy_model
 from graphprune.pruning.weight_masks import prunable
 
-LEFT_OUT = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, _DropoutNd)
+LEFT_OUT = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm, _DropoutNd)
+POOLINGS: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    nn.MaxPool1d: nn.AvgPool1d,
+    nn.MaxPool2d: nn.AvgPool2d,
+    nn.MaxPool3d: nn.AvgPool3d,
+    nn.AdaptiveMaxPool1d: nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool2d: nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool3d: nn.AdaptiveAvgPool3d,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +58,8 @@ def flow(model: nn.Module, example: Tensor, values: Mapping[str, Tensor]) -> Flo
         example: one input; only its shape counts.
         values: parameter name -> non-negative numbers in the weight's shape.
     Raises:
-        ValueError: a value is negative, or the sum is too large for a float64.
+        ValueError: a value is negative, the sum is too large for a float64, or the network has an `nn.MultiheadAttention`,
+            whose `in_proj_weight` no mask prunes and `values` do not hold.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> found = flow(net, torch.ones(1, 1), {"0.weight": torch.tensor([[2.0], [3.0]]), "2.weight": torch.tensor([[5.0, 0.0]])})
@@ -84,19 +95,28 @@ def flow_through(twin: nn.Module, example: Tensor, values: Mapping[str, Tensor])
 
 def _by_output(model: nn.Module, name: str, through: Tensor) -> Tensor:
     """(1, C, H, W) of a convolution or (1, ..., C) of a linear layer -> (C,)."""
-    linear = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
-    return through.reshape(-1, through.shape[-1]).sum(0) if linear else through[0].flatten(1).sum(1)
+    convolution = isinstance(model.get_submodule(name.rpartition(".")[0]), _ConvNd)
+    return through[0].flatten(1).sum(1) if convolution else through.reshape(-1, through.shape[-1]).sum(0)
 
 
 def skeleton(model: nn.Module) -> nn.Module:
-    """A float64 copy on the CPU without biases, normalisations and dropout, its maximum pooling averaged."""
+    """A float64 copy on the CPU without biases, normalisations and dropout, its maximum pooling averaged.
+
+    Raises:
+        ValueError: it has an attention.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            raise ValueError(
+                f"model: layer {path!r} is an attention, through which no paths are summed: its in_proj_weight is in no mask; "
+                "use a rule without paths, e.g. 'resistance' or magnitude"
+            )
     twin = copy_model(model).double().cpu().eval()
     for path, module in list(twin.named_modules()):
         if isinstance(module, LEFT_OUT):
             twin.set_submodule(path, nn.Identity())
-        elif isinstance(module, nn.MaxPool2d):
-            same = (module.kernel_size, module.stride, module.padding, module.ceil_mode)
-            twin.set_submodule(path, nn.AvgPool2d(*same))
+        elif (mean := _averaged(module)) is not None:
+            twin.set_submodule(path, mean)
         elif isinstance(module, nn.ReLU):
             module.inplace = False
     weights = set(map(id, prunable(twin).values()))
@@ -105,3 +125,13 @@ def skeleton(model: nn.Module) -> nn.Module:
             if id(parameter) not in weights:
                 parameter.zero_()
     return twin
+
+
+def _averaged(module: nn.Module) -> nn.Module | None:
+    """The pooling that takes means where this one takes the largest; None if it is no such pooling."""
+    make = next((make for kind, make in POOLINGS.items() if isinstance(module, kind)), None)
+    if make is None:
+        return None
+    if hasattr(module, "output_size"):
+        return make(module.output_size)
+    return make(module.kernel_size, module.stride, module.padding, module.ceil_mode)

@@ -17,6 +17,7 @@ from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator, Performance
 from graphprune.rl.observation import Observation, observe
 from graphprune.runs import store
+from graphprune.runs.checks import demand_number
 from graphprune.runs.description import network
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
@@ -230,7 +231,7 @@ def game(
             one of `graphprune.importance`. What an agent sees of the channels stays as it is.
 
     Raises:
-        ValueError: an argument out of its range, by name.
+        TypeError: `share` is no number. ValueError: an argument out of its range, by name.
 
     >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()
@@ -241,6 +242,7 @@ def game(
     torch.Size([4])
     """
     check_dataset(data)
+    demand_number("e.g. 0.5 for half of the cost", share=share)
     observation = observe(model, graph, data, strongest=strongest, seed=seed)
     evaluator = MaskEvaluator(model, graph, data, images=images, calibration=calibration, seed=seed)
     budget = Budget(CostModel(graph, data.example()), share, of)

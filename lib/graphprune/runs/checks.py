@@ -3,9 +3,10 @@
 import inspect
 import operator
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 
@@ -41,6 +42,22 @@ def share(**values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # nan is none either
             raise ValueError(f"{name}={value!r}: must be a number from 0 to 1")
+
+
+def demand_number(remedy: str, **values: Any) -> None:
+    """Raise TypeError unless every value is a number; its range is for the caller to look at.
+
+    Args:
+        remedy: how the error ends.
+        values: the arguments by their names.
+
+    >>> demand_number("e.g. 0.9", sparsity="0.5")
+    Traceback (most recent call last):
+    TypeError: sparsity='0.5': must be a number, got str; e.g. 0.9
+    """
+    for name, value in values.items():
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+            raise TypeError(f"{name}={value!r}: must be a number, got {type(value).__name__}; {remedy}")
 
 
 def takes(argument: str, function: Callable[..., Any], names: Sequence[str], optional: Sequence[str] = ()) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.importance import per_atom
-from graphprune.spectral.scores import scores
+from graphprune.spectral.scores import FACTORS, scores
 
 
 def channel_scores(
@@ -25,8 +25,8 @@ def channel_scores(
     Raises:
         ValueError: as `scores`, or a group has no layer with weights.
     """
-    if rule == "paths":
-        raise ValueError("rule='paths': channels are scored by 'resistance', 'degree' or 'adjacency'")
+    if rule not in FACTORS:
+        raise ValueError(f"rule={rule!r}: channels are scored by 'resistance', 'degree' or 'adjacency'")
     rows = {name.rpartition(".")[0]: value.flatten(1).sum(1) for name, value in scores(model, None, rule, conv).items()}
     total, hits = per_atom(graph, rows)
     for name, span in graph.slices.items():

@@ -51,10 +51,7 @@ def connectivity(model: nn.Module, example: Tensor, mask: Mapping[str, Tensor]) 
     Raises:
         ValueError: the mask does not fit, or a weight has no entry.
     """
-    weight_masks.check(model, mask)
-    weights = weight_masks.prunable(model)
-    if missing := [name for name in weights if name not in mask]:
-        raise ValueError(f"mask: it has no entry for {missing[0]!r}; give one for every weight, all True where none is pruned")
+    weight_masks.check(model, mask, every=True)
     unrolled = {name: [graph for graph in layer_edges(kept.float()).graphs] for name, kept in mask.items()}
     labels = [components(graph) for graphs in unrolled.values() for graph in graphs]
     # Divided by the largest sum of a row, so that a deep network neither overflows nor vanishes.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvTransposeNd
 
-from graphprune.pruning.weight_masks import prunable
+from graphprune.pruning.weight_masks import groups, prunable
 
 READINGS = ("unrolled", "channels")
 
@@ -71,14 +71,13 @@ def edges(model: nn.Module, conv: str = "unrolled") -> dict[str, Edges]:
     Raises:
         ValueError: as `layer_edges`, or a layer is a transposed convolution.
     """
-    found = {}
+    found, parts = {}, groups(model)
     for name, weight in prunable(model).items():
         layer = model.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, _ConvTransposeNd):
             raise ValueError(f"model: layer {name.rpartition('.')[0]!r} is a transposed convolution, which is not supported")
-        groups = layer.groups if isinstance(layer, _ConvNd) else 1
         try:
-            found[name] = layer_edges(weight, groups, conv)
+            found[name] = layer_edges(weight, parts[name], conv)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return found

@@ -25,7 +25,7 @@ def strongest(
         strengths: parameter name -> numbers of at least 0 in the weight's shape.
         power: 1 or more.
     Raises:
-        ValueError: there is no data, `power` is below 1, or no path at all.
+        ValueError: there is no data, `power` is below 1, there is no path at all, or a layer turns a path negative.
     """
     if data is None:
         raise ValueError("data=None: the rule 'paths' needs the shape of an input; give the data set")
@@ -35,4 +35,9 @@ def strongest(
     through = flow(model, data.example(), raised)
     if not bool(through.outputs.sum() > 0):
         raise ValueError("strengths: no path from input to output has a strength above 0; prune less, or use another rule")
+    if wrong := [name for name, value in through.weights.items() if not bool((value >= 0).all())]:
+        raise ValueError(
+            f"model: what flows through {wrong[0]!r} is negative or not a number, as some activation or normalisation after it "
+            "is not one that maps positive numbers to themselves; use a network with ReLU, or another rule"
+        )
     return {name: value ** (1 / power) for name, value in through.weights.items()}

@@ -46,6 +46,7 @@ def prune_weights(
         conv: how a convolution is a graph, see `edges.layer_edges`.
         seed: of the draw.
     Raises:
+        TypeError: the sparsity is no number.
         ValueError: an argument is out of its range, or the network has a layer that is not supported.
 
     >>> import graphprune
@@ -59,13 +60,13 @@ def prune_weights(
     if pick == "sample":
         chances = keep_chances(model, data, sparsity, rule=rule, budget=budget, conv=conv)
         generator, mask = runtime.seed_generator(seed, "spectral.prune_weights"), WeightMask()
-        for names, _ in pools(chances, sparsity, budget):
+        for names, _ in pools(chances, sparsity, budget, weight_masks.groups(model)):
             mask |= draw({name: chances[name] for name in names}, generator)
         return {name: mask[name] for name in chances}
     if rule == "node":
         raise ValueError("rule='node' with pick='top': it is a rule to sample by; its ranking is that of 'degree'")
     pools(prunable(model), sparsity, budget)  # a wrong budget or sparsity is told before any work
-    return keep_top(scores(model, data, rule, conv), sparsity, budget)
+    return keep_top(scores(model, data, rule, conv), sparsity, budget, weight_masks.groups(model))
 
 
 def keep_chances(
@@ -83,7 +84,7 @@ def keep_chances(
     """
     pools(prunable(model), sparsity, budget)
     if rule != "node":
-        return inclusion_chances(scores(model, data, rule, conv), sparsity, budget)
+        return inclusion_chances(scores(model, data, rule, conv), sparsity, budget, weight_masks.groups(model))
     layers = edges(model, conv)
     if any(layer.conductances.shape[-1] > 1 or len(layer.conductances) > 1 for layer in layers.values()):
         raise ValueError(f"rule='node' with conv={conv!r}: it takes no parallel edges and no grouped layer; use 'unrolled'")
@@ -99,9 +100,14 @@ def reweight(model: nn.Module, mask: Mapping[str, Tensor], chances: Mapping[str,
     Args:
         mask: what was drawn. chances: what it was drawn by (`keep_chances`).
     Raises:
-        ValueError: the mask does not fit the network, or a kept weight has the chance 0.
+        ValueError: the mask or the chances do not fit the network, or a kept weight has the chance 0.
     """
     weight_masks.check(model, mask)
+    for name, kept in mask.items():
+        if name not in chances or chances[name].shape != kept.shape:
+            raise ValueError(
+                f"chances: {name!r} needs one for each weight, {tuple(kept.shape)}; give what keep_chances returned"
+            )
     if impossible := [name for name, kept in mask.items() if bool((chances[name][kept] == 0).any())]:
         raise ValueError(f"chances: {impossible[0]!r} keeps a weight whose chance is 0; give the chances it was drawn by")
     twin = copy.deepcopy(model)

@@ -33,18 +33,20 @@ def cap_chances(scores: Tensor, kept: int) -> Tensor:
     return torch.empty_like(chances).scatter_(0, order, chances).clamp(max=1.0)
 
 
-def inclusion_chances(scores: Mapping[str, Tensor], sparsity: float, budget: str = "global") -> dict[str, Tensor]:
+def inclusion_chances(
+    scores: Mapping[str, Tensor], sparsity: float, budget: str = "global", groups: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
     """The chance with which each weight is kept, proportional to its score within its pool, capped at 1.
 
     Args:
         scores: name -> a score of at least 0 for each weight.
-        sparsity, budget: as in `weight_budgets.pools`; the expected number of weights kept is exact in every pool.
+        sparsity, budget, groups: as in `weight_budgets.pools`; the expected number of weights kept is exact in every pool.
     Raises:
         ValueError: as `pools`, or a score is not a number.
     """
     check_numbers(scores)
     found: dict[str, Tensor] = {}
-    for names, kept in pools(scores, sparsity, budget):
+    for names, kept in pools(scores, sparsity, budget, groups):
         found |= split(cap_chances(torch.cat([scores[name].flatten() for name in names]), kept), scores, names)
     return {name: found[name] for name in scores}
 

@@ -51,7 +51,12 @@ def scores(model: nn.Module, data: Dataset | None, rule: str = "resistance", con
     if rule == "paths":
         return strongest(model, data, {name: layer.strengths for name, layer in edges(model, conv).items()})
     if rule not in FACTORS:
-        raise ValueError(f"rule={rule!r} is unknown: use {', '.join(map(repr, (*FACTORS, 'paths', 'node')))}")
+        known = ", ".join(map(repr, (*FACTORS, "paths")))
+        if rule == "node":
+            raise ValueError(
+                f"rule='node': it gives chances (keep_chances) and no scores; use {known}; 'degree' ranks as it does"
+            )
+        raise ValueError(f"rule={rule!r} is unknown: use {known}, or to sample by, 'node'")
     return {name: _of_layer(name, layer, FACTORS[rule]) for name, layer in edges(model, conv).items()}
 
 

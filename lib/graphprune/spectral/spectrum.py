@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from graphprune.pruning.weight_masks import prunable
+from graphprune.pruning import weight_masks
 from graphprune.spectral.resistance import conductances
 
 
@@ -31,7 +31,7 @@ def singular_values(weight: Tensor, normalised: bool = False) -> Tensor:
 
 
 def spectral_error(weight: Tensor, kept: Tensor, normalised: bool = False) -> float:
-    """||s - s'|| / ||s||, with s and s' the singular values before and after: 0 is kept whole, 1 is gone.
+    """||s - s'|| / ||s||, with s and s' the singular values before and after: 0 is kept whole (also of nothing), 1 is gone.
 
     Args:
         weight: (out, in). kept: bool (out, in), or the pruned weight itself.
@@ -39,11 +39,17 @@ def spectral_error(weight: Tensor, kept: Tensor, normalised: bool = False) -> fl
     """
     before = singular_values(weight, normalised)
     after = singular_values(weight * kept if kept.dtype == torch.bool else kept, normalised)
-    return float((before - after).norm() / before.norm())
+    lost = (before - after).norm()
+    return float(lost / before.norm()) if lost > 0 else 0.0
 
 
 def mean_spectral_error(model: nn.Module, mask: Mapping[str, Tensor], normalised: bool = False) -> float:
-    """The mean of `spectral_error` over the layers, convolutions unrolled to out x (in k k)."""
-    weights = {name: weight.detach().cpu().flatten(1) for name, weight in prunable(model).items()}
+    """The mean of `spectral_error` over the layers, convolutions unrolled to out x (in k k).
+
+    Raises:
+        ValueError: the mask does not fit the network, or a weight has no entry.
+    """
+    weight_masks.check(model, mask, every=True)
+    weights = {name: weight.detach().cpu().flatten(1) for name, weight in weight_masks.prunable(model).items()}
     errors = [spectral_error(weight, mask[name].cpu().flatten(1), normalised) for name, weight in weights.items()]
     return sum(errors) / len(errors)

@@ -10,6 +10,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from graphprune.runs.checks import demand_number
+
+NUMBERS = ("epochs", "lr", "momentum", "weight_decay", "label_smoothing", "warmup", "temperature", "teacher_weight")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -28,7 +32,7 @@ class Recipe:
         optimizer: "sgd" (with `momentum` and `nesterov`), or "adamw" (Loshchilov & Hutter 2019; `momentum` is its first beta).
         distil: a pruned network learns from the unpruned one, too (`train.fit` then needs its teacher).
     Raises:
-        ValueError: a value is out of its range.
+        TypeError: a value must be a number and is none. ValueError: it is out of its range.
 
     >>> Recipe(epochs=0, lr=0.1, batch_size=64)
     Traceback (most recent call last):
@@ -51,6 +55,8 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = field(default="sgd", metadata={"later": True})
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            demand_number("give it without quotes, e.g. lr=0.01", **{name: getattr(self, name)})
         self._demand("epochs", 0 < self.epochs < math.inf, "a finite number above 0, e.g. 0.5 for half an epoch")
         self._demand("lr", 0 < self.lr < math.inf, "a finite number above 0, e.g. 0.01")
         whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
