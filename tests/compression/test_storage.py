@@ -150,7 +150,9 @@ def test_weights_that_layers_share_are_stored_once(tmp_path: Path) -> None:
 def test_linear_layers_of_any_network_multiply_by_csr_weights() -> None:
     x, shared = torch.randn(3, 4), nn.Linear(4, 4)
     named = nn.Sequential(OrderedDict(first=shared, act=nn.ReLU(), again=shared))
-    for net in (nn.Linear(4, 4), named):
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    for net in (nn.Linear(4, 4), named, tied):
         found = storage.with_sparse_weights(net)
         assert not any(isinstance(layer, nn.Linear) for layer in found.modules())
         assert torch.allclose(found(x), net(x), atol=1e-6)
@@ -162,3 +164,8 @@ def test_convolutions_stay_dense_and_alone_are_refused() -> None:
     assert [type(layer).__name__ for layer in found] == ["Conv2d", "Flatten", "SparseLinear"]
     with pytest.raises(ValueError, match=r"of 0\.weight none is the weight of a linear layer"):
         storage.with_sparse_weights(net[:1])
+
+
+def test_a_view_counts_as_what_it_looks_into_while_it_lives() -> None:
+    """The transposed weight, of 4,000 bytes, is alive while a row of 10 numbers is made."""
+    assert storage.measure_peak_memory(nn.Linear(100, 10, bias=False), (torch.zeros(1, 100),)) == 4 * 100 * 10 + 4 * 10
