@@ -73,6 +73,22 @@ def test_links_held_out_carry_no_messages_and_drawn_pairs_are_no_links() -> None
         graph_data.link_task("tiny", torch.eye(3), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
 
 
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"val": -0.1}, "val=-0.1: must be a number from 0 to 1"),
+        ({"test": float("nan")}, "test=nan: must be a number from 0 to 1"),
+        ({"val": 0.7, "test": 0.4}, "val=0.7, test=0.4: together they must be below 1"),
+        ({"val": 0.0}, "links are too few for val=0.0"),
+    ],
+)
+def test_shares_of_links_that_cannot_be_are_refused(shares: dict[str, float], message: str) -> None:
+    path = torch.arange(40)
+    pairs = torch.cat([torch.stack([path[:-1], path[1:]]), torch.stack([path[1:], path[:-1]])], dim=1)
+    with pytest.raises(ValueError, match=message):
+        graph_data.link_task("path", torch.eye(40), pairs, **shares)
+
+
 @pytest.mark.data("graphs")
 def test_cora_has_its_public_split() -> None:
     task = graph_data.load("cora")

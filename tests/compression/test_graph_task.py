@@ -51,8 +51,10 @@ def test_two_classes_can_be_measured_by_the_area_under_the_curve() -> None:
         ({"edge_index": EDGES.flip(1)}, "edges stand in the order of the graphs"),
         ({"sizes": torch.tensor([2, 1, 2])}, "add up to the 6 nodes"),
         ({"sizes": torch.tensor([3, 0, 3])}, "must be at least 1"),
+        ({"metric": "f1"}, "metric='f1': unknown for this task; choose from accuracy, auc"),
+        ({"metric": "auc", "y": torch.tensor([0, 1, 2])}, "metric='auc': y has 3 classes"),
     ],
 )
-def test_graphs_that_overlap_or_do_not_add_up_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
+def test_graphs_that_overlap_or_do_not_add_up_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GraphTask(**{"name": "x", "x": X, "edge_index": EDGES, "sizes": SIZES, "y": Y, "graphs": PARTS} | change)

@@ -1,6 +1,7 @@
 """Pairs of nodes: what is drawn, asked and measured."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,3 +43,25 @@ def test_the_logit_of_a_pair_is_a_dot_product() -> None:
 def test_a_graph_in_which_all_are_linked_is_refused() -> None:
     with pytest.raises(ValueError, match="all pairs of the 3 nodes are linked"):
         draw_non_links(torch.tensor([[0, 0, 1], [1, 2, 2]]), 3, 1, torch.Generator())
+
+
+PARTS = ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(
+            ({name: {"train": BOTH}}, f"{name}: must be of train, val and test; got train")
+            for name in ("messages", "pairs", "labels")
+        ),
+        ({"labels": {part: torch.ones(2, dtype=torch.int64) for part in PARTS}}, r"labels: of train they must be int64 \(3,\)"),
+        ({"labels": TASK.labels | {"val": torch.ones(3)}}, r"labels: of val .* each 0 or 1; got torch.float32"),
+        ({"labels": TASK.labels | {"test": torch.tensor([0, 1, 2])}}, r"labels: of test .* of \[0, 1, 2\]"),
+        ({"labels": TASK.labels | {"train": torch.tensor([0, 1, 1])}}, "labels: of train .* as all pairs of train are links"),
+        ({"metric": "accuracy"}, "metric='accuracy': unknown for this task; choose from auc, ap"),
+    ],
+)
+def test_parts_and_labels_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TASK, **change)

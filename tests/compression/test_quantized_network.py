@@ -17,7 +17,16 @@ from graphprune.compression.sparse_features import to_csr
 from graphprune.runs.runtime import import_pyg
 
 import_pyg()
-from torch_geometric.nn import GATConv, GCNConv, GINConv  # noqa: E402
+from torch_geometric.nn import (  # noqa: E402
+    BatchNorm,
+    GATConv,
+    GCNConv,
+    GINConv,
+    GraphNorm,
+    InstanceNorm,
+    LayerNorm,
+    PairNorm,
+)
 
 X = torch.tensor([[0.0, 1.4], [7.0, 0.0], [2.6, 3.0]])  # on a grid of 3 bits: (0, 1), (7, 0), (3, 3)
 NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
@@ -223,11 +232,14 @@ def test_what_cannot_be_quantized_is_named(model: nn.Module, message: str):
         quantize(model, Uniform(8), X, PATH)
 
 
+class FirstOnly(Two):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.a(x, edge_index)
+
+
 def test_a_layer_that_does_not_run_is_named():
-    model = Two(GCNConv(2, 3), nn.Linear(3, 3))
-    model.forward = lambda x, edges: model.a(x, edges)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="layer 'b' was not used"):
-        quantize(model, Uniform(8), X, PATH)
+        quantize(FirstOnly(GCNConv(2, 3), nn.Linear(3, 3)), Uniform(8), X, PATH)
 
 
 @pytest.mark.parametrize("scheme", [Uniform(1), DegreeQuant(40), A2Q(9)])
@@ -240,3 +252,124 @@ def test_features_that_are_no_numbers_are_refused():
     for scheme in (Uniform(8), DegreeQuant(8), A2Q()):
         with pytest.raises(ValueError, match="NaN"):
             quantize(gcn(), scheme, X / 0, PATH)
+
+
+def test_the_model_keeps_no_edges_of_the_example():
+    model, edges = GCNConv(2, 1, cached=True).eval(), torch.tensor([[0, 2], [2, 0]])
+    plain = GCNConv(2, 1).eval()
+    plain.load_state_dict(model.state_dict())
+    network = quantize(model, Uniform(16), X, PATH)
+    assert torch.equal(model(X, edges), plain(X, edges))
+    assert torch.allclose(network.eval()(X, edges), plain(X, edges), atol=1e-2)
+
+
+class Twice(nn.Module):
+    """The same layer under two names, called on x and on three times what it made of x."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.a = self.b = layer
+
+    def forward(self, x: Tensor, *edges: Tensor) -> Tensor:
+        return self.b(3 * self.a(x, *edges), *edges)
+
+
+def test_a_layer_under_two_names_stays_one_with_the_ranges_of_both_calls():
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[:] = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    network = quantize(Twice(layer), Uniform(8), X).eval()
+    assert network.a is network.b
+    assert isinstance(network.a, QuantizedLinear)
+    assert (network.a.entering.low.item(), network.a.entering.high.item()) == (-9.0, 21.0)  # 7 x 3, and -3 x 3
+
+
+@pytest.mark.parametrize("make", [lambda: GCNConv(4, 4), lambda: GINConv(mlp(4, 4)), lambda: GINLayer(4, 4, True)])
+def test_a_graph_layer_that_is_called_twice_is_quantized_near_its_outputs(make: Any):
+    torch.manual_seed(0)
+    x, model = torch.rand(3, 4), Twice(make()).eval()
+    network = quantize(model, Uniform(12), x, PATH)
+    assert network.a is network.b
+    full = model(x, PATH)
+    assert 0 < (network(x, PATH) - full).norm() / full.norm() < 0.01
+    with pytest.raises(ValueError, match=r"is called 2 times.*use A2Q\(groups=1000\)"):
+        quantize(model, A2Q(8), x, PATH)
+    grouped = quantize(model, A2Q(8, groups=3), x, PATH)
+    assert bool(grouped(x, PATH).isfinite().all())
+
+
+def test_a_map_of_messages_that_another_layer_uses_is_refused():
+    layer = GCNConv(4, 4)
+    with pytest.raises(ValueError, match=r"linear map of layer 'a', whose product is a message, is shared"):
+        quantize(Two(layer, GINConv(layer.lin)), Uniform(8), torch.rand(3, 4), PATH)
+
+
+class Keywords(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any, edge_index: Tensor) -> Tensor:
+        return self.layer(edge_index=edge_index, x=x)
+
+
+def test_layers_called_by_keyword_are_quantized():
+    layer = gcn()
+    network, by_place = quantize(Keywords(layer), Uniform(3), X, PATH), quantize(layer, Uniform(3), X, PATH)
+    assert torch.equal(network(X, PATH), by_place(X, PATH))
+
+
+def test_two_feature_matrices_and_other_keywords_are_refused():
+    with pytest.raises(ValueError, match="layer 'layer' is called with a pair of feature matrices"):
+        quantize(Keywords(GINConv(nn.Linear(2, 1))), Uniform(8), (X, X), PATH)
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].register_forward_pre_hook(lambda module, args, kwargs: ((), {"input": args[0]}), with_kwargs=True)
+    with pytest.raises(ValueError, match="layer '0' is called with the arguments input; call it with one matrix"):
+        quantize(model, Uniform(8), X)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [GraphNorm(8), LayerNorm(8), InstanceNorm(8, affine=True), BatchNorm(8), PairNorm(), nn.GroupNorm(2, 8), nn.RMSNorm(8)],
+)
+def test_normalisations_stay_in_floating_point(norm: nn.Module):
+    class Normed(Two):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.b(self.a(x, edge_index))
+
+    torch.manual_seed(0)
+    model, x = Normed(GCNConv(4, 8), norm).eval(), torch.rand(3, 4)
+    network = quantize(model, Uniform(16), x, PATH)
+    assert type(network.b) is type(norm)
+    assert torch.allclose(network(x, PATH), model(x, PATH), atol=1e-2)
+
+
+def test_a_weight_that_is_no_number_is_named():
+    layer = gcn()
+    with torch.no_grad():
+        layer.lin.weight[0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"its parameter 'lin\.weight' holds 1 NaN"):
+        quantize(layer, Uniform(8), X, PATH)
+
+
+@pytest.mark.parametrize("scheme", [Uniform(8), DegreeQuant(8), A2Q(8)])
+def test_sparse_features_that_are_all_zero_have_a_range_of_zero(scheme: Any):
+    model = NETS["gin that multiplies first"]().eval()
+    x = torch.zeros(3, 16)
+    dense, sparse = quantize(model, scheme, x, PATH), quantize(model, scheme, to_csr(x), PATH)
+    assert torch.allclose(dense(x, PATH), sparse(to_csr(x), PATH), atol=1e-6)
+
+
+def test_an_input_that_is_changed_in_place_sets_its_own_range():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = 1 * x
+            out = self.layer(y)
+            y.mul_(100)
+            return out + y
+
+    assert quantize(InPlace(), Uniform(8), X).layer.entering.high.item() == 7.0

@@ -92,6 +92,29 @@ def test_other_arguments_out_of_range_are_refused(wrong, message):
         RangeQuantizer(torch.ones(3), 8, **wrong)
 
 
+def test_integers_are_those_of_the_simulated_grid_at_ties_too():
+    x = torch.arange(-254, 255).float() * 0.0037
+    for grid in (symmetric_grid(x.max(), 8), affine_grid(x.min(), x.max(), 8)):
+        assert torch.equal((to_integers(x, grid) - grid.zero) * grid.step, fake_quantize(x, grid))
+
+
+def test_a_percentile_hides_no_value_that_is_not_finite():
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        value_range(torch.cat([torch.arange(1000.0), torch.tensor([float("nan")])]), 0.01)
+
+
+def test_nothing_has_the_range_of_zero():
+    assert [end.item() for end in value_range(torch.empty(0), 0.1)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_passes_in_evaluation_and_is_refused_in_training(bad):
+    quantizer, x = RangeQuantizer(torch.tensor([0.0, 3.0]), 2), torch.tensor([bad, 1.4])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        quantizer(x)
+    assert quantizer.eval()(x).nan_to_num(9.0).tolist() == torch.tensor([bad, 1.0]).nan_to_num(9.0).tolist()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_features_that_are_no_numbers_are_refused(bad):
     with pytest.raises(ValueError, match="NaN or infinite"):

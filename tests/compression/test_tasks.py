@@ -29,6 +29,11 @@ def test_area_under_the_curve_counts_pairs_in_the_right_order() -> None:
     assert rank_scores(target, logits) == {"auc": 0.75, "ap": pytest.approx((1 + 2 / 3) / 2)}
 
 
+def test_one_class_has_no_area_under_the_curve() -> None:
+    with pytest.raises(ValueError, match="all 2 labels of a part are 1, so the area under its curve is undefined"):
+        rank_scores(torch.tensor([1, 1]), torch.tensor([0.1, 0.2]))
+
+
 def test_the_fingerprint_tells_splits_and_features_apart() -> None:
     swapped = NodeTask("four", torch.eye(4), EDGES, Y, PARTS | {"val": PARTS["test"], "test": PARTS["val"]})
     sparse = NodeTask("four", to_csr(torch.eye(4) * 2), EDGES, Y, PARTS)
@@ -59,6 +64,7 @@ def test_a_graph_that_cannot_be_read_is_refused_by_name(x: torch.Tensor, edges: 
     [
         ({"y": torch.zeros(4, dtype=torch.int64)}, "every node has class 0"),
         ({"y": torch.zeros(3, dtype=torch.int64)}, "one a node"),
+        ({"metric": "f1"}, "metric='f1': unknown for this task; choose from accuracy"),
         ({"nodes": PARTS | {"test": torch.tensor([0])}}, "must not overlap"),
         ({"nodes": PARTS | {"test": torch.tensor([4])}}, "numbers from 0 to 3"),
         ({"nodes": PARTS | {"test": torch.tensor([], dtype=torch.int64)}}, "none of them empty"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.compression import graph_data, networks, recipes, training
+from graphprune.compression.link_task import LinkTask
 from graphprune.compression.recipes import Recipe
 
 KARATE = graph_data.load("karate")
@@ -95,3 +96,15 @@ def test_a_gcn_on_cora_learns_what_it_should_in_sixty_epochs() -> None:
     net = networks.build("gcn", cora, recipe, seed=0)
     training.fit(net, cora, recipe, seed=0)
     assert training.evaluate(net, cora, "test").scores["accuracy"] > 0.78
+
+
+@pytest.mark.parametrize("metric", ["auc", "ap"])
+def test_validation_of_one_class_is_refused_before_any_step(metric: str) -> None:
+    x, links = torch.eye(4), torch.tensor([[0, 1], [1, 2]])
+    labels = {part: torch.ones(2, dtype=torch.int64) for part in ("train", "val", "test")}
+    task = LinkTask("one", x, dict.fromkeys(labels, links), dict.fromkeys(labels, links), labels, metric=metric)
+    net = Table(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="all 2 labels of val are 1, so the area under its curve is undefined"):
+        training.fit(net, task, Recipe(epochs=1), seed=0)
+    assert not net.logits.detach().any()
+    assert net.logits.grad is None

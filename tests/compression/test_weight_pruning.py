@@ -61,3 +61,12 @@ def test_the_control_is_the_dense_network_with_the_same_training(net: nn.Module)
     by_hand = networks.build("gcn", KARATE, RECIPE, seed=0)
     training.fit(by_hand, KARATE, RECIPE.tuning(), seed=3)
     assert all(torch.equal(a, b) for a, b in zip(control.parameters(), by_hand.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused_by_name(bad: float) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net[1].weight.data[0, 0] = bad
+    for way in (prune_each, prune_globally):
+        with pytest.raises(ValueError, match=r"its parameter '1\.weight' holds 1 NaN or infinite values of 8"):
+            way(net, 0.5)

@@ -159,8 +159,12 @@ class ChannelQuantizer(nn.Module):
         largest = weight.detach().abs().amax(1, keepdim=True)
         self.step = nn.Parameter((largest / (2 ** (WEIGHT_BITS - 1) - 1)).clamp(min=SMALLEST_STEP))
 
+    def used_step(self) -> Tensor:
+        """(out, 1) the steps as they are used."""
+        return self.step.abs().clamp(min=SMALLEST_STEP)
+
     def forward(self, weight: Tensor) -> Tensor:
-        step = self.step.abs().clamp(min=SMALLEST_STEP)
+        step = self.used_step()
         return quantize_learned(weight, step, torch.full_like(step, float(self.bits)))
 
 

@@ -20,6 +20,7 @@ from graphprune.compression.link_task import LinkTask, draw_non_links
 from graphprune.compression.sparse_features import to_csr
 from graphprune.compression.tasks import NodeTask, Task
 from graphprune.runs import runtime
+from graphprune.runs.checks import share
 
 TASKS = ("karate", "atlas", "cora", "cora-links", "proteins", "bbbp")
 FOLDS = 10
@@ -145,8 +146,11 @@ def link_task(name: str, x: Tensor, edge_index: Tensor, *, val: float = 0.05, te
         val, test: shares of the links.
         seed: of the split and the pairs drawn. Those are our own draw: PyG's `negative_sampling` does not follow torch's seed.
     Raises:
-        ValueError: no link is left in a part.
+        ValueError: a share is no number from 0 to 1, or no link is left in a part.
     """
+    share(val=val, test=test)
+    if val + test >= 1:
+        raise ValueError(f"val={val!r}, test={test!r}: together they must be below 1, or no link is left to train on")
     from torch_geometric.data import Data
     from torch_geometric.transforms import RandomLinkSplit
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphprune.compression.tasks import Batch, check_graph, check_labels, check_part, check_parts, rank_scores
+from graphprune.compression.tasks import Batch, check_graph, check_labels, check_metric, check_part, check_parts, rank_scores
 from graphprune.runs import store
 from graphprune.runs.checks import at_least
 
@@ -27,7 +27,7 @@ class GraphTask:
         graphs: part -> (P,) graph numbers.
         metric: `accuracy`, or `auc` of two classes.
     Raises:
-        ValueError: as `NodeTask`, an edge between two graphs, a graph without nodes.
+        ValueError: as `NodeTask`, `auc` of more than two classes, an edge between two graphs, a graph without nodes.
     """
 
     name: str
@@ -43,6 +43,9 @@ class GraphTask:
         check_graph(self.x, self.edge_index)
         check_labels(self.y, len(self.sizes), "graph")
         check_parts(self.graphs, len(self.sizes))
+        check_metric(self.metric, ("accuracy", "auc"))
+        if self.metric == "auc" and int(self.y.max()) > 1:
+            raise ValueError(f"metric='auc': y has {int(self.y.max()) + 1} classes, and the curve needs two; use 'accuracy'")
         if int(self.sizes.sum()) != len(self.x) or bool((self.sizes < 1).any()):
             raise ValueError(f"sizes: they must be at least 1 and add up to the {len(self.x)} nodes of x")
         first, second = self._home[self.edge_index]

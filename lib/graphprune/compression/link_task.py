@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphprune.compression.tasks import PARTS, Batch, check_graph, check_part, plain, rank_scores
+from graphprune.compression.tasks import PARTS, Batch, check_graph, check_metric, check_part, plain, rank_scores
 from graphprune.runs import store
 from graphprune.runs.checks import at_least
 
@@ -25,8 +25,9 @@ class LinkTask:
         pairs: part -> (2, P) pairs asked about; of `train` the links alone.
         labels: part -> (P,) int64, 1 where there is a link.
         outputs: width of the network's output a node.
+        metric: `auc` or `ap`.
     Raises:
-        ValueError: as `NodeTask`.
+        ValueError: as `NodeTask`, or a part is missing.
     """
 
     name: str
@@ -40,9 +41,24 @@ class LinkTask:
 
     def __post_init__(self) -> None:
         at_least(1, outputs=self.outputs)
+        check_metric(self.metric, ("auc", "ap"))
+        for name in ("messages", "pairs", "labels"):
+            if set(getattr(self, name)) != set(PARTS):
+                raise ValueError(f"{name}: must be of train, val and test; got {', '.join(getattr(self, name)) or 'none'}")
         for part in PARTS:
             check_graph(self.x, self.messages[part])
             check_graph(self.x, self.pairs[part])
+            self._check_labels(part)
+
+    def _check_labels(self, part: str) -> None:
+        y, count = self.labels[part], self.pairs[part].shape[1]
+        fits = y.shape == (count,) and y.dtype == torch.int64 and count
+        if not fits or bool(((y != 1) & ((y != 0) | (part == "train"))).any()):
+            allowed = "1, as all pairs of train are links" if part == "train" else "0 or 1"
+            raise ValueError(
+                f"labels: of {part} they must be int64 ({count},), one a pair and at least one, each {allowed}; "
+                f"got {y.dtype} {tuple(y.shape)} of {y.unique().tolist()[:5]}"
+            )
 
     @property
     def features(self) -> int:

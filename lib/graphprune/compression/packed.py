@@ -15,11 +15,20 @@ from torch import Tensor, nn
 
 from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
 from graphprune.compression.quantized_network import QuantizedLinear
-from graphprune.compression.quantizer import Grid, RangeQuantizer, WeightQuantizer, check_bits, to_integers
+from graphprune.compression.quantizer import (
+    Grid,
+    RangeQuantizer,
+    WeightQuantizer,
+    check_bits,
+    symmetric_grid,
+    to_integers,
+    value_range,
+)
+from graphprune.compression.replacement import replace
+from graphprune.compression.storage import first_names, layout
 from graphprune.graph.copies import copy_model
 from graphprune.runs import safe_files, store
 
-KIND = "graphprune packed 1"
 PARTS = ("dense", "places", "values")
 
 
@@ -91,8 +100,14 @@ def weight_grid(layer: QuantizedLinear) -> Grid:
         return layer.of_weight.grid(layer.weight)
     assert isinstance(layer.of_weight, ChannelQuantizer)
     top = 2 ** (layer.of_weight.bits - 1) - 1
-    step = layer.of_weight.step.detach().abs()
+    step = layer.of_weight.used_step().detach()
     return Grid(step, torch.zeros_like(step, dtype=torch.int32), -top, top)
+
+
+@torch.no_grad()
+def integer_weight(layer: QuantizedLinear) -> Tensor:
+    """(out, in) int32: the k of the grid values that a quantized layer multiplies by."""
+    return to_integers(layer.of_weight(layer.weight), weight_grid(layer))
 
 
 def _bits(layer: QuantizedLinear) -> int:
@@ -105,65 +120,90 @@ def quantized_layers(network: nn.Module) -> Iterator[tuple[str, QuantizedLinear]
     return ((path, module) for path, module in network.named_modules() if isinstance(module, QuantizedLinear))
 
 
+def _kind(network: nn.Module) -> str:
+    """What a file's metadata must say: it changes with the names and shapes of the layers, and with how each is quantized."""
+    bits = [
+        (path, module.grouped if isinstance(module, NodeQuantizer) else module.bits)
+        for path, module in network.named_modules()
+        if isinstance(module, RangeQuantizer | WeightQuantizer | ChannelQuantizer | NodeQuantizer)
+    ]
+    return f"packed net {layout(network, bits)}"
+
+
 def save(path: str | os.PathLike[str], network: nn.Module) -> int:
     """Write a quantized network to a safetensors file: weights packed by `pack_sparse`, what is not quantized in float32.
 
-    Bits that nodes have learned are stored as int8, a step and bits for each node.
+    Bits that nodes have learned are stored as int8, a step and bits for each node; below 0 where the grid is unsigned. Of a
+    uniform grid its largest value is stored, from which the step is computed again.
 
     Returns:
         the bytes of the file.
     Raises:
-        ValueError: no layer is quantized. OSError: the folder cannot be written.
+        ValueError: no layer is quantized, or two share a weight that each quantizes for itself.
+        OSError: the folder cannot be written.
     """
     from safetensors.torch import save as serialise
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     layers = dict(quantized_layers(network))
     if not layers:
         raise ValueError("network: no layer is quantized, so nothing can be packed; use quantize first")
+    state = network.state_dict()
+    tensors = {name: state[name].detach().cpu().clone().contiguous() for name in set(first_names(network).values())}
     for name, layer in layers.items():
-        grid = weight_grid(layer)
-        weight = f"{name}.weight".lstrip(".")
-        integers = to_integers(tensors.pop(weight), grid)
-        tensors |= {f"{weight}.{part}": value for part, value in pack_sparse(integers, _bits(layer)).items()}
-        tensors[f"{name}.of_weight.step".lstrip(".")] = grid.step.cpu().contiguous()
+        weight, of_weight = (f"{name}.{part}".lstrip(".") for part in ("weight", "of_weight"))
+        if tensors.pop(weight, None) is None:
+            raise ValueError(f"network: layer {name!r} shares its weight with another layer; give it a copy before quantize")
+        tensors |= {f"{weight}.{part}": value for part, value in pack_sparse(integer_weight(layer).cpu(), _bits(layer)).items()}
+        if isinstance(layer.of_weight, ChannelQuantizer):
+            tensors[f"{of_weight}.step"] = weight_grid(layer).step.cpu()
+        else:
+            tensors[f"{of_weight}.ends"] = layer.weight.detach().abs().max().cpu()
     for name, module in network.named_modules():
         if isinstance(module, NodeQuantizer):
-            tensors[f"{name}.bits"] = module.whole_bits().to(torch.int8)[:, None]
-    content = serialise(tensors, metadata={"kind": KIND})
+            bits = module.whole_bits().to(torch.int8)[:, None].cpu()
+            tensors[f"{name}.bits"] = -bits if module.unsigned else bits
+    content = serialise(tensors, metadata={"kind": _kind(network)})
     store.demand_writable(Path(path), len(content))
     store.replace(Path(path), content)
     return len(content)
 
 
 def load(path: str | os.PathLike[str], network: nn.Module) -> nn.Module:
-    """A copy of the network with the weights of a file that `save` wrote; it computes what the saved one did.
+    """A copy of the network with the weights of a file that `save` wrote; it computes what the saved one did, bit for bit.
 
     Args:
-        network: quantized by the same scheme with the same shapes; its own weights do not matter.
+        network: quantized by the same scheme with the same shapes and bits; its own weights do not matter.
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no packed network, or does not fit.
+        FileNotFoundError: there is no such file.
+        ValueError: it is no packed network, or one of other names, shapes or bits.
     """
-    tensors = safe_files.read_kind(path, KIND, "packed network", "packed.save")
+    tensors = safe_files.read_kind(
+        path, _kind(network), "packed layers with the names, shapes and bits of this network", "packed.save"
+    )
     found = copy_model(network)
     for name, layer in quantized_layers(found):
-        weight, step = f"{name}.weight".lstrip("."), f"{name}.of_weight.step".lstrip(".")
-        if step not in tensors:
-            raise ValueError(f"path={str(path)!r} does not fit the network: it has no layer {name!r}")
-        stored = tensors[step] if isinstance(layer.of_weight, ChannelQuantizer) else tensors.pop(step)
+        weight, of_weight = (f"{name}.{part}".lstrip(".") for part in ("weight", "of_weight"))
         parts = {part: tensors.pop(f"{weight}.{part}") for part in PARTS if f"{weight}.{part}" in tensors}
-        tensors[weight] = unpack_sparse(parts, layer.weight.shape, _bits(layer)) * stored
-    try:
-        found.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"path={str(path)!r} does not fit the network: {error}") from error
+        integers = unpack_sparse(parts, layer.weight.shape, _bits(layer))
+        if isinstance(layer.of_weight, ChannelQuantizer):
+            tensors[weight] = integers * tensors[f"{of_weight}.step"]
+        else:
+            ends = tensors.pop(f"{of_weight}.ends")
+            grid = symmetric_grid(ends, _bits(layer))
+            tensors[weight] = torch.where(integers.abs() == grid.high, ends.copysign(integers), integers * grid.step)
+    for name, module in found.named_modules():
+        if isinstance(module, NodeQuantizer):
+            bits = tensors[f"{name}.bits"]
+            module.unsigned, tensors[f"{name}.bits"] = bool((bits < 0).all()), bits.abs()
+    found.load_state_dict({name: tensors[first] for name, first in first_names(found).items()})
     return found
 
 
 class Int8Linear(nn.Module):
     """A quantized layer whose product is computed in whole numbers of 8 bits.
 
-    With x = s (k - z) and w = t m the product is s t (k m - z sum m): one integer product, and a number for each output.
+    With x = s (k - z) and w = t m the product is s t (k m - z sum m): one integer product, and a number for each output. There
+    is no integer for NaN and for infinite values: a ValueError says so.
     """
 
     weight: Tensor
@@ -175,14 +215,15 @@ class Int8Linear(nn.Module):
         grid, entering = weight_grid(layer), layer.entering
         assert isinstance(entering, RangeQuantizer)
         self.grid, self.weight_step = entering.grid(), grid.step
-        weight = to_integers(layer.weight.detach(), grid)
+        weight = integer_weight(layer)
         self.register_buffer("weight", weight.to(torch.int8).t().contiguous())
         self.register_buffer("totals", weight.sum(1) * (self.grid.zero - 128))
         self.bias, self.sent = layer.bias, layer.sent
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to_dense() if x.layout == torch.sparse_csr else x  # there is no kernel for sparse whole numbers
-        k = (x / self.grid.step).round_().add_(self.grid.zero).clamp_(0, 255).sub_(128).to(torch.int8)
+        value_range(x, 0.0)  # refuses what is not finite
+        k = (x * (1 / self.grid.step)).round_().add_(self.grid.zero).clamp_(0, 255).sub_(128).to(torch.int8)
         product = (torch._int_mm(k, self.weight) - self.totals) * (self.grid.step * self.weight_step)
         out: Tensor = self.sent(product if self.bias is None else product + self.bias)
         return out
@@ -199,6 +240,5 @@ def use_int8(network: nn.Module) -> nn.Module:
         eight = isinstance(layer.entering, RangeQuantizer) and isinstance(layer.of_weight, WeightQuantizer)
         if not eight or layer.entering.bits != 8 or layer.of_weight.bits != 8:
             raise ValueError(f"network: layer {path!r} is not quantized to 8 bits; quantize it with Uniform(bits=8)")
-        parent, _, name = path.rpartition(".")
-        setattr(found.get_submodule(parent), name, Int8Linear(layer))
+        found = replace(found, layer, Int8Linear(layer))
     return found

@@ -11,26 +11,32 @@ What is quantized, here and everywhere in this subpackage:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from graphprune.compression.a2q import ChannelQuantizer, NodeQuantizer
+from graphprune.compression.a2q import A2Q, ChannelQuantizer, NodeQuantizer
 from graphprune.compression.degree_quant import ProtectedQuantizer, protection
 from graphprune.compression.networks import GINLayer
+from graphprune.compression.replacement import replace
 from graphprune.compression.sparse_features import Linear, multiply
 from graphprune.graph.copies import copy_model
+from graphprune.runs.checks import demand_finite
 from graphprune.runs.runtime import evaluating, import_pyg
 
 import_pyg()
 from torch_geometric.nn import GCNConv, GINConv, MessagePassing  # noqa: E402
 from torch_geometric.nn import Linear as GeometricLinear  # noqa: E402
+from torch_geometric.nn import norm as geometric_norm  # noqa: E402
 
 CONVS = (GCNConv, GINConv, GINLayer)
 LINEAR = (nn.Linear, Linear, GeometricLinear)
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+NORMS = (
+    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(getattr(geometric_norm, name) for name in geometric_norm.__all__),
+)
 
 
 class Scheme(Protocol):
@@ -106,6 +112,8 @@ class QuantizedConv(nn.Module):
 def quantize(model: nn.Module, scheme: Scheme, *example: Any) -> nn.Module:
     """A copy of a graph network whose layers are quantized; the input model is untouched.
 
+    A layer under several names stays one layer, and the ranges of a layer that is called several times are those of all calls.
+
     Args:
         model: of GCN and GIN layers (PyG's or those of `networks`), linear layers and normalisations.
         scheme: `Uniform(bits)`, `DegreeQuant(bits)` or `A2Q(bits)`.
@@ -122,40 +130,63 @@ def quantize(model: nn.Module, scheme: Scheme, *example: Any) -> nn.Module:
     torch.Size([3, 1])
     """
     paths = _layers(model)
-    samples = _samples(model, paths, example)
-    holder = nn.ModuleDict({"network": copy_model(model)})  # so that a model that is itself a layer has a parent
+    demand_finite(model)
+    calls = _calls(copy_model(model), paths, example)
+    if isinstance(scheme, A2Q) and scheme.groups is None:
+        for path, several in calls.items():
+            if len(several) > 1:
+                many = f"is called {len(several)} times, and has a step for each node of one call only"
+                raise ValueError(f"model: layer {path!r} {many}; use A2Q(groups=1000), whose steps all nodes choose among")
+    samples = {path: _joined(several) for path, several in calls.items()}
     sends = _sending(model, samples)
-    for path in sorted(paths, key=len, reverse=True):  # what is inside a layer before the layer
-        full = f"network.{path}".rstrip(".")
-        module, sample = holder.get_submodule(full), samples[path]
+    network = copy_model(model)
+    modules = {path: network.get_submodule(path) for path in paths}
+    for path in sorted(paths, key=lambda path: (not isinstance(modules[path], LINEAR), -len(path))):  # linear maps come first
+        module, sample = modules[path], samples[path]
         if isinstance(module, LINEAR):
             new: nn.Module = QuantizedLinear(module, scheme, sample, path in sends)
         elif isinstance(module, GINLayer):
-            first = f"{path}.nn.0".lstrip(".") in sends
+            first = _multiplies_first(module, sample)
             conv = QuantizedGIN(module.nn[0], module.nn[1:]) if first else QuantizedGIN(nn.Identity(), module.nn)
             new = QuantizedConv(conv, nn.Identity() if first else scheme.message(sample))
         else:
             new = QuantizedConv(module, nn.Identity() if isinstance(module, GCNConv) else scheme.message(sample))
-        parent, _, name = full.rpartition(".")
-        setattr(holder.get_submodule(parent), name, new)
-    network = holder["network"]
+        network = replace(network, module, new)
     network.train(model.training)
     return network
 
 
-def _sending(model: nn.Module, samples: dict[str, Tensor]) -> set[str]:
-    """The paths of the linear maps whose products are messages: layers that multiply before they add up."""
+def _multiplies_first(layer: GINLayer, sample: Tensor) -> bool:
+    return layer.narrows or sample.layout == torch.sparse_csr
+
+
+def _sending(model: nn.Module, samples: Mapping[str, Tensor]) -> set[str]:
+    """The first paths of the linear maps whose products are messages: layers that multiply before they add up.
+
+    Raises:
+        ValueError: such a map is shared with a layer that uses it in another way.
+    """
+    first = {module: path for path, module in model.named_modules()}
     found = set()
     for path, module in model.named_modules():
         if isinstance(module, GCNConv):
-            found.add(f"{path}.lin".lstrip("."))
-        elif isinstance(module, GINLayer) and (module.narrows or samples[path].layout == torch.sparse_csr):
-            found.add(f"{path}.nn.0".lstrip("."))
+            linear = module.lin
+        elif isinstance(module, GINLayer) and _multiplies_first(module, samples[path]):
+            linear = module.nn[0]
+        else:
+            continue
+        owners = [other for other in model.modules() if any(child is linear for child in other.children())]
+        if len(owners) > 1 and not all(isinstance(owner, GCNConv) for owner in owners):
+            raise ValueError(
+                f"model: the linear map of layer {path!r}, whose product is a message, is shared with another layer; "
+                "give each layer a map of its own"
+            )
+        found.add(first[linear])
     return found
 
 
 def _layers(model: nn.Module) -> list[str]:
-    """The paths of linear maps and message passing.
+    """The first paths of linear maps and message passing.
 
     Raises:
         ValueError: a layer with parameters is neither one of these nor a normalisation, or there is none.
@@ -175,33 +206,39 @@ def _layers(model: nn.Module) -> list[str]:
     return found
 
 
-def _samples(model: nn.Module, paths: list[str], example: tuple[Any, ...]) -> dict[str, Tensor]:
-    """What enters each layer when the model runs on the example in evaluation."""
-    found: dict[str, Tensor] = {}
+def _calls(model: nn.Module, paths: list[str], example: tuple[Any, ...]) -> dict[str, list[Tensor]]:
+    """What enters each layer in each of its calls when the model runs on the example in evaluation."""
+    found: dict[str, list[Tensor]] = {}
 
     def keeper(path: str) -> Callable[..., None]:
-        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0]
-            found[path] = (x[0] if isinstance(x, tuple) else x).detach()
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else kwargs.get("x")
+            if not isinstance(x, Tensor):
+                what = "a pair of feature matrices" if isinstance(x, tuple) else f"the arguments {', '.join(kwargs)}"
+                raise ValueError(f"model: layer {path!r} is called with {what}; call it with one matrix of features, by place")
+            found.setdefault(path, []).append(x.detach().clone() if x.layout == torch.strided else x.detach())
 
         return keep
 
-    training = model.training
-    hooks = [model.get_submodule(path).register_forward_pre_hook(keeper(path)) for path in paths]
-    try:
-        with torch.no_grad():
-            model.eval()(*example)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
+    for path in paths:
+        model.get_submodule(path).register_forward_pre_hook(keeper(path), with_kwargs=True)
+    with torch.no_grad():
+        model.eval()(*example)
+    first = {module: path for path, module in model.named_modules()}
     for path, module in model.named_modules():
         if isinstance(module, GINLayer) and path in found:  # where it multiplies first, it does not call its first linear map
-            found.setdefault(f"{path}.nn.0".lstrip("."), found[path])
+            found.setdefault(first[module.nn[0]], found[path])
     missing = [path for path in paths if path not in found]
     if missing:
         raise ValueError(f"model: layer {missing[0]!r} was not used on the example, so it has no range; remove the layer")
     return found
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    """The rows of all calls of a layer."""
+    if len(calls) == 1:
+        return calls[0]
+    return torch.cat([(x.to_dense() if x.layout == torch.sparse_csr else x).reshape(-1, x.shape[-1]) for x in calls])
 
 
 def learned_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

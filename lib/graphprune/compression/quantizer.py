@@ -74,8 +74,8 @@ def symmetric_grid(largest: Tensor, bits: int) -> Grid:
 
 
 def to_integers(x: Tensor, grid: Grid) -> Tensor:
-    """The k of the grid value next to each entry of x, as int32."""
-    return ((x / grid.step).round() + grid.zero).clamp(grid.low, grid.high).to(torch.int32)
+    """The k of the grid value next to each entry of x, as int32: with the products and the rounding of `fake_quantize`."""
+    return ((x * (1 / grid.step)).round() + grid.zero).clamp(grid.low, grid.high).to(torch.int32)
 
 
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
@@ -106,28 +106,27 @@ def with_entries(x: Tensor, values: Tensor) -> Tensor:
 def value_range(x: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
     """The smallest and the largest entry, or with a percentile what is left when this share is cut off at either end.
 
+    Without entries, both are 0: a CSR matrix of zeros stores none.
+
     Raises:
         ValueError: x holds NaN or an infinite value.
 
     >>> [end.item() for end in value_range(torch.arange(101.0), 0.1)]
     [10.0, 90.0]
     """
-    values = x.detach().flatten()
-    cut = int(percentile * (len(values) - 1))
-    if cut:
-        low, high = values.kthvalue(cut + 1).values, values.kthvalue(len(values) - cut).values
-    else:
-        low, high = torch.aminmax(values)
+    values = x.detach().flatten() if x.numel() else x.new_zeros(1)
+    low, high = torch.aminmax(values)
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         raise ValueError("x: it holds NaN or infinite values; clean the features before they are quantized")
-    return low, high
+    cut = int(percentile * (len(values) - 1))
+    return (values.kthvalue(cut + 1).values, values.kthvalue(len(values) - cut).values) if cut else (low, high)
 
 
 class RangeQuantizer(nn.Module):
-    """Activations on one affine grid, whose range follows what passes in training.
+    """Activations on one affine grid, whose range follows what passes in training. What is no finite number is refused there.
 
     After each training step an end of the range moves by `momentum` towards the end of what passed (Jacob et al. 2018; with
-    percentiles: Tailor et al. 2021, section 4.2). In evaluation the range stays.
+    percentiles: Tailor et al. 2021, section 4.2). In evaluation the range stays, and NaN and infinite values pass as they are.
 
     Args:
         sample: values as they will pass, dense or a CSR matrix (whose stored values count); they set the first range.
@@ -174,7 +173,8 @@ class RangeQuantizer(nn.Module):
         values, _ = entries(x)
         if self.training:
             self.observe(values)
-        return with_entries(x, fake_quantize(values, self.grid()))
+            return with_entries(x, fake_quantize(values, self.grid()))
+        return with_entries(x, torch.where(values.isfinite(), fake_quantize(values, self.grid()), values))
 
 
 class WeightQuantizer(nn.Module):

@@ -5,6 +5,7 @@ Zeros save nothing by themselves. A file has to say which weights they are, and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from pathlib import Path
@@ -12,25 +13,51 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as unpacked
 from safetensors.torch import save as packed
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphprune.compression.replacement import replace
 from graphprune.compression.sparse_features import multiply, to_csr
 from graphprune.graph.copies import copy_model
 from graphprune.pruning.weight_masks import prunable
-from graphprune.runs import runtime, store
+from graphprune.runs import runtime, safe_files, store
 
-KIND = "graphprune sparse weights 1"
+
+def layout(model: nn.Module, *more: object) -> str:
+    """Eight hexadecimal digits that stand for the names, types and shapes of a network's state, and which of it is shared.
+
+    They are in the metadata of a file in the place of a version: a file of other layers is refused, and takes no byte more.
+
+    Args:
+        more: what else a file must agree with.
+
+    >>> layout(nn.Linear(2, 3)) == layout(nn.Linear(2, 3)), layout(nn.Linear(2, 3)) == layout(nn.Linear(3, 2))
+    (True, False)
+    """
+    state, firsts = model.state_dict(keep_vars=True), first_names(model)
+    about = [(name, firsts[name], str(value.dtype), tuple(value.shape)) for name, value in state.items()]
+    return hashlib.sha256(repr((about, more)).encode()).hexdigest()[:8]
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For each name in the state of a network the first name of the same tensor; only one that layers share has several.
+
+    >>> tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> tied[1].weight = tied[0].weight
+    >>> first_names(tied)
+    {'0.weight': '0.weight', '1.weight': '0.weight'}
+    """
+    found: dict[int, str] = {}
+    return {name: found.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
 
 
 def pack(model: nn.Module) -> bytes:
     """The network's state as a safetensors file, each weight in the smallest of three forms.
 
     A weight is stored dense; as a bitmap (a bit for each weight, then the values that are not zero); or as rows (CSR: how many
-    values each row has, the column of each as int16 or int32, and the values). Everything else is stored dense.
+    values each row has, the column of each as int16 or int32, and the values); a convolution's rows are its output channels.
+    Everything else is stored dense. A tensor that layers share is stored once.
 
     >>> layer = nn.Linear(100, 100, bias=False)
     >>> whole = len(pack(layer))
@@ -41,19 +68,26 @@ def pack(model: nn.Module) -> bytes:
     """
     weights = prunable(model)
     tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        forms = _forms(name, value.detach().cpu()) if name in weights else [{name: value.detach().cpu().contiguous()}]
+    state = model.state_dict()
+    for name in dict.fromkeys(first_names(model).values()):
+        value = state[name].detach().cpu()
+        forms = _forms(name, value) if name in weights else [{name: value.clone().contiguous()}]
         tensors |= min(forms, key=lambda form: sum(t.numel() * t.element_size() for t in form.values()))
-    return bytes(packed(tensors, metadata={"kind": KIND}))
+    return bytes(packed(tensors, metadata={"kind": _kind(model)}))
+
+
+def _kind(model: nn.Module) -> str:
+    return f"graphprune weights {layout(model)}"
 
 
 def _forms(name: str, weight: Tensor) -> list[dict[str, Tensor]]:
     there = weight != 0
     values = weight[there]
     bitmap = torch.from_numpy(np.packbits(there.numpy()))
-    columns = there.nonzero()[:, 1].to(torch.int16 if weight.shape[1] < 2**15 else torch.int32)
+    there = there.flatten(1)
+    columns = there.nonzero()[:, 1].to(torch.int16 if there.shape[1] < 2**15 else torch.int32)
     rows = {f"{name}:counts": there.sum(1).to(torch.int32), f"{name}:columns": columns, f"{name}:values": values}
-    return [{name: weight.contiguous()}, {f"{name}:bitmap": bitmap, f"{name}:values": values}, rows]
+    return [{name: weight.clone().contiguous()}, {f"{name}:bitmap": bitmap, f"{name}:values": values}, rows]
 
 
 def save(path: str | os.PathLike[str], model: nn.Module) -> Path:
@@ -72,15 +106,13 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """Read what `save` wrote into a network of the same layers, bit for bit; returns it.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it holds no such network, or is cut short.
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, or was saved from layers of other names, types or shapes; the network is untouched.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path={str(path)!r}: no such file; storage.save writes one")
-    try:
-        found = unpacked(Path(path).read_bytes())
-        model.load_state_dict({name: _dense(name, value, found) for name, value in model.state_dict().items()})
-    except (SafetensorError, KeyError, RuntimeError, IndexError) as error:
-        raise ValueError(f"path={str(path)!r} holds no such network ({error}); save it again from the same layers") from error
+    found = safe_files.read_kind(path, _kind(model), "layers with the names, types and shapes of this network", "storage.save")
+    state = model.state_dict()
+    tensors = {name: _dense(name, state[name], found) for name in set(first_names(model).values())}
+    model.load_state_dict({name: tensors[first] for name, first in first_names(model).items()})
     return model
 
 
@@ -93,7 +125,7 @@ def _dense(name: str, like: Tensor, found: dict[str, Tensor]) -> Tensor:
         weight[torch.from_numpy(there).reshape(like.shape)] = values
         return weight
     rows = torch.repeat_interleave(torch.arange(len(like)), found[f"{name}:counts"].long())
-    weight[rows, found[f"{name}:columns"].long()] = values
+    weight.flatten(1)[rows, found[f"{name}:columns"].long()] = values
     return weight
 
 
@@ -114,7 +146,7 @@ def count_theoretical_bytes(model: nn.Module) -> int:
 class SparseLinear(nn.Module):
     """A linear layer whose weight is a CSR matrix, for inference; CSR features are multiplied by the dense weight."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.dense, self.bias = layer.weight.detach(), layer.bias
         self.sparse = to_csr(self.dense)
@@ -133,23 +165,25 @@ class SparseLinear(nn.Module):
 def with_sparse_weights(model: nn.Module) -> nn.Module:
     """A copy whose linear layers multiply by CSR matrices: what skips zeros for real. Its time is to be measured.
 
-    Layers that are not called as a whole (GIN and SAGE where they multiply first) keep dense weights there.
+    Layers that are not called as a whole (GIN and SAGE where they multiply first) keep dense weights there, and convolutions
+    do altogether.
+
+    Raises:
+        ValueError: no layer is linear.
     """
-    twin = copy_model(model)
-    for name in prunable(twin):
-        path = name.rpartition(".")[0]
-        parent, _, child = path.rpartition(".")
-        home: Any = twin.get_submodule(parent)
-        layer = SparseLinear(home.get_submodule(child))
-        if isinstance(home, nn.Sequential):
-            home[int(child)] = layer
-        else:
-            setattr(home, child, layer)
+    weights = prunable(model)
+    linear = {name for name, weight in weights.items() if weight.ndim == 2}
+    if not linear:
+        raise ValueError(f"model: of {', '.join(weights)} none is the weight of a linear layer; no other multiplies by CSR")
+    twin: Any = copy_model(model)
+    for path, layer in list(twin.named_modules()):
+        if isinstance(layer, nn.Linear) or f"{path}.weight".lstrip(".") in linear:
+            twin = replace(twin, layer, SparseLinear(layer))
     return twin
 
 
 class _Live(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations make, as long as they live."""
+    """Adds up the bytes of all tensors that operations make, as long as they live; of a view, all that it looks into."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +214,10 @@ class _Live(TorchDispatchMode):
 
 
 def measure_peak_memory(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """The most bytes that tensors made in one forward pass hold at a time; weights and inputs are not counted.
+    """The most bytes that tensors made in one forward pass hold at a time.
+
+    Weights and inputs are counted only while the pass holds a view of them, such as a transpose or a column: then as a whole.
+    The first pass on new CSR features works out their pattern too, and makes more.
 
     >>> measure_peak_memory(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), (torch.zeros(10, 4),))  # 2 x 10 x 8 numbers
     640

@@ -78,8 +78,9 @@ class NodeTask:
     Args:
         y: (N,) int64 classes.
         nodes: `train`, `val`, `test` -> (P,) node numbers.
+        metric: `accuracy`.
     Raises:
-        ValueError: features that are no numbers, edges to nodes that do not exist, labels or parts that do not fit.
+        ValueError: features that are no numbers, edges to nodes that do not exist, labels, parts or a metric that do not fit.
     """
 
     name: str
@@ -94,6 +95,7 @@ class NodeTask:
         check_graph(self.x, self.edge_index)
         check_labels(self.y, len(self.x), "node")
         check_parts(self.nodes, len(self.x))
+        check_metric(self.metric, ("accuracy",))
 
     @property
     def features(self) -> int:
@@ -121,9 +123,13 @@ class NodeTask:
 def rank_scores(target: Tensor, logits: Tensor) -> dict[str, float]:
     """Area under the ROC curve (`auc`) and average precision (`ap`) of logits (P,) for labels of 0 and 1 (P,).
 
+    Raises:
+        ValueError: all labels are the same.
+
     >>> rank_scores(torch.tensor([0, 1, 0, 1]), torch.tensor([-1.0, 2.0, 0.0, 0.5]))
     {'auc': 1.0, 'ap': 1.0}
     """
+    check_two_classes(target, "a part")
     y, score = target.numpy(), logits.detach().numpy()
     return {"auc": float(roc_auc_score(y, score)), "ap": float(average_precision_score(y, score))}
 
@@ -171,6 +177,19 @@ def check_parts(parts: Mapping[str, Tensor], count: int) -> None:
     together = torch.cat(list(parts.values()))
     if len(together.unique()) < len(together) or int(together.min()) < 0 or int(together.max()) >= count:
         raise ValueError(f"splits: train, val and test must not overlap, and be numbers from 0 to {count - 1}")
+
+
+def check_metric(metric: str, known: Sequence[str]) -> None:
+    if metric not in known:
+        raise ValueError(f"metric={metric!r}: unknown for this task; choose from {', '.join(known)}")
+
+
+def check_two_classes(target: Tensor, part: str) -> None:
+    if len(target.unique()) < 2:
+        raise ValueError(
+            f"y: all {len(target)} labels of {part} are {int(target[0])}, so the area under its curve is undefined; "
+            "split so that each part has both classes, or measure the accuracy"
+        )
 
 
 def check_part(part: str) -> str:

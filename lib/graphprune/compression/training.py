@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.compression.recipes import Recipe
-from graphprune.compression.tasks import Task
+from graphprune.compression.tasks import Task, check_two_classes
 from graphprune.runs import runtime
 from graphprune.training.history import History
 
+RANKS = ("auc", "ap")
+"""Metrics that need two classes."""
 Groups = Callable[[nn.Module, Recipe], list[dict[str, Any]]]
 """(network, recipe) -> parameter groups of Adam; a group may set its own `lr` and `weight_decay`."""
 Step = Callable[[nn.Module, torch.optim.Optimizer], None]
@@ -62,6 +64,7 @@ def fit(
     Returns:
         a row an epoch: epoch, loss, loss_val, and each metric on validation as `<metric>_val`.
     Raises:
+        ValueError: the metric is `auc` or `ap`, and validation has one class only.
         FloatingPointError: the loss is no number.
 
     >>> from graphprune.compression import graph_data, networks, recipes
@@ -71,6 +74,8 @@ def fit(
     >>> len(history), evaluate(net, task, "train").scores["accuracy"]
     (50, 1.0)
     """
+    if task.metric in RANKS:
+        check_two_classes(torch.cat([batch.target for batch in task.batches("val", recipe.batch_size)]), "val")
     optimizer = torch.optim.Adam(groups(model, recipe), lr=recipe.lr, weight_decay=recipe.weight_decay)
     generator = runtime.seed_generator(seed, "compression.training")
     history, chosen, top = History(), None, (-1.0, 0.0)

@@ -18,6 +18,7 @@ from graphprune.graph.copies import copy_model
 from graphprune.pruning import weight_masks
 from graphprune.pruning.weight_budgets import kept_count
 from graphprune.pruning.weight_masks import WeightMask
+from graphprune.runs.checks import demand_finite
 from graphprune.training.history import History
 
 
@@ -27,7 +28,7 @@ def prune_globally(model: nn.Module, sparsity: float) -> WeightMask:
     Args:
         sparsity: share of the weights that goes, at least 0 and below 1.
     Raises:
-        ValueError: the sparsity is out of range or leaves no weight.
+        ValueError: the sparsity is out of range or leaves no weight, or a weight is NaN or infinite.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 2, bias=False))
@@ -64,7 +65,12 @@ def prune_each(model: nn.Module, sparsity: float) -> WeightMask:
 
 
 def _copied_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Copies of the layers with prunable weights, by the weights' names."""
+    """Copies of the layers with prunable weights, by the weights' names.
+
+    Raises:
+        ValueError: a weight is NaN or infinite: its size says nothing.
+    """
+    demand_finite(model)
     twin = copy_model(model)
     return {name: twin.get_submodule(name.rpartition(".")[0]) for name in weight_masks.prunable(model)}
 
