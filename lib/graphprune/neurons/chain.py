@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphprune.graph.copies import copy_model
 
 PROGRAMS = ("published", "exact")
 CLOSE = 1e-4  # of the logits' norm: what a network that computes in float32 in between may differ by
@@ -156,7 +157,7 @@ class _Seen:
 
 def _layers(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, nn.Module, bool]], Tensor]:
     """Name, layer, and whether its input was flattened on the way, of every layer in the order of execution; the logits."""
-    twin = copy.deepcopy(model).cpu().double().eval()
+    twin = copy_model(model).cpu().double().eval()
     calls: list[tuple[str, nn.Module, _Seen, _Seen]] = []
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:

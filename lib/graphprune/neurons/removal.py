@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model
 from graphprune.neurons.chain import Affine, read
 from graphprune.pruning.channels import prune
 
@@ -24,7 +24,7 @@ def mask_units(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor]
         ValueError: `keep` does not fit the graph.
     """
     graph.flatten(keep)
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     with torch.no_grad():
         for group in graph.groups:
             for name in group.layers:
@@ -45,7 +45,7 @@ def remove(model: nn.Module, graph: ChannelGraph, keep: Mapping[str, Tensor], im
     masked = mask_units(model, graph, keep).eval()
     layers = [op.name for op in read(model, images).operations if isinstance(op, Affine) and op.weighted]
     groups = {name: group.name for group in graph.groups for name in group.layers}
-    folded = copy.deepcopy(model)
+    folded = copy_model(model)
     for name, following in pairwise(layers):
         gone = ~keep[groups[name]]
         if bool(gone.any()):

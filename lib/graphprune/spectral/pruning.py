@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from graphprune.graph.copies import copy_model
 from graphprune.pruning import weight_masks
 from graphprune.pruning.weight_budgets import keep_top, pools
 from graphprune.pruning.weight_masks import WeightMask, prunable
@@ -110,7 +110,7 @@ def reweight(model: nn.Module, mask: Mapping[str, Tensor], chances: Mapping[str,
             )
     if impossible := [name for name, kept in mask.items() if bool((chances[name][kept] == 0).any())]:
         raise ValueError(f"chances: {impossible[0]!r} keeps a weight whose chance is 0; give the chances it was drawn by")
-    twin = copy.deepcopy(model)
+    twin = copy_model(model)
     weights = prunable(twin)
     with torch.no_grad():
         for name, kept in mask.items():

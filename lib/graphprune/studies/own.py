@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
 import math
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from graphprune import neurons, spectral
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.graph.copies import copy_model
 from graphprune.graph.groups import Norms, trace
 from graphprune.pruning import importance
 from graphprune.pruning.channels import prune, round_keep
@@ -277,7 +277,7 @@ def minutes(model: nn.Module, data: Dataset, recipe: Recipe, wish: Wish) -> floa
 
 def trial_copy(model: nn.Module) -> nn.Module:
     """A copy to compute with, on the device of trainings."""
-    return copy.deepcopy(model).to(runtime.device()).eval()
+    return copy_model(model).to(runtime.device()).eval()
 
 
 # choosing, training, measuring ----------------------------------------------------------------------------------------

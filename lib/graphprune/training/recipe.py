@@ -55,8 +55,7 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = field(default="sgd", metadata={"later": True})
 
     def __post_init__(self) -> None:
-        for name in NUMBERS:
-            demand_number("give it without quotes, e.g. lr=0.01", **{name: getattr(self, name)})
+        demand_number("give it without quotes, e.g. lr=0.01", **{name: getattr(self, name) for name in NUMBERS})
         self._demand("epochs", 0 < self.epochs < math.inf, "a finite number above 0, e.g. 0.5 for half an epoch")
         self._demand("lr", 0 < self.lr < math.inf, "a finite number above 0, e.g. 0.01")
         whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
