@@ -80,9 +80,9 @@ def test_a_state_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None
     assert Checkpoint(tmp_path / "net", known="A").load() == {"step": 3}
 
 
-def test_the_time_of_earlier_pieces_counts(tmp_path: Path) -> None:
+def test_the_time_of_earlier_pieces_and_of_what_others_did_for_it_counts(tmp_path: Path) -> None:
     point = Checkpoint(tmp_path / "net", Clock(0))
-    point._before = (100.0, 30.0)
+    point.add(100.0, 30.0)
     with pytest.raises(Paused):
         point.offer(lambda: {"step": 1})
     again = Checkpoint(tmp_path / "net")

@@ -1,11 +1,13 @@
-"""What a trial that runs out of memory leaves, tried beside others and alone."""
+"""What a trial that runs out of memory leaves, tried beside others and alone; what distilled trials of one seed share."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from digits_task import LIGHT, task
 
 from graphprune.pruning.cost import CostModel
-from graphprune.runs import jobs
+from graphprune.runs import jobs, safe_files
 from graphprune.search import trial
 
 CROWDED = "DefaultCPUAllocator: can't allocate memory"
@@ -89,3 +91,44 @@ def test_the_allocators_error_is_known() -> None:
     assert trial.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert trial.is_out_of_memory(MemoryError())
     assert not trial.is_out_of_memory(RuntimeError("the loss ran out of its range"))
+
+
+# --- what the teacher says --------------------------------------------------------------------------------------------
+
+
+def distilled(one: trial.Trial, folder) -> trial.Trial:
+    return replace(one, task=replace(one.task, recipe=replace(LIGHT, distil=True, augment=True), folder=folder))
+
+
+def without_times(row):
+    return {name: value for name, value in row.items() if "seconds" not in name}
+
+
+def test_distilled_trials_of_one_seed_compute_what_the_teacher_says_once(trials, tmp_path) -> None:
+    rows, files = [], []
+    for one in (trials[0], trials[1], replace(trials[1], seed=1)):
+        rows.append(trial.run_trial(distilled(one, tmp_path / "shared")))
+        files.append(len(list((tmp_path / "shared" / "teacher").rglob("*.safetensors"))))
+    assert files[0] == files[1] < files[2]
+    assert files[0] >= LIGHT.steps(len(trials[0].task.data.train))
+    alone = trial.run_trial(distilled(trials[1], tmp_path / "alone"))
+    assert without_times(alone) == without_times(rows[1])
+    assert without_times(alone) != without_times(rows[0])
+
+
+def test_a_trial_that_reads_what_the_teacher_says_counts_the_time_it_took(trials, tmp_path, monkeypatch) -> None:
+    assert trial.run_trial(distilled(trials[0], tmp_path))["core_seconds"] < 100
+    monkeypatch.setattr(safe_files, "header", lambda content: {"seconds": [200.0, 100.0]})
+    row, steps = trial.run_trial(distilled(trials[1], tmp_path)), LIGHT.steps(len(trials[0].task.data.train))
+    assert 100 * steps <= row["core_seconds"] < 100 * (steps + 2)
+    assert 200 * steps <= row["seconds"] < 200 * (steps + 2)
+
+
+def test_another_number_of_threads_or_precision_asks_the_teacher_anew(trials, tmp_path) -> None:
+    first = distilled(trials[0], tmp_path)
+    half = replace(first.task, recipe=replace(first.task.recipe, precision="bfloat16"))
+    stored = []
+    for task_of_one in (first.task, replace(first.task, threads=2), half):
+        trial.run_trial(replace(first, task=task_of_one))
+        stored.append(len(list((tmp_path / "teacher").rglob("*.safetensors"))))
+    assert stored == [stored[0], 2 * stored[0], 3 * stored[0]]

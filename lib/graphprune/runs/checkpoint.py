@@ -72,6 +72,10 @@ class Checkpoint:
     def core_seconds(self) -> float:
         return self._before[1] + time.process_time() - self._since[1]
 
+    def add(self, seconds: float, core_seconds: float) -> None:
+        """Count what another training spent on something that this one reads."""
+        self._before = (self._before[0] + seconds, self._before[1] + core_seconds)
+
     def load(self) -> dict[str, Any] | None:
         """The state to go on from, or None at the beginning."""
         stored = read(self.path)

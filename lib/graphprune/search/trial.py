@@ -28,6 +28,7 @@ from graphprune.runs.checkpoint import Checkpoint, Clock
 from graphprune.runs.jobs import Died, Shared
 from graphprune.training import train
 from graphprune.training.data import Dataset
+from graphprune.training.stored_teacher import StoredTeacher
 from graphprune.training.train import Recipe
 
 
@@ -233,11 +234,20 @@ def _fit(trial: Trial) -> Fitted:
     if not task.inherit:
         _renew(small, trial.seed)
     train.reestimate_bn(small.to(runtime.device()), task.data, seed=trial.seed)
-    teacher = task.model if task.recipe.distil else None
+    teacher = _teacher(trial, point) if task.recipe.distil else None
     how: dict[str, Any] = {"seed": trial.seed, "desc": "fine-tuning", "teacher": teacher, "checkpoint": point}
     history = train.fit(small, task.data, task.recipe, **how)
     curve = torch.tensor([[row[name] for name in CURVE] for row in history], dtype=torch.float64)
     return small, curve, torch.tensor([point.seconds, point.core_seconds], dtype=torch.float64)
+
+
+def _teacher(trial: Trial, point: Checkpoint) -> nn.Module:
+    """The base network; on a CPU, what it says is computed by one trial and read by the others of the stage."""
+    task = trial.task
+    if runtime.device().type != "cpu":
+        return task.model  # a GPU computes it faster than it is found again
+    known = f"{task.base} {task.recipe.precision} {task.threads} threads, torch {torch.__version__}"
+    return StoredTeacher(task.model, task.folder / "teacher", known, point.add)
 
 
 def _pruned(trial: Trial) -> nn.Module:
