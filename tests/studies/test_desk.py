@@ -17,6 +17,7 @@ import torch
 import graphprune
 from graphprune import models, train
 from graphprune.runs import checkpoint
+from graphprune.search.funnel import AllFailedError
 from graphprune.studies import desk, desk_light, desk_table, paper, reproduction
 from graphprune.studies.desk import ARMS, Outcome, Run
 from graphprune.training.recipe import Recipe
@@ -149,6 +150,20 @@ def test_killed_within_a_training_it_goes_on_with_it(
     assert len(steps) < FULL.steps_per_epoch(1137) * 1.5  # some were done before
     assert again.runs["accuracy"].tolist() == whole[1].runs["accuracy"].tolist()[:1]
     assert not state.exists()
+
+
+def test_a_run_without_a_network_left_is_no_end_for_the_others_and_a_defect_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(experiment: object, run: Run) -> dict[str, object]:
+        raise AllFailedError("all 3 have failed") if run.arm == "SACP" else RuntimeError("trainings failed, says another error")
+
+    monkeypatch.setattr(desk, "complete_run", fail)
+    outcome = table3(tmp_path, seeds=[0], names=["SACP"])
+    assert not outcome.done
+    assert "0 of 1 runs; stopped in 'SACP': all 3 have failed" in outcome.says
+    with pytest.raises(RuntimeError, match="says another error"):
+        table3(tmp_path, seeds=[0], names=["random"])
 
 
 # --- what is published --------------------------------------------------------------------------------------------------

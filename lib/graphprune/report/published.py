@@ -85,21 +85,18 @@ def draw_widths(widths: pd.DataFrame, arms: Sequence[str]) -> Figure:
     import matplotlib.pyplot as plt
 
     figures.style()
-    panels = list(widths.groupby(["network", "aim"], sort=False))
-    groups = [panel["group"].nunique() for _, panel in panels]
-    size = (5 + 0.22 * sum(groups), 4.6)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=size, width_ratios=groups, squeeze=False, sharey=True, layout="constrained"
-    )
-    for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
+    panels = list(widths.groupby(["network", "aim"]))
+    size = (11, 0.6 + 3 * len(panels))
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, ((network, aim), panel) in zip(axes[:, 0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):
             kept = 100 * part["kept"] / part["channels"]
             axis.plot(part["group"], kept, lw=1, ms=5, label=f"{arm}, seed {seed}", **_style(arms, arm, part))
         axis.tick_params(axis="x", labelrotation=90, labelsize=8)
-        axis.set(title=f"{network}, {aim:.1%} of the MACs removed", ylim=(0, 104))
-    axes[0, 0].set_ylabel("channels kept, %")
-    known = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(known.values(), known.keys(), loc="outside right upper", fontsize=9)
+        axis.margins(x=0.01)
+        axis.set(title=f"{network}, {aim:.1%} of the MACs removed", ylabel="channels kept, %", ylim=(0, 104))
+    known = {label: line for axis in axes[:, 0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=len(known), fontsize=9)
     return figure
 
 
@@ -118,7 +115,7 @@ def draw_best_of_m(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     import matplotlib.pyplot as plt
 
     figures.style()
-    panels = list(curves.groupby(["network", "aim"], sort=False))
+    panels = list(curves.groupby(["network", "aim"]))
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 4.2), squeeze=False)
     for axis, ((network, aim), panel) in zip(axes[0], panels, strict=True):
         for (arm, seed), part in panel.groupby(["arm", "seed"], sort=False):

@@ -23,6 +23,10 @@ WIDTH = 0.1
 """Networks stand at a budget whose MACs differ from it by this part of it at most."""
 FEWEST = 5  # networks at a budget that the slider offers
 SCORE = "score_"
+WORDS = (
+    "Left: accuracy after light and after full training of the networks at one budget, and which of them the funnel takes; "
+    "right: test accuracy of the network that it chooses in a ranker's, in random and in oracle order"
+)
 
 
 def rankers(table: pd.DataFrame) -> list[str]:
@@ -200,6 +204,6 @@ def show(table: pd.DataFrame, ranker: str = "default", budget: float | None = No
     budget = max(offered, key=lambda value: offered[value]) if budget is None else budget
     if budget not in offered:
         raise ValueError(f"budget={budget}: must be one of {list(offered)}")
-    picture = display(make_picture(draw(table, ranker, budget, m, k)), display_id=True)
+    picture = display(make_picture(draw(table, ranker, budget, m, k), WORDS), display_id=True)
     if picture is not None and is_interactive():
-        display(controls(table, lambda figure: picture.update(make_picture(figure)), ranker, budget, m, k))
+        display(controls(table, lambda figure: picture.update(make_picture(figure, WORDS)), ranker, budget, m, k))

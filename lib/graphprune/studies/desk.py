@@ -28,7 +28,7 @@ from graphprune.runs.checkpoint import Paused
 from graphprune.runs.description import described, modules
 from graphprune.runs.runtime import seed_generator
 from graphprune.search import baselines
-from graphprune.search.funnel import SearchResult, sort_trials
+from graphprune.search.funnel import AllFailedError, SearchResult, sort_trials
 from graphprune.studies import paper
 from graphprune.studies.census import LOOKED
 from graphprune.studies.paper import Sizes
@@ -280,9 +280,7 @@ def _all(first: Experiment, runs: list[Run], before: pd.DataFrame) -> Outcome:
             except Paused as pause:
                 stopped = stopped or f"{run.arm!r} at {run.aim:.1%} removed, seed {run.seed} ({pause})"
                 continue
-            except RuntimeError as error:
-                if "trainings failed" not in str(error):
-                    raise
+            except AllFailedError as error:
                 stopped = stopped or f"{run.arm!r}: {error}"
                 continue
             row = {name: value for name, value in made.items() if name not in parts}
