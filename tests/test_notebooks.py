@@ -44,6 +44,12 @@ def test_notebook_stores_outputs_and_figures(path: Path) -> None:
 
 
 @each_notebook
+def test_every_figure_is_described_for_those_who_do_not_see_it(path: Path) -> None:
+    pictures = [output for output in outputs(path) if "image/png" in output.get("data", {})]
+    assert [n for n, output in enumerate(pictures) if not output.metadata.get("image/png", {}).get("alt")] == []
+
+
+@each_notebook
 def test_notebook_stores_no_error_and_no_stderr(path: Path) -> None:
     bad = [output for output in outputs(path) if output.output_type == "error" or output.get("name") == "stderr"]
     assert bad == []

@@ -107,7 +107,8 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_tab_completion_of_public_modules_offers_their_public_names_only() -> None:
-    offered = [*graphprune._MODULE_HOME, "exact", "neurons", "search", "spectral"]  # the other subpackages hold modules alone
+    others = ["compression", "exact", "neurons", "search", "spectral"]  # the subpackages that hold more than modules
+    offered = [*graphprune._MODULE_HOME, *others]
     assert {"agent", "contrast", "environment", "figures", "tabular"} < set(offered)
     for public in map(graphprune.__getattr__, offered):
         assert dir(public) == sorted(public.__all__)

@@ -7,6 +7,7 @@ Literal results are those of `tiny_cnn` on 8x8 images: conv1 and conv2 are added
 linear layer of 10 outputs reads these. A 3x3 convolution from a to b channels does 9 * 64 * a * b multiply-adds here.
 """
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -266,7 +267,7 @@ def test_masked(model: nn.Module, graph: ChannelGraph, half: dict[str, Tensor]) 
 
 
 def test_round_keep(model: nn.Module, graph: ChannelGraph, half: dict[str, Tensor]) -> None:
-    assert graphprune.round_keep(model, graph, half, 1)["conv1"].tolist() == [False, False, True, True]
+    assert graphprune.round_keep(model, graph, half, multiple=1)["conv1"].tolist() == [False, False, True, True]
     rounded = graphprune.round_keep(model, graph, half | {"conv3": torch.ones(3, dtype=torch.bool)}, 2)
     assert {name: int(mask.sum()) for name, mask in rounded.items()} == {"conv1": 2, "conv3": 3}, "or all there are"
 
@@ -482,6 +483,36 @@ def test_agent_train(model: nn.Module, graph: ChannelGraph, digits: Dataset, tmp
     again = graphprune.agent.train(game, settings)
     assert trained.kept.equal(again.kept), "the same seed, the same bits, stored or not"
     assert graphprune.cost(graphprune.prune(model, graph, graph.unflatten(trained.kept)), EXAMPLE).macs <= 0.5 * WHOLE.macs
+
+
+def test_spectral() -> None:
+    ring = torch.ones(2, 2)  # four equal edges: each beside a way round of three
+    assert graphprune.spectral.effective_resistance(ring).tolist() == [pytest.approx([0.75, 0.75])] * 2
+    layer = nn.Linear(3, 2, bias=False)
+    layer.weight.data = torch.tensor([[3.0, 2.0, 0.0], [1.0, 3.0, 0.5]])
+    mask = graphprune.spectral.prune_weights(layer, None, 1 / 6, rule="resistance", budget="layer")
+    assert {name: part.tolist() for name, part in mask.items()} == {"weight": [[True, True, False], [True, True, True]]}
+
+
+def test_neurons_scores() -> None:
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    net[0].weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # the third unit reads both inputs
+    net[2].weight.data = torch.tensor([[2.0, -2.0, 0.0], [-2.0, 2.0, 0.0]])  # and has no vote
+    found = graphprune.neurons.scores(net, torch.eye(2), torch.tensor([0, 1]), program="exact")
+    assert found["0"].tolist() == pytest.approx([math.log(29) / 4] * 2 + [0], abs=1e-2), "where 4 s = log(6 lambda - 1)"
+    assert found.status == "optimal"
+    assert found.bound == pytest.approx(found.objective, abs=1e-6), "the optimum, to the solver's tolerance"
+    assert found.gap == pytest.approx(found.objective - found.bound, abs=1e-12)
+    assert found.seconds > 0
+
+
+def test_compression() -> None:
+    task = graphprune.compression.graph_data.load("karate")
+    net = graphprune.compression.networks.build("gcn", task, graphprune.compression.recipes.find("karate", "gcn"), seed=0)
+    assert sum(int(mask.sum()) for mask in graphprune.compression.prune_globally(net, 0.5).values()) == (34 * 16 + 16 * 2) / 2
+    assert graphprune.compression.prune_width(net, task, 0.5)(task.x, task.edge_index).shape == (34, 2)
+    few_bits = graphprune.compression.quantize(net, graphprune.compression.Uniform(bits=8), task.x, task.edge_index)
+    assert few_bits(task.x, task.edge_index).shape == (34, 2)
 
 
 def test_tabular_load() -> None:

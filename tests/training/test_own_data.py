@@ -168,3 +168,10 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path) -> None:
         graphprune.PruningEnv(model, graph, alone, 0.5)
     with pytest.raises(ValueError, match="build it with num_classes=3"):
         graphprune.train.evaluate(net(2), from_dataset(SETS["train"], SETS["val"], device="cpu"))
+
+
+def test_a_negative_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="val: classes are numbered from 0, and a target is -1; number them anew"):
+        from_tensors(train=(X, Y), val=(X, Y - 1), device="cpu")
+    free = from_tensors(train=(X, Y - 1), loss=lambda outputs, targets: F.cross_entropy(outputs, targets, ignore_index=-1))
+    assert len(free.train) == 48

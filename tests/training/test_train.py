@@ -415,3 +415,28 @@ def test_a_model_may_return_what_hugging_face_models_return(digits):
     wrapped, plain = Wrapped(), linear()
     assert train.fit(wrapped, digits, SHORT, seed=0, device=CPU) == train.fit(plain, digits, SHORT, seed=0, device=CPU)
     assert train.evaluate(wrapped, digits.val) == train.evaluate(plain, digits.val)
+
+
+def test_a_network_of_volumes_trains():
+    """Weights of five dimensions have no layout of channels last; the step is that of a loop written out."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(4, 1, 3, 5, 5, generator=draw), torch.tensor([0, 1, 0, 1])
+    own = data.from_tensors(train=(x, y), device="cpu")
+    with runtime.seeded(0):
+        net = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
+    right = copy.deepcopy(net)
+    recipe = Recipe(epochs=1, lr=0.1, batch_size=4, momentum=0.0, weight_decay=0.0, nesterov=False)
+    train.fit(net, own, recipe, seed=0, device="cpu")
+    F.cross_entropy(right(x), y).backward()
+    for weight, other in zip(net.parameters(), right.parameters(), strict=True):
+        assert weight.allclose(other - 0.1 * other.grad, atol=1e-6)
+
+
+def test_targets_that_are_no_classes_are_refused_with_what_to_do():
+    x, y, model = torch.rand(4, 5), torch.tensor([0, 1, 2, 1]), nn.Linear(5, 3)
+    recipe = Recipe(epochs=1, lr=0.1, batch_size=4)
+    for wrong in (y[:, None], F.one_hot(y)):
+        with pytest.raises(
+            ValueError, match=r"do not take .* and \(1, [13]\): .*y.squeeze\(1\), of one-hot rows y.argmax\(1\)"
+        ):
+            train.fit(model, data.from_tensors(train=(x, wrong), device="cpu"), recipe, seed=0, device="cpu")

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from graphprune.encoders.encoder import GraphEncoder
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.pruning.importance import l1
-from graphprune.pruning.masks import Scores, check_scores, first_scores, kept_masks, random_masks
+from graphprune.pruning.masks import Scores, as_scores, first_scores, kept_masks, random_masks
 from graphprune.pruning.rates import RATES, Rate, RateSpace, check_indices, exact_rates
 from graphprune.runs.checkpoint import Checkpoint
 from graphprune.runs.checks import at_least
@@ -293,7 +293,7 @@ def _check(
     batch_size: int,
     lr: float,
 ) -> None:
-    check_scores(graph, scores)
+    as_scores(graph, scores)
     check_indices(indices, len(graph.groups), rates)
     if len(indices) < 2:
         raise ValueError(f"indices holds {len(indices)} configurations: a contrast needs at least 2, such as 2,000")

@@ -38,10 +38,9 @@ def shares(graph: ChannelGraph) -> Features:
     True
     """
     sizes = torch.tensor([group.channels for group in graph.groups])
-    group = torch.arange(len(sizes)).repeat_interleave(sizes)  # (num_atoms,)
     member = torch.zeros(graph.num_atoms, len(sizes))
-    member[torch.arange(graph.num_atoms), group] = 1 / sizes[group]
-    part, place = _parts(graph, group), _places(graph, group)
+    member[torch.arange(graph.num_atoms), graph.owner] = 1 / sizes[graph.owner]
+    part, place = _parts(graph), _places(graph)
 
     def features(kept: Tensor) -> Tensor:
         logs = (kept.float() @ member.to(kept.device)).log()  # (B, groups)
@@ -52,19 +51,19 @@ def shares(graph: ChannelGraph) -> Features:
     return features
 
 
-def _parts(graph: ChannelGraph, group: Tensor) -> Tensor:
+def _parts(graph: ChannelGraph) -> Tensor:
     """(nodes, groups): which part of a node's channels belongs to which group."""
     part = torch.zeros(len(graph.nodes), len(graph.groups))
     for row, node in zip(part, graph.nodes, strict=True):
         atoms = torch.tensor([atom for atom in node.atoms if atom >= 0], dtype=torch.int64)
-        row.index_add_(0, group[atoms], torch.full((len(atoms),), 1 / max(node.channels, 1)))
+        row.index_add_(0, graph.owner[atoms], torch.full((len(atoms),), 1 / max(node.channels, 1)))
     return part
 
 
-def _places(graph: ChannelGraph, group: Tensor) -> Tensor:
+def _places(graph: ChannelGraph) -> Tensor:
     """(nodes, 8): powers of the depth, each by itself and times w."""
     depth = torch.linspace(-1, 1, len(graph.nodes))
     powers = depth[:, None] ** torch.arange(POWERS)
     layers = torch.tensor([float(len(group.layers)) for group in graph.groups])
-    shared = _parts(graph, group) @ (layers + 1).log2() - 1
+    shared = _parts(graph) @ (layers + 1).log2() - 1
     return torch.stack([powers, powers * shared[:, None]], 2).flatten(1)

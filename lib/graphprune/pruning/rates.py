@@ -26,11 +26,14 @@ from torch import LongTensor, Tensor
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.runs.checks import at_least
 
+Rate = float | Fraction
 RATES = tuple(i / 10 for i in range(10))
 """The paper's pruning rates (eq. 3): 0, 0.1, ..., 0.9."""
 
+CHUNK = 16_384  # samples drawn at a time: their state stays in the cache
 
-def kept_counts(channels: int, rates: Sequence[float | Fraction] = RATES) -> Tensor:
+
+def kept_counts(channels: int, rates: Sequence[Rate] = RATES) -> Tensor:
     """Channels kept of C at each rate, (rates,): max(1, floor((1 - r) C)), the only place where this is calculated.
 
     Source: SACP eq. 2, where r = 0.1 is 1/10 and not the nearest double: in floating point many C are one off at r = 0.8
@@ -42,10 +45,6 @@ def kept_counts(channels: int, rates: Sequence[float | Fraction] = RATES) -> Ten
     [16, 12, 8]
     """
     return torch.tensor([max(1, math.floor((1 - Fraction(str(rate))) * channels)) for rate in rates])
-
-
-Rate = float | Fraction
-CHUNK = 16_384  # samples drawn at a time: their state stays in the cache
 
 
 def exact_rates(rates: Sequence[Rate]) -> tuple[Fraction, ...]:
@@ -122,7 +121,7 @@ class RateSpace:
 
     def ratio(self, indices: Tensor) -> Tensor:
         """R(r) of many configurations, (B, groups) rate indices -> (B,) float64."""
-        self._check(indices)
+        check_indices(indices, self.groups, len(self.rates))
         units = torch.tensor(self._units, device=indices.device)
         total = units[torch.arange(self.groups, device=indices.device), indices].sum(1)
         return total.double() * self._total.denominator / self._total.numerator
@@ -269,9 +268,6 @@ class RateSpace:
         while len(first := _first_seen(rows)) < n:
             rows = np.concatenate([rows[first], self._draw(n - len(first), need, generator)])
         return torch.from_numpy(rows)  # type: ignore[return-value]
-
-    def _check(self, indices: Tensor) -> None:
-        check_indices(indices, self.groups, len(self.rates))
 
 
 def _first_seen(rows: np.ndarray) -> np.ndarray:

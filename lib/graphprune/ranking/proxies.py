@@ -50,7 +50,7 @@ class Recalibrated(Ranker):
     data: Dataset
     measure: Literal["accuracy", "loss"] = "accuracy"
     images: int | None = None
-    calibration: int = 128
+    calibration: int | None = None
     seed: int = 0
 
     def prepare(self, graph: ChannelGraph, model: nn.Module) -> Score:

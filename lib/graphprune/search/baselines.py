@@ -118,9 +118,8 @@ def cut_to_window(funnel: Funnel, priority: dict[str, Tensor]) -> Tensor:
     last = torch.tensor([span.start + int(atoms[span].argmax()) for span in graph.slices.values()])
     order = atoms.index_fill(0, last, float("inf")).argsort(stable=True)[: len(atoms) - len(last)]
     sizes = torch.tensor([group.channels for group in graph.groups])
-    group = torch.arange(len(sizes)).repeat_interleave(sizes)[order]
     removed = torch.zeros(len(order) + 1, len(sizes), dtype=torch.int64)
-    removed[torch.arange(1, len(order) + 1), group] = 1
+    removed[torch.arange(1, len(order) + 1), graph.owner[order]] = 1
     shares = funnel.window.shares(sizes - removed.cumsum(0))  # after 0, 1, 2, ... removals
     number = int((shares > high).sum())
     if number == len(shares) or shares[number] < low:

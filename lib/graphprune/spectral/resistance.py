@@ -7,8 +7,8 @@ hand:
     S = D_o - A D_i^-1 A^T,    R_ij = 1 / d_j + S+_ii - 2 (S+ P)_ij + (P^T S+ P)_jj,    P = A D_i^-1,    A = |W|.
 
 What is left is one dense Cholesky factor of the smaller side. A layer is dense, so a sparse solver gains nothing, and a
-pseudo-inverse of all out + in nodes costs many times as much. 4096 x 4096 takes 14 seconds of one core
-and 2 GB, 512 x 4608 less than one.
+pseudo-inverse of all out + in nodes costs many times as much. 4096 x 4096 takes 15 seconds of one core and 1.2 GB beyond
+the weights, 512 x 4608 less than one second (benchmarks/resistance.py).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def from_tensors(
 
     Raises:
         TypeError: a split is no pair of tensors or arrays.
-        ValueError: inputs and targets, or two splits, do not fit each other, or a split is empty.
+        ValueError: inputs and targets, or two splits, do not fit each other, a split is empty, or a class is negative.
 
     >>> x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 4
     >>> own = from_tensors(train=(x[:16], y[:16]), val=(x[16:], y[16:]))
@@ -65,6 +65,8 @@ def from_tensors(
                 f"{kind}: an input and its target have shapes {own[0]} and {own[1]}, train's {first[0]}, {first[1]}"
             )
     objective = _objective(loss, metric, y)
+    if objective.loss is CLASSIFICATION.loss:
+        _check_classes({kind: targets for kind, (_, targets) in pairs.items()})
     classes = num_classes or max(_outputs(targets) for _, targets in pairs.values())
 
     def split(kind: str) -> Split:
@@ -227,6 +229,14 @@ def _objective(loss: Measure | None, metric: Measure | None, targets: Tensor) ->
         )
     known = CLASSIFICATION if targets.ndim == 1 else PIXELS
     return known if metric is None else Objective(known.loss, metric)
+
+
+def _check_classes(targets: Mapping[str, Tensor]) -> None:
+    for kind, classes in targets.items():
+        if (least := int(classes.min())) < 0:
+            raise ValueError(
+                f"{kind}: classes are numbered from 0, and a target is {least}; number them anew, or drop those inputs"
+            )
 
 
 def _outputs(targets: Tensor) -> int:
