@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphprune.neurons import bounds, chain, program, replay, rows, solver
+from graphprune.neurons import bounds, program, read, replay, rows, solver
 
 
 def fc(seed: int, *sizes: int) -> nn.Sequential:
@@ -39,7 +39,7 @@ class Parts:
     """The steps of `scores`, one by one."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, which: str, lam: float, radius: float) -> None:
-        self.chain = chain.read(model, x, which)
+        self.chain = read(model, x, which)
         self.x, self.y, self.lam = x.double(), y, lam
         self.bounds = bounds.propagate(self.chain, self.x, radius, which)
         self.program = program.build(self.chain, self.bounds, self.x, y, lam, which)

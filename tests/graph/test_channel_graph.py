@@ -43,6 +43,11 @@ def test_groups_and_their_weight_in_the_ratio(graph: ChannelGraph) -> None:
     assert graph.frozen == {"fc": "its channels are the network's output"}
 
 
+def test_every_atom_has_an_owner(graph: ChannelGraph) -> None:
+    assert graph.owner.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert ChannelGraph((), torch.zeros(2, 0), ()).owner.shape == (0,)
+
+
 def test_features_are_plus_one_minus_one_and_padding(graph: ChannelGraph) -> None:
     keep = {"conv1": torch.tensor([True, False, True, True]), "conv3": torch.tensor([False, True, False])}
     stage, last, pad = [1, -1, 1, 1], [-1, 1, -1], [0, 0, 0, 0, 0, 0]

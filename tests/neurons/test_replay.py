@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_programs import fc, images
 
-from graphprune.neurons import bounds, chain, replay
+from graphprune.neurons import bounds, read, replay
 
 
 def test_the_sum_of_the_largest_leaves_the_smallest_layer_out():
@@ -18,15 +18,15 @@ def test_the_sum_of_the_largest_leaves_the_smallest_layer_out():
 def test_the_objective_of_silent_neurons_is_that_of_the_last_bias():
     net, x, y = fc(0, 2, 3, 2), images(0, 2, 2).double(), torch.tensor([0, 1])
     net[2].bias.data = torch.tensor([1.0, 1.0])
-    read = chain.read(net, x)
-    found = bounds.propagate(read, x, 0.0, "exact")
-    value = replay.objective(read, found, x, y, [torch.zeros(3).double()], 5.0)
+    chain = read(net, x)
+    found = bounds.propagate(chain, x, 0.0, "exact")
+    value = replay.objective(chain, found, x, y, [torch.zeros(3).double()], 5.0)
     assert value.item() == pytest.approx(5 * math.log(2) - 2)
 
 
 def test_the_first_layer_is_scaled_when_the_image_is_known():
     net, x = fc(1, 2, 3, 2), images(1, 2, 2).double()
-    read = chain.read(net, x)
-    found, s = bounds.propagate(read, x, 0.0, "exact"), torch.tensor([0.0, 0.3, 1.0]).double()
-    hidden = replay.values(read, found, x, [s])[1]
+    chain = read(net, x)
+    found, s = bounds.propagate(chain, x, 0.0, "exact"), torch.tensor([0.0, 0.3, 1.0]).double()
+    hidden = replay.values(chain, found, x, [s])[1]
     assert torch.allclose(hidden, s * net.double()[0](x).relu())

@@ -233,6 +233,13 @@ def test_bad_arguments_are_named(net, resnet8, digits, changes, message):
         MaskEvaluator(net, resnet8, digits, **changes)
 
 
+def test_data_with_fewer_training_images_than_usual_calibrates_with_all_of_them(net, resnet8, digits):
+    few = replace(digits, train=digits.train.take(torch.arange(20)))
+    kept = masks_of(resnet8, 2)
+    found, all_of_them = MaskEvaluator(net, resnet8, few)(kept), MaskEvaluator(net, resnet8, few, calibration=20)(kept)
+    assert torch.equal(found.loss, all_of_them.loss)
+
+
 def test_modules_that_put_out_tuples_are_evaluated():
     """Attention puts out its result and None, or its weights."""
     vit = VisionTransformer(8, 4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=6, num_classes=10)
@@ -280,3 +287,23 @@ def test_bad_masks_are_named(net, resnet8, digits):
     kept[2, resnet8.slices[group]] = False
     with pytest.raises(ValueError, match=rf"kept\[2\] keeps no channel of group '{group}': at least one must stay"):
         evaluator(kept)
+
+
+@pytest.mark.parametrize("shape", [(12,), (4, 6, 6, 50)], ids=["tables", "volumes"])
+def test_inputs_that_are_no_images_are_evaluated(shape):
+    """300 rows of 12 numbers, or volumes of 300 places a slice: channels last is a layout of images alone."""
+    draw = torch.Generator().manual_seed(3)
+    if len(shape) == 1:
+        net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    else:
+        net = nn.Sequential(nn.Conv3d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 3))
+    count = 300 if len(shape) == 1 else 4
+    x, y = torch.rand(count, *shape, generator=draw), torch.arange(count) % 3
+    own = data.from_tensors(train=(x, y), val=(x, y), device="cpu")
+    graph = trace(net, x[:1])
+    masks = masks_of(graph, 3)
+    found = MaskEvaluator(net, graph, own, calibration=4)(masks)
+    for mask, accuracy, loss in zip(masks, found.accuracy.tolist(), found.loss.tolist(), strict=True):
+        right = train.evaluate(prune(net, graph, graph.unflatten(mask)), own.val)
+        assert accuracy == pytest.approx(right.accuracy)
+        assert loss == pytest.approx(right.loss, abs=1e-4)

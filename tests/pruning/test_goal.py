@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification, ViTConfig
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.pruning.goal import Pruned, prune_to
+from graphprune.pruning.goal import prune_to
 from graphprune.train import Recipe
 
 TINY = torch.zeros(1, 1, 8, 8)
@@ -137,8 +137,17 @@ def test_a_callback_trains_between_the_steps(tiny: nn.Module) -> None:
     assert found.network.fc.bias.tolist() == [7] * 10
     replaced = prune_to(tiny, TINY, macs=0.3, finetune=lambda network: network.double())
     assert replaced.network.fc.weight.dtype == torch.float64
-    with pytest.raises(TypeError, match="finetune must train the network in place or return one"):
+    wrong = "finetune must train the network in place and return None, or return a network, and returned a list"
+    with pytest.raises(TypeError, match=wrong):
         prune_to(tiny, TINY, macs=0.3, finetune=lambda network: [1.0])  # type: ignore[arg-type, return-value]
+
+
+def test_a_function_may_return_what_fit_returns(tiny: nn.Module) -> None:
+    digits, recipe = graphprune.data.load("digits", device="cpu"), Recipe(epochs=0.1, lr=0.05, batch_size=64)
+    found = prune_to(tiny, TINY, macs=0.5, finetune=lambda network: graphprune.train.fit(network, digits, recipe, seed=0))
+    right = prune_to(tiny, TINY, macs=0.5).network
+    graphprune.train.fit(right, digits, recipe, seed=0)
+    assert found.network.conv1.weight.equal(right.conv1.weight)
 
 
 def test_data_renew_the_bn_statistics_and_a_recipe_trains(tiny: nn.Module) -> None:
@@ -163,6 +172,26 @@ def test_searched_widths_are_the_best_of_those_looked_at(tiny: nn.Module) -> Non
         for how in ("searched", "uniform", "global")
     ]
     assert losses[0] <= min(losses[1:]) + 0.05, "BN statistics here come from more images than the search's"
+
+
+class WidthInItsCode(nn.Module):
+    """Attention whose heads are as wide as the input's width allows: no head goes, nor does the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix, self.back, self.out = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.wide, self.narrow = nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        heads = self.mix(self.norm(x)).view(rows, length, 2, width // 2)
+        x = x + self.back(heads.softmax(1).reshape(rows, length, width))
+        return self.out(x + self.narrow(self.wide(x).relu()))
+
+
+def test_norms_are_proposed_only_where_they_help() -> None:
+    with pytest.raises(ValueError, match=r"macs=0.1: out of reach, .*; ask for more$"):
+        prune_to(nn.Sequential(nn.Linear(4, 8), WidthInItsCode()), torch.zeros(1, 5, 4), macs=0.1)
 
 
 def test_the_width_of_a_transformer_goes_too_where_asked() -> None:
@@ -327,17 +356,29 @@ def test_a_bare_parameter_that_is_ignored_stays_whole(name: str) -> None:
         prune_to(Bare(), TINY, macs=0.7, ignore=["gains"])
 
 
-def test_the_result_prints_on_a_line_and_saves(tiny: nn.Module, tmp_path: Path) -> None:
-    found = prune_to(tiny, TINY, macs=0.5)
-    assert isinstance(found, Pruned)
-    assert repr(found) == (
-        "Pruned(TinyCNN: 37.6% of 18,462 multiply-adds, 46.3% of 350 parameters, 5 of 7 channels in 2 groups, frozen layers: 1)"
-    )
-    assert found.widths.values.tolist() == [["conv1", 2, 4, 2], ["conv3", 1, 3, 3]]
-    assert "<table" in found._repr_html_()
-    again = graphprune.load_pruned(found.save(tmp_path / "small.safetensors"), graphprune.models.tiny_cnn())
-    assert all(a.equal(b) for a, b in zip(again.parameters(), found.network.parameters(), strict=True))
-
-
 def test_it_is_public() -> None:
     assert graphprune.prune_to is prune_to
+
+
+class Row(nn.Module):
+    """Eight layers; their outputs side by side, or each summed up along the channels before the next one."""
+
+    def __init__(self, deep: bool) -> None:
+        super().__init__()
+        self.layers, self.deep = nn.ModuleList(nn.Linear(4, 4) for _ in range(8)), deep
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        if not self.deep:
+            return [layer(x) for layer in self.layers]
+        for layer in self.layers:
+            x = x.cumsum(-1) + layer(x)
+        return x
+
+
+def test_a_network_of_many_layers_without_a_group_gets_a_short_answer() -> None:
+    with pytest.raises(
+        ValueError, match=r"no channel can be pruned; layers.0 and 7 more: its channels are the network's output$"
+    ):
+        prune_to(Row(deep=False), torch.rand(1, 4), macs=0.5)
+    with pytest.raises(ValueError, match=r"; layers.4: [^;]*; 3 more reasons in graphprune.trace\(...\).frozen$"):
+        prune_to(Row(deep=True), torch.rand(1, 4), macs=0.5)

@@ -96,3 +96,7 @@ def test_wrong_and_swapped_arguments_are_named() -> None:
         keep_from_rates([0.3], graph, scores)
     with pytest.raises(TypeError, match=r"^indices_row must hold 2 rates or rate indices, one a group, got dict"):
         keep_from_rates(graph, scores, [0.3, 0.3])
+    with pytest.raises(
+        TypeError, match=r"got dict; of a dictionary give \[rates.get\(group.name, 0.0\) for group in graph.groups\]"
+    ):
+        keep_from_rates(graph, {"0": 0.3}, scores)  # type: ignore[arg-type]

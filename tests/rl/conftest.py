@@ -1,4 +1,4 @@
-"""A small game and a small world that several tests play in."""
+"""A small game and a small world that several tests play in, and the digits."""
 
 import pytest
 from tiny_game import QUICK
@@ -9,11 +9,15 @@ from graphprune.rl.environment import game
 
 
 @pytest.fixture(scope="module")
-def rules(tiny):
-    digits = data.load("digits", device="cpu")
+def digits():
+    return data.load("digits", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rules(tiny, digits):
     return game(models.seeded("tiny_cnn", 0, in_channels=1), tiny, digits, 0.5, **QUICK)
 
 
 @pytest.fixture(scope="module")
-def few():
-    return world.make(["mlp"], data.load("digits", device="cpu"), 4, seed=0, width=3, steps=60)
+def few(digits):
+    return world.make(["mlp"], digits, 4, seed=0, width=3, steps=60)

@@ -126,6 +126,12 @@ def test_what_is_kept_is_the_best_judged(rules):
     assert list(found.history) == ["evaluations", "performance", "reward", "best"]
 
 
+def test_what_was_learned_prints_on_a_line(rules):
+    found = agent.train(replace(rules, evaluator=Counting()), replace(SMALL, evaluations=5))
+    kept = int(found.kept.sum())
+    assert repr(found) == f"Trained({kept} of 7 channels kept, validation 0.9000, 5 networks judged)"
+
+
 def test_stopped_and_gone_on_is_the_same_bit_for_bit(rules, tmp_path):
     whole = agent.train(rules, SMALL)
     agent.train(rules, replace(SMALL, evaluations=9), checkpoint=tmp_path / "agent", every=1)

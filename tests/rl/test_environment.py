@@ -19,11 +19,6 @@ from graphprune.rl.rewards import Lagrangian, PlainAccuracy
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def net():
     return weighted()
 

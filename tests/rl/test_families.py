@@ -4,13 +4,7 @@ import pytest
 import torch
 
 import graphprune
-from graphprune import data
 from graphprune.rl.families import FAMILIES, Small, train_many, whole
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 """The rules of the game: who decides what at which step, ratios and budgets by hand, and what a digest holds."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_game import QUICK, macs, weighted
 
-from graphprune import data, models
+from graphprune import models
 from graphprune.rl.game import game
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +58,8 @@ def test_ratios_by_hand(rules):
             assert rules.by_ratios(torch.tensor([ratios], dtype=dtype)).int().tolist() == [kept]
 
 
-def settled(rules, kept, priority=None):
-    return rules.settle(torch.tensor([kept]).bool(), priority).int().tolist()[0]
+def settled(rules, kept):
+    return rules.settle(torch.tensor([kept]).bool()).int().tolist()[0]
 
 
 def test_what_is_too_much_is_dropped_and_what_room_is_left_is_filled(rules):
@@ -71,23 +67,18 @@ def test_what_is_too_much_is_dropped_and_what_room_is_left_is_filled(rules):
     assert settled(rules, [1, 1, 1, 0, 1, 1, 1]) == [1, 1, 0, 0, 1, 1, 1]  # 3 and 3: the third, of the smallest norm, goes
     assert settled(rules, [1, 0, 0, 0, 0, 1, 0]) == [1, 1, 0, 0, 0, 1, 0]  # 1 and 1: the second, of the largest, comes back
     assert settled(rules, [1, 0, 0, 1, 0, 1, 0]) == [1, 0, 0, 1, 0, 1, 0]  # with one more it would be 3 and 1
-    wanted = torch.tensor([[0.1, 0.2, 0.9, 0.3, 0.5, 0.6, 0.7]])
-    assert settled(rules, [1, 1, 1, 0, 1, 1, 1], wanted) == [0, 1, 1, 0, 1, 1, 1]
-    assert settled(rules, [1, 0, 0, 0, 0, 1, 0], wanted) == [1, 0, 1, 0, 1, 1, 1]  # without the second and the fourth it fits
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.booleans(), min_size=7, max_size=7), st.permutations(range(7)), st.booleans())
-def test_settled_networks_stand_at_the_budget_and_respect_decisions(rules, kept, priority, by_l1):
+@given(st.lists(st.booleans(), min_size=7, max_size=7))
+def test_settled_networks_stand_at_the_budget_and_respect_decisions(rules, kept):
     decided = rules.never_empty(torch.tensor([kept]))
-    order = None if by_l1 else torch.tensor([priority]).float()
-    found = rules.settle(decided, order)[0]
+    found = rules.settle(decided)[0]
     assert bool((rules.excess(found[None]) <= 0).all())
     assert bool((rules.budget.counts(found[None]) > 0).all())
     respected = not bool((found & ~decided[0]).any()) or not bool((decided[0] & ~found).any())
     assert respected
-    key = rules.places if order is None else order[0].double()
-    rank = (key + 10 * decided[0]).tolist()
+    rank = (rules.places + 10 * decided[0]).tolist()
     last = max((index for index in range(7) if not found[index]), key=lambda index: (rank[index], index))
     more = found.clone()
     more[last] = True
@@ -126,6 +117,15 @@ def test_an_importance_of_ones_own_stands_in_the_rules_and_in_the_digest(net, ti
 
 def test_a_game_prints_on_a_line(rules):
     assert repr(rules) == "Game(TinyCNN: 7 channels in 2 groups, 2 decisions, at most 40.0% of the macs)"
+
+
+def test_few_training_images_are_all_calibrated_on(net, tiny, digits):
+    few = replace(digits, train=digits.train.take(torch.arange(20)))
+    by_default, told = (game(net, tiny, few, 0.4, images=40, **asked) for asked in ({}, {"calibration": 20}))
+    kept = torch.ones(1, 7, dtype=torch.bool)
+    assert torch.equal(by_default.evaluator(kept).loss, told.evaluator(kept).loss)
+    with pytest.raises(ValueError, match=r"calibration=21: .* 2 to 20"):
+        game(net, tiny, few, 0.4, images=40, calibration=21)
 
 
 def test_text_is_no_share(net, tiny, digits):

@@ -181,12 +181,6 @@ def test_no_evaluation_is_refused(rules, name):
         SEARCHES[name](rules, 0, seed=0)
 
 
-@pytest.mark.parametrize("flips", [0, -1, float("nan")])
-def test_no_flip_is_refused(rules, flips):
-    with pytest.raises(ValueError, match=rf"flips={flips}: must be above 0, e\.g\. 2"):
-        hill_climbing(rules, 2, 0, flips=flips)
-
-
 def test_random_ratios_keep_the_largest_norms_of_every_group(rules):
     seen, asked = watched(rules)
     random_ratios(seen, 20, seed=0)
@@ -234,8 +228,6 @@ def test_a_free_climb_begins_at_the_whole_network_and_comes_within_the_budget_by
 
 
 def test_a_free_climb_that_never_meets_the_budget_says_so(rules):
-    found = free_climbing(rules, 2, seed=0, flips=0.01)
+    found = free_climbing(rules, 1, seed=0)
     assert found.performance == 0
-    assert found.curve.tolist() == [0, 0]
-    with pytest.raises(ValueError, match="flips=0: must be above 0"):
-        free_climbing(rules, 2, 0, flips=0)
+    assert found.curve.tolist() == [0]

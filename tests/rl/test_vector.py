@@ -6,15 +6,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 from tiny_game import QUICK, weighted
 
-from graphprune import data
 from graphprune.rl.environment import PruningEnv
 from graphprune.rl.rewards import PlainAccuracy
 from graphprune.rl.vector import VectorPruningEnv
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 @pytest.fixture

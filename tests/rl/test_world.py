@@ -5,14 +5,8 @@ import torch
 from tiny_world import by_hand
 
 import graphprune
-from graphprune import data
 from graphprune.rl import world
 from graphprune.rl.families import FAMILIES, train_many, whole
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -209,6 +209,12 @@ class ChannelGraph:
         return ends
 
     @cached_property
+    def owner(self) -> Tensor:
+        """(num_atoms,) int64: the number of the group that each atom belongs to."""
+        sizes = torch.tensor([group.channels for group in self.groups], dtype=torch.int64)
+        return torch.arange(len(sizes)).repeat_interleave(sizes)
+
+    @cached_property
     def feature_index(self) -> Tensor:
         """(nodes, d): where each node feature comes from in [atoms' signs ..., +1, 0] (SACP, section 3.2).
 

@@ -8,7 +8,7 @@ over the graph's groups can be honoured.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -84,7 +84,7 @@ def trace(
         if getattr(node.target, "__name__", node.target) in DRAWS:
             for labels in tensors(run.record.entering.get(node.name)):
                 run.record.ledger.freeze(labels, "the forward draws random numbers for it")
-    training = training_forward(parts, first, run.record, fresh, (fixed, held))
+    training = training_forward(parts, first, run.record, fresh, fixed, held)
     parts = parts_of(shell, first.graph, training.graph) if training else parts
     reach: Counter[str] = Counter()  # node -> how often it was in trouble
     skeletons = [first.graph, *([training.graph] if training else [])]
@@ -128,19 +128,9 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
     sites = {**record.sites, **element_sites(record)}
     classes = np.append(record.ledger.classes(), -1)  # -1, nothing to prune, stays -1
     count = int(classes.max()) + 1
-    why = np.full(count + 1, -1)  # of each class the reason it is frozen, an index
     reasons = [reason for _, reason in record.ledger.reasons]
-    for index in reversed(range(len(reasons))):  # the first reason found is the one told
-        why[classes[record.ledger.reasons[index][0]]] = index
-    columns: dict[bytes, np.ndarray] = {}
-    alike: dict[tuple[str, int], bytes] = {}  # site -> its column: many have equal classes
-    read: dict[int, bytes] = {}  # and many of those the same labels
-    for key, labels in sites.items():
-        if id(labels) not in read:
-            found = classes[labels.numpy()]
-            read[id(labels)] = found.tobytes()
-            columns[read[id(labels)]] = found
-        alike[key] = read[id(labels)]
+    why = record.ledger.first_reasons(classes)
+    columns, alike = columns_of(sites, classes)
     members = group_classes(columns.values(), why, count)
     reasons.append("all its channels are tied together, so none of them can go")
     why[[int(group[0]) for group in members if len(group) == 1]] = len(reasons) - 1
@@ -177,6 +167,9 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         stuck = [index for found in lying for index in why[found].tolist() if index >= 0]
         return record.opaque.get(name) or (reasons[stuck[0]] if stuck else None)
 
+    def with_frozen(labels: Tensor) -> Tensor:
+        return torch.from_numpy(whole[classes[labels.numpy()]])
+
     skeletons = [first.graph, *([training.graph] if training else [])]
     frozen |= silent_layers(parts_of(fresh.shell, *skeletons), skeletons, verdict)
     return ChannelGraph(
@@ -189,16 +182,27 @@ def assemble(record: Record, fresh: Fresh, first: Recording, training: Recording
         skeleton=first.graph,
         training=training.graph if training else None,
         example=tuple(weightless_inputs(fresh.inputs).tensors),
-        numbers=tuple(Count(key, torch.from_numpy(whole[classes[labels.numpy()]])) for key, labels in record.numbers.items()),
+        numbers=tuple(Count(key, with_frozen(labels)) for key, labels in record.numbers.items()),
         sized=first.sized or (training is not None and training.sized),
         inputs=fresh.inputs,
         weightless=fresh.weightless,
-        norms=tuple(
-            Norm(path, dim, torch.from_numpy(whole[classes[labels.numpy()]]), kept)
-            for path, (dim, labels, kept) in record.norms.items()
-        ),
+        norms=tuple(Norm(path, dim, with_frozen(labels), kept) for path, (dim, labels, kept) in record.norms.items()),
         zeroed=fresh.zeroed,
     )
+
+
+def columns_of(
+    sites: Mapping[tuple[str, int], Tensor], classes: np.ndarray
+) -> tuple[dict[bytes, np.ndarray], dict[tuple[str, int], bytes]]:
+    """The classes along the sites: each column once, by its bytes, and for every site which one it has. Many are equal."""
+    columns: dict[bytes, np.ndarray] = {}
+    read: dict[int, bytes] = {}  # many sites have the same labels
+    for labels in sites.values():
+        if id(labels) not in read:
+            found = classes[labels.numpy()]
+            read[id(labels)] = found.tobytes()
+            columns[read[id(labels)]] = found
+    return columns, {key: read[id(labels)] for key, labels in sites.items()}
 
 
 def tangled(record: Record) -> set[str]:

@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from graphprune.graph.inputs import leaves, on_leaves
 from graphprune.graph.parts import named_modules, named_tensors
-from graphprune.graph.rules.data_movement import created, elementwise
+from graphprune.graph.rules.data_movement import created
+from graphprune.graph.rules.elementwise import elementwise
 from graphprune.graph.rules.operation import Call, Rule, tensors
 from graphprune.graph.rules.output_shapes import Formula
 from graphprune.graph.rules.table import formula_of, rule_of
@@ -303,9 +304,7 @@ class Recorder(TorchFunctionMode):
     def _without_result(self, op: Operation, given: Any, before: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """A function that gives no tensor: it wrote into one, or told something of its values."""
         if were_written(given, before):
-            fixed = on_leaves(self.argument, args), on_leaves(self.argument, kwargs)
-            made = self._write(op.kind, op.target, *fixed, None, op)
-            self._written(given, before, made)
+            self._written(given, before, self._note(op, args, kwargs, None))
         else:
             for tensor in given:
                 self._write("call_function", peek, (self.node_of(tensor),), {}, None)

@@ -22,7 +22,7 @@ from graphprune.graph import recorder
 from graphprune.graph.inputs import Inputs
 from graphprune.graph.parts import named_modules
 from graphprune.graph.recorder import Operation, Recorder
-from graphprune.graph.rules.layers import kept_norm
+from graphprune.graph.rules.normalisation import kept_norm
 from graphprune.graph.rules.table import formula_of, module_base, rule_of
 from graphprune.graph.sizes import attribute, with_origin
 
@@ -31,9 +31,6 @@ MENDED = (
     *("num_parameters", "embedding_dim", "input_size", "normalized_shape"),
 )
 """Sizes that torch's layers keep and that pruning changes (`cutting.mend`)."""
-
-COUNTS = {int, tuple, list}
-"""What sizes are kept in: plain numbers, alone or several."""
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -55,12 +52,8 @@ def reporting(writer: Recorder, root: nn.Module, norms: Mapping[str, int]) -> It
     patched: list[dict[str, Any]] = []
     for path, module in modules.values():
         state, leaf = vars(module), path in norms or is_leaf(module)
-        if leaf:
-            found = {name: state[name] for name in MENDED if name in state}
-            numbers = {name: value for name, value in found.items() if _is_number(value) or _are_numbers(value)}
-        else:
-            kept = [(name, value) for name, value in state.items() if type(value) in COUNTS]
-            numbers = {name: value for name, value in kept if _is_number(value) or _are_numbers(value)}
+        names = [name for name in MENDED if name in state] if leaf else state
+        numbers = {name: state[name] for name in names if _counts(state[name])}
         before.append((state, numbers))
         for name, value in numbers.items():
             if isinstance(value, int):
@@ -82,12 +75,11 @@ def reporting(writer: Recorder, root: nn.Module, norms: Mapping[str, int]) -> It
             del state["forward"]
 
 
-def _is_number(value: Any) -> bool:
+def _counts(value: Any) -> bool:
+    """Whether it may be a size: a number above 0, or several numbers."""
+    if type(value) in (tuple, list):
+        return bool(value) and all(type(item) is int for item in value)
     return type(value) is int and value > 0
-
-
-def _are_numbers(value: Any) -> bool:
-    return type(value) in (tuple, list) and bool(value) and all(type(item) is int for item in value)
 
 
 class Mode:

@@ -16,14 +16,14 @@ from graphprune.graph.rules.operation import NumberKey
 from graphprune.graph.rules.propagation import Record
 from graphprune.graph.tracing import propagate, record_again
 
-Held = tuple[Collection[str], Collection[NumberKey]]
 
-
-def training_forward(parts: Parts, first: Recording, record: Record, fresh: Fresh, held: Held) -> Recording | None:
+def training_forward(
+    parts: Parts, first: Recording, record: Record, fresh: Fresh, fixed: Collection[str], held: Collection[NumberKey]
+) -> Recording | None:
     """What only training mode does (auxiliary classifiers, running averages): recorded in that mode, and added to the record.
 
     Args:
-        held: the parameters, and the numbers, that stay as they are (`fixed` and `held` of `Propagation`).
+        fixed, held: as of `Propagation`.
 
     Returns:
         The forward in training mode, or None if it reaches no other parameters and ties no other channels.
@@ -39,7 +39,7 @@ def training_forward(parts: Parts, first: Recording, record: Record, fresh: Fres
         with torch.random.fork_rng(devices=[]):
             training = record_again(fresh.cut({}, {}), fresh.inputs, fresh.weightless, fresh.over_kept, training=True)
         parts = parts_of(parts.root, training.graph)
-        extra = propagate(parts, training, before=record.continued(), fixed=held[0], held=held[1]).record
+        extra = propagate(parts, training, before=record.continued(), fixed=fixed, held=held).record
     except Exception as error:
         if not idle:
             return None

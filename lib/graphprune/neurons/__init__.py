@@ -6,9 +6,9 @@
 """
 
 from graphprune.neurons.bounds import propagate
-from graphprune.neurons.chain import read
 from graphprune.neurons.decoupled import blocks, decoupled
 from graphprune.neurons.images import pick
+from graphprune.neurons.reading import read
 from graphprune.neurons.removal import mask_units, remove
 from graphprune.neurons.replay import objective
 from graphprune.neurons.scores import Scores, per_class, scores

@@ -21,8 +21,9 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.groups import trace
 from graphprune.neurons import replay
 from graphprune.neurons.bounds import propagate
-from graphprune.neurons.chain import Affine, Chain, Flatten, Score, read
+from graphprune.neurons.chain import Affine, Chain, Flatten, Score
 from graphprune.neurons.program import build, point
+from graphprune.neurons.reading import read
 from graphprune.neurons.scores import Scores, by_group, check, check_images
 from graphprune.neurons.solver import Solution, solve
 from graphprune.runs.checks import at_least
@@ -161,7 +162,7 @@ def decoupled(
     solutions = [solution for solution, _ in found]
     sizes = {"images": len(y)} | {key: sum(size[key] for _, size in found) for key in found[0][1]}
     graph = trace(model, images[:1]) if graph is None else graph
-    groups = by_group(graph, read(model, images, "exact"), [solution.s[0] for solution in solutions])
+    groups = by_group(graph, [block.layer for block in parts], [solution.s[0] for solution in solutions])
     status = "optimal" if all(solution.status == "optimal" for solution in solutions) else "time limit"
     objective, bound = (sum(getattr(solution, key) for solution in solutions) for key in ("objective", "bound"))
     return Scores(groups, status, objective, bound, time.monotonic() - begun, sizes)
@@ -178,5 +179,4 @@ def solve_block(block: Block, labels: Tensor, lam: float, time_limit: float) -> 
         return float(replay.objective(chain, bounds, x, labels, s, lam))
 
     found = solve(rows, objective, (ones, point(rows, chain, bounds, x, ones)), lam, time_limit)
-    sizes = {"variables": rows.rows.columns, "binaries": len(rows.whole), "rows": rows.rows.rows}
-    return found, sizes | {"nonzeros": rows.rows.matrix().nnz, "rounds": found.rounds, "cuts": found.cuts}
+    return found, rows.sizes | {"rounds": found.rounds, "cuts": found.cuts}

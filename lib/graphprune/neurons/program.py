@@ -50,6 +50,12 @@ class Program:
         """The columns that must be whole numbers."""
         return self.rows.bounds()[3].nonzero()[0]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many variables, binaries, rows and nonzeros it has."""
+        found = {"variables": self.rows.columns, "binaries": len(self.whole), "rows": self.rows.rows}
+        return found | {"nonzeros": self.rows.matrix().nnz}
+
 
 def build(chain: Chain, bounds: Bounds, images: Tensor, labels: Tensor, lam: float, program: str) -> Program:
     """The program of a chain.

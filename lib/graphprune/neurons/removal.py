@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.copies import copy_model
-from graphprune.neurons.chain import Affine, read
+from graphprune.neurons.chain import Affine
+from graphprune.neurons.reading import read
 from graphprune.pruning.channels import prune
 
 

@@ -12,8 +12,9 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.groups import trace
 from graphprune.neurons import gradient, replay
 from graphprune.neurons.bounds import propagate
-from graphprune.neurons.chain import PROGRAMS, Chain, Score, read
+from graphprune.neurons.chain import Chain, Score
 from graphprune.neurons.program import build, point
+from graphprune.neurons.reading import check_program, read
 from graphprune.neurons.solver import solve
 from graphprune.pruning.importance import per_atom
 from graphprune.runs.checks import demand_number
@@ -111,24 +112,21 @@ def scores(
     def objective(s: Sequence[Tensor]) -> float:
         return float(replay.objective(chain, bounds, x, y, s, lam))
 
-    start = replay.ones(chain)
+    start, layers = replay.ones(chain), [score.layer for score in chain.scored]
     if solver == "gradient" or program == "exact":
         share = 1.0 if solver == "gradient" else 0.3
         start, _ = gradient.descend(chain, bounds, x, y, lam, seed=seed, time_limit=share * time_limit)
     if solver == "gradient":
         seconds = time.monotonic() - begun
-        groups = by_group(graph, chain, start)
+        groups = by_group(graph, layers, start)
         return Scores(groups, "local", objective(start), float("-inf"), seconds, {"images": len(x)})
     rows = build(chain, bounds, x, y, lam, program)
     first = start, point(rows, chain, bounds, x, start)
     left = time_limit - (time.monotonic() - begun)
     found = solve(rows, objective, first, lam, left, relax=solver == "relaxation", feasible=program == "exact")
-    sizes = {
-        "images": len(x), "variables": rows.rows.columns, "binaries": len(rows.whole), "rows": rows.rows.rows,
-        "nonzeros": rows.rows.matrix().nnz, "rounds": found.rounds, "cuts": found.cuts, "retried": found.retried,
-    }  # fmt: skip
+    sizes = {"images": len(x), **rows.sizes, "rounds": found.rounds, "cuts": found.cuts, "retried": found.retried}
     seconds = time.monotonic() - begun
-    return Scores(by_group(graph, chain, found.s), found.status, found.objective, found.bound, seconds, sizes)
+    return Scores(by_group(graph, layers, found.s), found.status, found.objective, found.bound, seconds, sizes)
 
 
 def per_class(model: nn.Module, images: Tensor, labels: Tensor, *, time_limit: float = 60.0, **options: object) -> Scores:
@@ -164,13 +162,13 @@ def mean_of(parts: Sequence[Scores]) -> Scores:
     return Scores(groups, worst, objective, bound, sum(part.seconds for part in parts), sizes)
 
 
-def by_group(graph: ChannelGraph, chain: Chain, s: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Scores of layers as scores of the graph's groups; coupled layers are averaged.
+def by_group(graph: ChannelGraph, layers: Sequence[str], s: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Scores of layers, (C,) each, as scores of the graph's groups; coupled layers are averaged.
 
     Raises:
         ValueError: a group has a channel that no scored layer makes.
     """
-    total, hits = per_atom(graph, {score.layer: part for score, part in zip(chain.scored, s, strict=True)})
+    total, hits = per_atom(graph, dict(zip(layers, s, strict=True)))
     for name, span in graph.slices.items():
         if bool((hits[span] == 0).any()):
             raise ValueError(f"group {name!r} has a channel that no scored layer makes; use another importance")
@@ -179,8 +177,7 @@ def by_group(graph: ChannelGraph, chain: Chain, s: Sequence[Tensor]) -> dict[str
 
 def check(program: str, solver: str, lam: float, radius: float | None, time_limit: float) -> None:
     """Raise ValueError for the first argument that is out of its range, TypeError for one that must be a number."""
-    if program not in PROGRAMS:
-        raise ValueError(f"program={program!r} is unknown: use 'published' or 'exact'")
+    check_program(program)
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} is unknown: use 'mip', 'relaxation' or 'gradient'")
     demand_number("e.g. 5", lam=lam)

@@ -10,6 +10,7 @@ from torch import Tensor
 from graphprune.runs.checks import share as check_share
 
 Keep = dict[str, Tensor]
+WITHIN = 1e-6  # scores as near as this are equal
 
 
 def keep_share(scores: Mapping[str, Tensor], removed: float, generator: torch.Generator) -> Keep:
@@ -48,7 +49,7 @@ def keep_above(scores: Mapping[str, Tensor], threshold: float) -> Keep:
     return {name: ((s >= threshold) | (torch.arange(len(s)) == int(s.argmax()))).cpu() for name, s in scores.items()}
 
 
-def tied(scores: Mapping[str, Tensor], removed: float, within: float = 1e-6) -> int:
+def tied(scores: Mapping[str, Tensor], removed: float) -> int:
     """How many units share the score at which `keep_share` cuts, so that chance decides between them; 0 if it need not.
 
     >>> tied({"fc": torch.tensor([0.0, 0.0, 0.0, 1.0])}, 0.5)
@@ -58,8 +59,8 @@ def tied(scores: Mapping[str, Tensor], removed: float, within: float = 1e-6) -> 
     for score in scores.values():
         row = score.sort(descending=True).values
         kept = max(1, len(row) - round(removed * len(row)))
-        if kept < len(row) and abs(float(row[kept - 1] - row[kept])) <= within:
-            count += int(((row - row[kept]).abs() <= within).sum())
+        if kept < len(row) and abs(float(row[kept - 1] - row[kept])) <= WITHIN:
+            count += int(((row - row[kept]).abs() <= WITHIN).sum())
     return count
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -49,16 +48,10 @@ class Budget:
     def __repr__(self) -> str:
         return f"at most {self.share:.1%} of the {self.of}"
 
-    @cached_property
-    def group(self) -> Tensor:
-        """(num_atoms,) int64: the group each atom belongs to."""
-        sizes = torch.tensor([group.channels for group in self.costs.graph.groups])
-        return torch.arange(len(sizes)).repeat_interleave(sizes)
-
     def counts(self, kept: Tensor) -> Tensor:
         """Channels kept in each group. (B, num_atoms) bool -> (B, groups) int64."""
-        groups = self.costs.graph.groups
-        return torch.zeros(len(kept), len(groups), dtype=torch.int64).index_add_(1, self.group, kept.cpu().long())
+        graph = self.costs.graph
+        return torch.zeros(len(kept), len(graph.groups), dtype=torch.int64).index_add_(1, graph.owner, kept.cpu().long())
 
     def shares(self, kept: Tensor) -> Tensor:
         """What masks leave of the cost. (B, num_atoms) bool -> (B,) float64, 1 = the whole network's."""
@@ -76,12 +69,13 @@ class Budget:
         Returns:
             (B, num_atoms) bool, True = kept.
         """
-        if priority.ndim != 2 or priority.shape[1] != len(self.group) or bool(priority.isnan().any()):
-            raise ValueError(f"priority: must be (B, {len(self.group)}) without NaN, got {tuple(priority.shape)}")
+        graph = self.costs.graph
+        if priority.ndim != 2 or priority.shape[1] != graph.num_atoms or bool(priority.isnan().any()):
+            raise ValueError(f"priority: must be (B, {graph.num_atoms}) without NaN, got {tuple(priority.shape)}")
         order = self._protected(priority.double().cpu()).argsort(dim=1, stable=True)
         place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
         low = torch.zeros(len(order), dtype=torch.int64)  # drops that may be too few
-        high = torch.full_like(low, len(self.group) - len(self.costs.graph.groups))  # drops that are enough
+        high = torch.full_like(low, graph.num_atoms - len(graph.groups))  # drops that are enough
         while bool((low < high).any()):  # bisection: each drop costs less than the one before
             middle = (low + high) // 2
             met = self.shares(place >= middle[:, None]) <= self.share

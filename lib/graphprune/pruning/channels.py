@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from graphprune.graph.channel_graph import ChannelGraph, demand_graph
 from graphprune.graph.checking import CHECKED, difference, random_outputs
 from graphprune.graph.copies import copy_model, naming_attributes
-from graphprune.graph.cutting import Places, cut, kept_classes, kept_numbers, kept_places
+from graphprune.graph.cutting import Numbers, Places, cut, kept_classes, kept_numbers, kept_places
 from graphprune.graph.norms import make_up, run_over_kept
 from graphprune.graph.parts import named_tensors, parts_of
 from graphprune.graph.verification import verify
@@ -61,12 +61,14 @@ def prune(
     >>> small.conv1.out_channels, small.conv2.out_channels, small.conv3.out_channels
     (2, 2, 2)
     """
+    at_least(1, round_to=round_to)
     check_same(model, graph)
     kept = graph.flatten(keep)
     if round_to != 1:
         kept = graph.flatten(round_keep(model, graph, keep, round_to))
     if bool(kept.all()):
-        why = "the graph offers no group" if not graph.groups else f"keep (round_to={round_to}) keeps every channel"
+        rounded = f" after rounding to multiples of {round_to}" if round_to != 1 else ""
+        why = f"keep holds every channel{rounded}" if graph.groups else "the graph offers no group"
         warnings.warn(f"prune removes nothing: {why}; graph.frozen says what cannot go and why", stacklevel=2)
     places, numbers = kept_places(graph, kept), kept_numbers(graph, kept)
     with naming_attributes(model):
@@ -79,8 +81,8 @@ def prune(
             "reads whole, prune_to(..., ignore=[...])"
         )
     numbers = {**numbers, **make_up(small, graph, kept)}
-    setattr(small, RECORD, compose_records(getattr(model, RECORD, {}), graph, places))
-    setattr(small, NUMBERS, {**getattr(model, NUMBERS, {}), **numbers})
+    record = compose_records(getattr(model, RECORD, {}), graph, places)
+    remember(small, record, {**getattr(model, NUMBERS, {}), **numbers})
     parameters = list(model.parameters())
     few = sum(p.numel() for p in parameters) <= CHECKED and not any(p.is_meta for p in parameters)
     if few if check is None else check:
@@ -141,15 +143,15 @@ def round_keep(
     model: nn.Module,
     graph: ChannelGraph,
     keep: Mapping[str, Tensor],
-    round_to: int,
+    multiple: int,
     *,
     scores: Scores | None = None,
     macs: float | None = None,
 ) -> dict[str, Tensor]:
-    """`keep` with a multiple of `round_to` channels in every group, or all of a group's, within a budget of multiply-adds.
+    """`keep` rounded: every group keeps a multiple of a number of channels, or all it has, within a budget of multiply-adds.
 
     A group's channels are put in order, those that `keep` keeps before the others, higher scores first, and parted into
-    blocks of `round_to`. Every group has its first block. The others are added while the budget allows, first those of
+    blocks of `multiple`. Every group has its first block. The others are added while the budget allows, first those of
     which `keep` keeps the greatest share, among equals those whose weakest channel scores highest next to its group's
     mean; a block of which it keeps nothing is never added. So groups just below a multiple are rounded up, the others
     down, and with `macs=1` all of them up. (Torch-Pruning 1.6 rounds all of them down.)
@@ -158,7 +160,7 @@ def round_keep(
 
     Args:
         model, graph, keep: as `prune` takes them.
-        round_to: the multiple.
+        multiple: what the number of channels is to be a multiple of, such as 8.
         scores: group -> (C,), the importance that `keep` was made by; the L1 norm of all that belongs to a channel by default.
         macs: the share of the unpruned network's multiply-adds that may stay, for an input of the size traced with; what
             `keep` leaves by default.
@@ -174,12 +176,12 @@ def round_keep(
     >>> sorted({int(mask.sum()) for mask in keep.values()}), sorted({int(mask.sum()) for mask in rounded.values()})
     ([12, 23, 45], [8, 16, 24, 48])
     """
-    at_least(1, round_to=round_to)
+    at_least(1, multiple=multiple)
     if macs is not None and not 0 < macs <= 1:
         raise ValueError(f"macs={macs!r}: must be a share of the unpruned network's multiply-adds, 0 < macs <= 1")
     check_same(model, graph)
     kept = graph.flatten(keep)
-    if (round_to == 1 and macs is None) or not graph.groups:
+    if (multiple == 1 and macs is None) or not graph.groups:
         return graph.unflatten(kept)
     costs, strength = CostModel(graph, graph.inputs or graph.example), _strength(model, graph, scores)
 
@@ -187,12 +189,12 @@ def round_keep(
         return int(costs.of_counts(counts[None])[0]) / costs.full.macs
 
     budget = left(torch.stack([kept[span].sum() for span in graph.slices.values()])) if macs is None else macs
-    blocks = [_blocks(kept[span], strength[name], round_to) for name, span in graph.slices.items()]
+    blocks = [_blocks(kept[span], strength[name], multiple) for name, span in graph.slices.items()]
     held, counts = [own[:1] for own in blocks], torch.tensor([len(own[0].channels) for own in blocks])
     if (least := left(counts)) > budget:
         raise ValueError(
-            f"round_to={round_to}: one multiple in every group leaves {least:.4f} of the multiply-adds, more than the "
-            f"{budget:.4f} of {'keep' if macs is None else 'macs'}; use a smaller round_to, or round_keep(..., "
+            f"multiple={multiple} (prune's round_to): one in every group leaves {least:.4f} of the multiply-adds, more than "
+            f"the {budget:.4f} of {'keep' if macs is None else 'macs'}; use a smaller one, or round_keep(..., "
             f"macs={math.ceil(least * 1e4) / 1e4})"
         )
     others = [(block, g, place) for g, own in enumerate(blocks) for place, block in enumerate(own) if place and block.share]
@@ -267,6 +269,14 @@ NUMBERS = "_graphprune_numbers"
 """The attribute of a pruned network that says which numbers its modules keep, such as counts of heads, were changed."""
 
 Record = Mapping[tuple[str, int], tuple[int, Tensor]]
+
+
+def remember(small: nn.Module, record: Record, numbers: Numbers) -> None:
+    """Note in a pruned network what is left of its class; `torch.jit.script` is told to pass the notes by."""
+    setattr(small, RECORD, record)
+    setattr(small, NUMBERS, numbers)
+    ignored = "__jit_ignored_attributes__"
+    setattr(small, ignored, list(dict.fromkeys([*getattr(small, ignored, ()), RECORD, NUMBERS])))
 
 
 def compose_records(before: Record, graph: ChannelGraph, places: Places) -> Record:

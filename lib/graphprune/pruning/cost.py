@@ -57,14 +57,13 @@ def cost(model: nn.Module, example_input: Any) -> Cost:
     269722
     """
     inputs = check_input(model, example_input)
-    params = sum(int(parameter.numel()) for parameter in model.parameters())
     try:
         flops = _flops(on_meta(model), weightless_inputs(inputs))
     except ValueError:
         if any(tensor.is_meta for tensor in (*inputs.tensors, *model.parameters())):
             raise
         flops = _flops(zeroed(model), fitted(inputs, model))  # values decide its shapes
-    return Cost(flops // (2 * len(inputs.tensors[0])), params)
+    return Cost(flops // (2 * len(inputs.tensors[0])), _parameters(model))
 
 
 def check_input(model: nn.Module, example_input: Any) -> Inputs:
@@ -80,6 +79,10 @@ def check_input(model: nn.Module, example_input: Any) -> Inputs:
         shape = tuple(first.shape)
         raise ValueError(f"example_input must hold a batch of one input or more, (B, ...), got shape {shape}")
     return inputs
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(int(parameter.numel()) for parameter in network.parameters())
 
 
 def _flops(network: nn.Module, inputs: Inputs) -> int:
@@ -196,22 +199,18 @@ class CostModel:
         keep_aside(graph.skeleton, recording.graph)
         seeds = {(site.tensor, site.dim): site.atoms for site in graph.sites}
         record = propagate(parts_of(graph.shell, recording.graph), recording, seeds, graph.num_atoms).record
-        self.full = Cost(_flops(cut(network, {}), inputs) // (2 * batch), self._all_parameters())
+        self.full = Cost(_flops(cut(network, {}), inputs) // (2 * batch), _parameters(graph.shell))
         if max(self.full.macs, self.full.params) >= 2**53:
             raise ValueError(f"graph costs {self.full}, 2^53 or more, beyond exact products: use a smaller example_input")
         self.forms = self._quadratic(record.products, batch) + self._linear(record.contractions, batch)
         whole = np.array([*(group.channels for group in graph.groups), 1])
         self.forms[:, -1, -1] += (self.full.macs, self.full.params) - whole @ self.forms @ whole  # what no group touches
 
-    def _all_parameters(self) -> int:
-        assert self.graph.shell is not None
-        return sum(int(parameter.numel()) for parameter in self.graph.shell.parameters())
-
     def _quadratic(self, products: dict[str, float], batch: int) -> np.ndarray:
         """M and P of the parameters that are cut: for each the product of its two sizes, linear forms in x."""
         tensors = dict(self.graph.shell.named_parameters(remove_duplicate=False))  # type: ignore[union-attr]
         share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
-        owner = np.repeat(np.arange(len(share)), share)
+        owner = self.graph.owner.numpy()
         sizes: dict[str, dict[int, np.ndarray]] = {}
         for site in self.graph.sites:
             if site.tensor in tensors:
@@ -235,7 +234,7 @@ class CostModel:
     def _linear(self, contractions: list[tuple[Tensor, float]], batch: int) -> np.ndarray:
         """M and P of products of computed tensors, attention's: linear in the kept counts of what tells their places apart."""
         share = np.array([group.channels for group in self.graph.groups], dtype=np.int64)
-        owner = np.repeat(np.arange(len(share)), share)
+        owner = self.graph.owner.numpy()
         total = np.zeros(len(share) + 1)
         for labels, macs in contractions:
             atoms = labels.numpy()

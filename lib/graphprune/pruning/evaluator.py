@@ -5,14 +5,12 @@ The answer for one mask: the network is pruned, its BN statistics are re-estimat
 time, in one of two ways:
 
 - one at a time: the network is cut without the proof that `prune` repeats for every mask;
-- many at once: the network keeps its full shape, every layer that reads channels sees those of its mask only, and every BN
-  takes its statistics from the calibration images of its own mask. One pass, no loop over masks, no smaller products.
+- many at once: see `graphprune.pruning.many_masks`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +20,25 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.channel_select import ChannelSelect
 from graphprune.graph.copies import copy_model
 from graphprune.graph.cutting import cut, kept_places
 from graphprune.graph.parts import named_modules
-from graphprune.graph.rules import data_movement, layers
+from graphprune.graph.rules import data_movement, layers, normalisation
+from graphprune.graph.rules.elementwise import elementwise
+from graphprune.graph.rules.operation import tensors
 from graphprune.graph.rules.table import module_base, rule_of
 from graphprune.pruning.channels import check_same, prune
+from graphprune.pruning.many_masks import ManyMasks
 from graphprune.runs import runtime, store
 from graphprune.runs.description import described
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.objective import CLASSIFICATION, plain
 
-PLAIN = {layers.convolution, layers.linear, layers.batch_norm, layers.channel_select, layers.pooling, layers.reduction}
-PLAIN |= {data_movement.elementwise, data_movement.flatten, data_movement.concatenate}
+WEIGHTED = {layers.convolution, layers.linear, normalisation.batch_norm, layers.channel_select}
+PLAIN = WEIGHTED | {layers.pooling, layers.reduction}
+PLAIN |= {elementwise, data_movement.flatten, data_movement.concatenate}
 """What a network may do if a mask is not to be proven: operations that treat every channel alike, or read all of them."""
-WEIGHTED = {layers.convolution, layers.linear, layers.batch_norm, layers.channel_select}
 MEMORY = 4 * 2**30  # bytes: of the passes that hold many masks
 CACHE = 2**19  # elements: 2 MiB of single precision, a core's second cache
 CHECKED = 32  # images, of either kind, on which many at once are compared with pruning
@@ -70,7 +70,7 @@ class MaskEvaluator:
         graph: its `trace`.
         data: `.train` calibrates, `.val` measures; the images that are used are held on the model's device.
         images: how many validation images; None = all.
-        calibration: how many training images the BN statistics come from.
+        calibration: how many training images the BN statistics come from; 128 unless given, or all where there are fewer.
         at_once: masks a pass; 1 = one at a time. None = one at a time on a CPU, where the whole network with many masks took
             twice the time of a pruned one (ResNet-8, 8x8 pixels) to seven times (ResNet-20, 32x32), see benchmarks/masks.py;
             elsewhere as many as 4 GiB hold, at most 256 [not measured on a GPU].
@@ -98,7 +98,7 @@ class MaskEvaluator:
         data: Dataset,
         *,
         images: int | None = None,
-        calibration: int = 128,
+        calibration: int | None = None,
         at_once: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -110,7 +110,7 @@ class MaskEvaluator:
         train.check_fits(model, data.val, place)
         self.graph, self._model = graph, copy_model(model).eval()
         self._objective = data.objective
-        seen = next(train.clean_images(data, 1, calibration, seed)).to(place)
+        seen = next(train.clean_images(data, 1, calibration or min(128, len(data.train)), seed)).to(place)
         shown, labels = (part.to(place) for part in next(data.val.batches(images or len(data.val))))
         self._seen, self._shown, self._labels = _laid_out(seen), _laid_out(shown), labels
         self.fallback = why_not(self._model, graph)
@@ -222,70 +222,6 @@ def pruned(model: nn.Module, graph: ChannelGraph, mask: Tensor) -> nn.Module:
         return prune(model, graph, graph.unflatten(mask), check=False)
 
 
-# many at once ---------------------------------------------------------------------------------------------------------
-
-
-class ManyMasks:
-    """A network in its full shape that carries many masks through one pass.
-
-    Pruned channels are still computed, and then hidden from every layer that reads them: x_b <- x_b * m_b for mask b. The
-    weights stay the same for all masks, so that the images of all of them are one batch; of each mask's images the first
-    `calibration` give its BN statistics.
-    """
-
-    def __init__(self, model: nn.Module, graph: ChannelGraph, calibration: int) -> None:
-        self.net, self.graph = copy_model(model).eval(), graph
-        self.stays = torch.empty(0)  # (B, classes + 1) of the pass under way
-        modules, place = named_modules(self.net), next(self.net.parameters()).device
-        for site in graph.sites:
-            reader = modules[site.tensor.rpartition(".")[0]]
-            if site.dim == 1 and isinstance(reader, nn.Conv2d | nn.Linear | ChannelSelect) and bool((site.atoms >= 0).any()):
-                reader.register_forward_pre_hook(self._hiding(site.atoms.to(place)))
-        for path, module in modules.items():
-            if isinstance(module, _BatchNorm):
-                self.net.set_submodule(path, SplitNorm(module, self, calibration))
-
-    def __call__(self, masks: Tensor, seen: Tensor, shown: Tensor) -> Tensor:
-        """(B, num_atoms) -> logits (B, n, classes) of the images shown."""
-        self.stays = seen.new_ones(len(masks), self.graph.num_classes + 1)  # frozen classes and -1 always stay
-        self.stays[:, : self.graph.num_atoms] = masks.to(self.stays)
-        x = torch.cat([seen, shown]).repeat(len(masks), *[1] * (seen.ndim - 1))
-        return self.net(x).unflatten(0, (len(masks), -1))[:, len(seen) :]
-
-    def _hiding(self, atoms: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
-        def hide(reader: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-            rows = inputs[0].unflatten(0, (len(self.stays), -1))  # (B, images, C, H, W), or (B, images, ..., C) of a Linear
-            shape = [1] * rows.ndim
-            shape[0], shape[-1 if isinstance(reader, nn.Linear) else 2] = len(self.stays), len(atoms)
-            return (rows * self.stays[:, atoms].view(shape)).flatten(0, 1)
-
-        return hide
-
-
-class SplitNorm(nn.Module):
-    """Batch normalisation of each mask's images by the statistics of its calibration images: one multiply-add.
-
-    As torch does, the calibration images themselves are divided by the biased deviation, the others by the unbiased one.
-    """
-
-    def __init__(self, bn: _BatchNorm, masks: ManyMasks, calibration: int) -> None:
-        super().__init__()
-        assert bn.running_var is not None
-        self.gamma = bn.weight if bn.affine else torch.ones_like(bn.running_var)
-        self.beta = bn.bias if bn.affine else torch.zeros_like(bn.running_var)
-        self.eps, self.calibration, self.masks = bn.eps, calibration, masks
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.unflatten(0, (len(self.masks.stays), -1))  # (B, images, C, H, W)
-        seen, places = rows[:, : self.calibration], [1, *range(3, rows.ndim)]
-        variance, mean = torch.var_mean(seen, places, correction=1, keepdim=True)  # (B, 1, C, 1, 1)
-        n, shape = seen.numel() // mean.numel(), (-1, *[1] * (rows.ndim - 3))
-        share = x.new_ones(rows.shape[1]).view(-1, 1, *shape[1:])
-        share[: self.calibration] = (n - 1) / n
-        a = (variance * share + self.eps).rsqrt() * self.gamma.view(shape)  # (B, images, C, 1, 1)
-        return torch.addcmul(self.beta.view(shape) - mean * a, rows, a).flatten(0, 1)
-
-
 # which networks -------------------------------------------------------------------------------------------------------
 
 
@@ -315,23 +251,15 @@ def largest_map(model: nn.Module, image: Tensor) -> int:
     """The most numbers that a module puts out for one image, (1, C, H, W)."""
     sizes, probed = [image.numel()], copy_model(model)
     for module in probed.modules():
-        module.register_forward_hook(lambda _module, _inputs, out: sizes.extend(_sizes(out)))
+        module.register_forward_hook(lambda _module, _inputs, out: sizes.extend(part.numel() for part in tensors(out)))
     with torch.inference_mode():
         probed(image)
     return max(sizes)
 
 
-def _sizes(out: Any) -> list[int]:
-    """Numbers in each of the tensors that a module puts out: one, or as attention several of them and None."""
-    if isinstance(out, Tensor):
-        return [out.numel()]
-    parts = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
-    return [size for part in parts for size in _sizes(part)]
-
-
 def _laid_out(images: Tensor) -> Tensor:
-    """Channels last where a CPU gains by it: ResNet-20 at 32x32 pixels, not ResNet-8 at 8x8."""
-    last = images.device.type == "cpu" and images.shape[-1] * images.shape[-2] >= 256
+    """Channels last where a CPU gains by it: ResNet-20 at 32x32 pixels, not ResNet-8 at 8x8; torch lays out (B, C, H, W) so."""
+    last = images.ndim == 4 and images.device.type == "cpu" and images.shape[-1] * images.shape[-2] >= 256
     return images.contiguous(memory_format=torch.channels_last) if last else images
 
 

@@ -14,7 +14,7 @@ from graphprune.graph.channel_graph import ChannelGraph, demand_graph
 from graphprune.graph.copies import naming_attributes
 from graphprune.graph.cutting import cut, kept_numbers, kept_places
 from graphprune.graph.parts import named_tensors
-from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records
+from graphprune.pruning.channels import NUMBERS, RECORD, Record, compose_records, remember
 from graphprune.runs import safe_files
 from graphprune.runs.checks import demand_network
 
@@ -115,8 +115,7 @@ def load_pruned(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         small = cut(model, {place: index for place, (_, index) in record.items()}, numbers)
     _check_state(small, state, path)
     small.load_state_dict(state)
-    setattr(small, RECORD, record)
-    setattr(small, NUMBERS, numbers)
+    remember(small, record, numbers)
     return small
 
 

@@ -1,14 +1,10 @@
-"""A network pruned to a budget in one call, with all that was decided on the way."""
+"""A network pruned to a budget in one call."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,74 +13,25 @@ from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.graph.copies import copy_model, naming_attributes
 from graphprune.graph.cutting import kept_places
 from graphprune.graph.groups import Norms, trace
+from graphprune.graph.norms import find_norms
 from graphprune.graph.tracing import demand_python
 from graphprune.pruning.allocation import Limits, Order, OverBudget, allocate, order_of
 from graphprune.pruning.channels import prune
-from graphprune.pruning.cost import Cost, CostModel, cost
+from graphprune.pruning.cost import CostModel, cost
 from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator
-from graphprune.pruning.files import save_pruned
+from graphprune.pruning.pruned import Pruned
 from graphprune.pruning.sources import own_tensors
 from graphprune.runs import runtime
 from graphprune.runs.checks import at_least, demand_finite
 from graphprune.training import train
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
+from graphprune.training.history import History
 from graphprune.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Finetune = Recipe | Callable[[nn.Module], nn.Module | None] | None
+Finetune = Recipe | Callable[[nn.Module], nn.Module | History | None] | None
 """How a network is trained between the steps: a recipe, or a function that trains it in place or returns another."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Pruned:
-    """A network pruned to a budget, and what was decided.
-
-    Attributes:
-        network: the small network, an ordinary module.
-        keep: the channels of the unpruned network that stay, group -> (C,) bool.
-        graph: the trace of the unpruned network.
-        before, after: what both cost.
-        frozen: layer -> why its channels stay, what was asked by `ignore` among them.
-    """
-
-    network: nn.Module
-    keep: dict[str, Tensor]
-    graph: ChannelGraph
-    before: Cost
-    after: Cost
-    frozen: Mapping[str, str] = field(default_factory=dict)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the network and `keep` as `save_pruned` does; `load_pruned(path, unpruned_network)` reads it."""
-        return save_pruned(path, self.network, self.graph, self.keep)
-
-    @cached_property
-    def widths(self) -> pd.DataFrame:
-        """A row for each group of coupled channels: its layers, channels before and after."""
-        import pandas as pd
-
-        after = {name: int(mask.sum()) for name, mask in self.keep.items()}
-        rows = [(group.name, len(group.layers), group.channels, after[group.name]) for group in self.graph.groups]
-        return pd.DataFrame(rows, columns=["group", "layers", "before", "after"])
-
-    def __repr__(self) -> str:
-        kept, channels = sum(int(mask.sum()) for mask in self.keep.values()), self.graph.num_atoms
-        parts = [
-            f"{self.after.macs / max(1, self.before.macs):.1%} of {self.before.macs:,} multiply-adds",
-            f"{self.after.params / max(1, self.before.params):.1%} of {self.before.params:,} parameters",
-            f"{kept} of {channels} channels in {len(self.graph.groups)} groups",
-            f"frozen layers: {len(self.frozen)}",
-        ]
-        return f"Pruned({type(self.network).__name__}: {', '.join(parts)})"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p>{escape(repr(self))}</p>{self.widths.to_html(index=False, border=0)}"
 
 
 @torch.inference_mode(False)  # tensors made in inference mode cannot be trained
@@ -126,7 +73,7 @@ def prune_to(
             validation loss is taken (needs data). A function (graph, scores) -> group -> (C,), the lowest goes first.
         steps: prune in so many equal parts of the budget, scoring anew and fine-tuning after each.
         finetune: after each step: a `Recipe` (needs data; a recipe that distils learns from `model`), or a function that
-            trains a network in place, or returns another.
+            trains a network in place (what `train.fit` returns may be returned), or returns another.
         data: BN statistics are re-estimated on its training split after each step; see `graphprune.data.from_tensors`.
         looks: networks looked at by `how="searched"`.
         norms: "kept" prunes the width of a transformer, too; see `trace`.
@@ -184,10 +131,11 @@ def prune_to(
 def _check_data(how: str | Order, finetune: Finetune, data: Dataset | None) -> None:
     if data is not None:
         check_dataset(data)
-    if how == "searched" and data is None:
-        raise ValueError("how='searched' looks at validation images: give data=, such as graphprune.data.from_tensors(...)")
-    if how == "searched" and data is not None and len(data.train) < 2:
-        raise ValueError(f"data: how='searched' needs 2 training images or more, and there are {len(data.train)}")
+    if how == "searched":
+        if data is None:
+            raise ValueError("how='searched' looks at validation images: give data=, such as graphprune.data.from_tensors(...)")
+        if len(data.train) < 2:
+            raise ValueError(f"data: how='searched' needs 2 training images or more, and there are {len(data.train)}")
     if isinstance(finetune, Recipe) and data is None:
         raise ValueError("finetune=Recipe(...) needs data=, such as graphprune.data.from_tensors(...); or give a function")
     if finetune is not None and not isinstance(finetune, Recipe) and not callable(finetune):
@@ -199,8 +147,12 @@ def _why_none(model: nn.Module, graph: ChannelGraph) -> str:
     kinds = list(dict.fromkeys(_layers(model)))
     remedy = "; prune it before it is quantized" * any(kind.__module__.startswith("torch.ao.") for kind in kinds)
     if graph.frozen:
-        reasons = [f"{layer or 'the model itself'}: {reason}" for layer, reason in graph.frozen.items()]
-        return f"; {'; '.join(reasons)}{remedy}"
+        layers: dict[str, list[str]] = {}
+        for layer, reason in graph.frozen.items():
+            layers.setdefault(reason, []).append(layer or "the model itself")
+        told = [f"{own[0]}{f' and {len(own) - 1} more' * (len(own) > 1)}: {reason}" for reason, own in layers.items()]
+        rest = [f"{len(told) - 5} more reasons in graphprune.trace(...).frozen"] * (len(told) > 5)
+        return f"; {'; '.join(told[:5] + rest)}{remedy}"
     wanted = "no convolution or linear layer, a module or F.linear say, whose outputs another layer reads"
     names = ", ".join(kind.__name__ for kind in kinds[:8])
     return f": it has {wanted}; {f'its layers: {names}' if names else 'it has no layers at all'}{remedy}"
@@ -277,17 +229,23 @@ def _decide(
         if how != "searched":
             return allocate(limits, order_of(how, graph, scores), round_to, fixed)
         assert data is not None
-        evaluator = MaskEvaluator(network, graph, data, calibration=min(128, len(data.train)))
+        evaluator = MaskEvaluator(network, graph, data)
         return _searched(limits, scores, round_to, fixed, evaluator, looks, seed)
     except OverBudget as error:
         named = [(name, value) for name, value in zip(("macs", "params"), asked, strict=True) if value is not None]
         budget = ", ".join(f"{name}={value}" + " (a number of them, as it is above 1)" * (value > 1) for name, value in named)
         remedies = ["ask for more"] + ["ignore fewer layers"] * bool(fixed)
         remedies += [f"lower round_to={round_to}"] * (round_to > 1)
-        kinds = {type(module) for module in network.modules()}
-        if nn.LayerNorm in kinds and nn.MultiheadAttention not in kinds and not any(norm.kept for norm in graph.norms):
+        if _norms_hold(network, graph):
             remedies.append("prune the width of this transformer, too, by norms='kept'")
         raise ValueError(f"{budget}: out of reach, {error}; {' or '.join(remedies)}") from None
+
+
+def _norms_hold(network: nn.Module, graph: ChannelGraph) -> bool:
+    """Whether more channels could go with norms="kept"."""
+    if any(norm.kept for norm in graph.norms) or not find_norms(network):
+        return False
+    return trace(network, graph.inputs or graph.example, norms="kept").num_atoms > graph.num_atoms
 
 
 def _searched(
@@ -326,10 +284,11 @@ def _trained(network: nn.Module, finetune: Finetune, data: Dataset | None, teach
     if isinstance(finetune, Recipe):
         assert data is not None
         return train.finetune(network, data, finetune, seed=seed, teacher=copy_model(teacher) if finetune.distil else None)
-    found = finetune(network) if finetune is not None else None
-    if found is not None and not isinstance(found, nn.Module):
-        raise TypeError(f"finetune must train the network in place or return one, and returned a {type(found).__name__}")
-    return network if found is None else found
+    found: Any = finetune(network) if finetune is not None else None
+    if found is not None and not isinstance(found, nn.Module | History):
+        wanted = "train the network in place and return None, or return a network"
+        raise TypeError(f"finetune must {wanted}, and returned a {type(found).__name__}")
+    return found if isinstance(found, nn.Module) else network  # `train.fit` trains in place, and returns a history
 
 
 def _composed(graph: ChannelGraph, places: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:

@@ -37,26 +37,20 @@ def kept_masks(graph: ChannelGraph, indices: Tensor, scores: Scores, rates: Sequ
     (True, True, False)
     """
     check_indices(indices, len(graph.groups), len(rates))
-    group, place = _ranks(graph, scores)
+    places = _places(graph, scores)
     counts = kept_table(graph, rates).to(indices.device)
     kept = counts[torch.arange(len(counts), device=indices.device), indices]
-    return kept[:, group.to(indices.device)] > place.to(indices.device)  # type: ignore[return-value]
+    return kept[:, graph.owner.to(indices.device)] > places.to(indices.device)  # type: ignore[return-value]
 
 
-def _ranks(graph: ChannelGraph, scores: Scores) -> tuple[Tensor, Tensor]:
-    """Of each atom: its group's number, and its place in the group from the most important down, both (num_atoms,)."""
+def _places(graph: ChannelGraph, scores: Scores) -> Tensor:
+    """(num_atoms,): each atom's place in its group, from the most important down."""
     scores = as_scores(graph, scores)
     places = []
     for group in graph.groups:
         order = scores[group.name].detach().cpu().argsort(descending=True, stable=True)
         places.append(torch.empty_like(order).scatter_(0, order, torch.arange(group.channels)))
-    sizes = torch.tensor([group.channels for group in graph.groups])
-    return torch.arange(len(sizes)).repeat_interleave(sizes), torch.cat(places)
-
-
-def check_scores(graph: ChannelGraph, scores: Scores) -> None:
-    """Raise ValueError unless `scores` has one finite score for every channel of every group."""
-    as_scores(graph, scores)
+    return torch.cat(places)
 
 
 def as_scores(graph: ChannelGraph, scores: Mapping[str, Any], name: str = "scores") -> dict[str, Tensor]:
@@ -118,7 +112,9 @@ def keep_from_rates(
         row = torch.as_tensor(indices_row).reshape(1, -1)
     except (TypeError, ValueError, RuntimeError) as error:
         wanted = f"{len(graph.groups)} rates or rate indices, one a group"
-        raise TypeError(f"indices_row must hold {wanted}, got {type(indices_row).__name__}") from error
+        named = isinstance(indices_row, Mapping) and all(isinstance(rate, int | float) for rate in indices_row.values())
+        remedy = "; of a dictionary give [rates.get(group.name, 0.0) for group in graph.groups]" if named else ""
+        raise TypeError(f"indices_row must hold {wanted}, got {type(indices_row).__name__}{remedy}") from error
     if row.shape[1] != len(graph.groups):
         given = f"{row.shape[1]} number{'s' * (row.shape[1] != 1)} for {len(graph.groups)} groups"
         raise ValueError(f"indices_row: {given}; give one rate a group, for example [0.3] * len(graph.groups)")

@@ -152,9 +152,7 @@ def hold_zeros(model: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
-def finetune(
-    model: nn.Module, mask: Mapping[str, Tensor], data: Dataset, recipe: Recipe, *, seed: int, desc: str | None = None
-) -> nn.Module:
+def finetune(model: nn.Module, mask: Mapping[str, Tensor], data: Dataset, recipe: Recipe, *, seed: int) -> nn.Module:
     """Train a copy under a mask: pruned weights are zero before, during and after; BN statistics are re-estimated first.
 
     Args, Raises: as `apply` and `train.fit`.
@@ -169,7 +167,7 @@ def finetune(
     tuned = apply(model, mask)
     train.reestimate_bn(tuned, data, seed=seed)
     with hold_zeros(tuned, mask):
-        train.fit(tuned, data, recipe, seed=seed, desc=desc or "fine-tuning")
+        train.fit(tuned, data, recipe, seed=seed, desc="fine-tuning")
     return tuned
 
 

@@ -27,6 +27,7 @@ from graphprune.rl.policy import Policy, Settings, draw, log_chances
 from graphprune.rl.world import World
 from graphprune.runs import runtime, store
 from graphprune.runs.checkpoint import read, write
+from graphprune.runs.checks import at_least
 
 __all__ = ["Objective", "Policy", "Reinforce", "Settings", "Trained", "learn", "regrets", "scores", "scores_of", "train"]
 
@@ -202,6 +203,11 @@ class Trained:
     scores: Tensor
     history: pd.DataFrame
 
+    def __repr__(self) -> str:
+        judged = int(self.history["evaluations"].iloc[-1]) + 1  # the last is the policy's own mask
+        kept = f"{int(self.kept.sum())} of {len(self.kept)} channels kept"
+        return f"Trained({kept}, validation {self.performance:.4f}, {judged} networks judged)"
+
 
 @dataclass
 class _State:
@@ -261,8 +267,7 @@ def train(
     >>> graphprune.cost(small, torch.zeros(1, 1, 8, 8)).macs <= 0.5 * 18_462
     True
     """
-    if every < 1:
-        raise ValueError(f"every={every}: must be at least 1")
+    at_least(1, every=every)
     settings = settings or Settings()
     state = _begin(game, settings, policy, seed)
     known = [game.digest, replace(settings, evaluations=settings.episodes), store.digest(state.policy.state_dict()), seed]

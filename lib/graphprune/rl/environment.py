@@ -9,7 +9,7 @@ numbers say what was decided:
 
     excess V: the share of the cost that the decisions keep, less the share that may stay; above 0 the budget is missed.
     performance P: accuracy on validation, BN statistics re-estimated, no training, of the network *settled* on the
-        budget [our reading]: what is too much is dropped, and what room is left is filled, in the order of a priority,
+        budget [our reading]: what is too much is dropped, and what room is left is filled, in the order of the L1 norms,
         so that all networks are compared at one cost, and a larger one is not taken for a better one.
 """
 
@@ -124,7 +124,7 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise RuntimeError("the episode is over: call reset() before the next step()")
         if not self.action_space.contains(action):
             raise ValueError(f"action={action!r}: not in {self.action_space}")
-        self.position = self.game.play(self.position, self._keep(action))
+        self.position = self.game.play(self.position, read_actions(self.game, self.action_space, np.asarray(action)[None]))
         done, reward, info = self.position.step == self.game.steps, 0.0, self._info()
         if done:
             settled, excess, found = self.game.judge(self.position)
@@ -139,9 +139,6 @@ class PruningEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if mask.shape != (self.game.graph.num_atoms,) or mask.dtype != torch.bool:
             raise ValueError(f"options['kept']: must be bool of shape ({self.game.graph.num_atoms},), as info['kept'] is")
         return self.game.never_empty(mask[None])[0]
-
-    def _keep(self, action: np.ndarray) -> Tensor:
-        return read_actions(self.game, self.action_space, np.asarray(action)[None])
 
     def _observed(self) -> dict[str, np.ndarray]:
         fixed = self.game.observation

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphprune.runs import runtime
 from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
+from graphprune.training.splits import Split
 
 FAMILIES = ("mlp", "conv", "residual")
 TOGETHER = 32  # networks trained at once
@@ -125,9 +126,9 @@ def train_many(
     return models, torch.cat(seen)
 
 
-def whole(split: object) -> tuple[Tensor, Tensor]:
+def whole(split: Split) -> tuple[Tensor, Tensor]:
     """All images of a split, normalised, and their labels."""
-    batches = list(split.batches(512))  # type: ignore[attr-defined]
+    batches = list(split.batches(512))
     return torch.cat([images for images, _ in batches]).cpu(), torch.cat([labels for _, labels in batches]).cpu()
 
 

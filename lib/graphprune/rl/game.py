@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.graph.channel_graph import ChannelGraph
+from graphprune.pruning.allocation import rank_in_group
 from graphprune.pruning.budget import Budget
 from graphprune.pruning.cost import CostModel
 from graphprune.pruning.criterion import Criterion, score_channels
 from graphprune.pruning.evaluator import MaskEvaluator, Performance
 from graphprune.rl.observation import Observation, observe
 from graphprune.runs import store
-from graphprune.runs.checks import demand_number
+from graphprune.runs.checks import at_least, demand_number
 from graphprune.runs.description import network
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
@@ -64,8 +65,7 @@ class Game:
     scores: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise ValueError(f"passes={self.passes}: must be at least 1")
+        at_least(1, passes=self.passes)
         if self.decisions is not None and not 1 <= self.decisions <= len(self.graph.groups):
             raise ValueError(
                 f"decisions={self.decisions}: must be 1 .. {len(self.graph.groups)}, the groups, or None: one each"
@@ -81,7 +81,7 @@ class Game:
         """(steps, num_atoms) bool: the channels decided at each step, neighbouring groups as evenly split as they go."""
         groups = torch.arange(len(self.graph.groups))
         parts = groups.tensor_split(self.decisions or len(groups))
-        return torch.stack([torch.isin(self.budget.group, part) for part in parts]).repeat(self.passes, 1)
+        return torch.stack([torch.isin(self.graph.owner, part) for part in parts]).repeat(self.passes, 1)
 
     @cached_property
     def digest(self) -> str:
@@ -143,31 +143,21 @@ class Game:
     @cached_property
     def places(self) -> Tensor:
         """(num_atoms,) float64: each channel's place in its group by L1 norm, as a share, 0 .. (C - 1) / C."""
-        parts = [self.l1[span].argsort(stable=True).argsort(stable=True) for span in self.graph.slices.values()]
-        return torch.cat([part.double() / len(part) for part in parts])
+        return torch.cat([*rank_in_group({name: self.l1[span] for name, span in self.graph.slices.items()}).values()])
 
     def by_ratios(self, ratios: Tensor) -> Tensor:
         """The share of each group's channels to drop, rounded up, smallest L1 norms first. (B, groups) -> (B, num_atoms)."""
-        kept = self.places >= ratios.double()[:, self.budget.group] - 1e-6  # 1 / 3 in single precision drops one of three
+        kept = self.places >= ratios.double()[:, self.graph.owner] - 1e-6  # 1 / 3 in single precision drops one of three
         return self.never_empty(kept)
 
-    @cached_property
-    def sizes(self) -> Tensor:
-        """(groups,) int64: channels of each group."""
-        return torch.tensor([group.channels for group in self.graph.groups])
+    def settle(self, kept: Tensor) -> Tensor:
+        """Networks at the budget, of what was decided: (B, num_atoms) bool -> (B, num_atoms) bool.
 
-    def settle(self, kept: Tensor, priority: Tensor | None = None) -> Tensor:
-        """Networks at the budget: (B, num_atoms) bool.
-
-        What was decided to go goes first, then what was decided to stay, each in the order of the priority, until the budget
-        is met: a result either keeps all that was decided to stay, and perhaps more, or nothing else.
-
-        Args:
-            kept: (B, num_atoms) bool, what was decided.
-            priority: (B, num_atoms), what goes first (lowest) and comes back first (highest); places by L1 norm unless given.
+        What was decided to go goes first, then what was decided to stay, each in the order of `places`, until the budget is
+        met: a result either keeps all that was decided to stay, and perhaps more, or nothing else.
         """
-        wish = (self.places.expand(kept.shape) if priority is None else priority).argsort(dim=1, stable=True).argsort(dim=1)
-        return self.budget.fit(wish + kept.shape[1] * kept)
+        wish = self.places.argsort(stable=True).argsort()
+        return self.budget.fit(wish + len(wish) * kept)
 
     def judge(self, position: Position) -> tuple[Tensor, Tensor, Performance]:
         """The networks of episodes that are over, at the budget; by how much the decisions missed it; and how good they are."""
@@ -211,7 +201,7 @@ def game(
     decisions: int | None = None,
     strongest: int = 8,
     images: int | None = None,
-    calibration: int = 128,
+    calibration: int | None = None,
     seed: int = 0,
     importance: Criterion = None,
 ) -> Game:
@@ -225,7 +215,7 @@ def game(
         passes, decisions: see `Game`.
         strongest: incoming edges kept for each channel, see `observation.observe`.
         images: validation images an episode is judged by; all unless given.
-        calibration: training images that BN statistics are re-estimated on.
+        calibration: training images that BN statistics are re-estimated on; 128 unless given, or all where there are fewer.
         seed: which images.
         importance: what stands in place of L1 norms in the rules: scores, or a function (model, graph) -> scores, such as
             one of `graphprune.importance`. What an agent sees of the channels stays as it is.

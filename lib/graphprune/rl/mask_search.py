@@ -64,28 +64,25 @@ def random_ratios(game: Game, evaluations: int, seed: int) -> Found:
     """
     at_least(1, evaluations=evaluations)
     generator = runtime.seed_generator(seed, "random ratios")
-    ratios = torch.rand(evaluations, len(game.sizes), generator=generator).double()
-    return best_of(game, game.budget.fit(game.places - ratios[:, game.budget.group]))
+    ratios = torch.rand(evaluations, len(game.graph.groups), generator=generator).double()
+    return best_of(game, game.budget.fit(game.places - ratios[:, game.graph.owner]))
 
 
-def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0, start: Tensor | None = None) -> Found:
+def hill_climbing(game: Game, evaluations: int, seed: int, *, start: Tensor | None = None) -> Found:
     """From a mask, flip a few bits at a time, and stay wherever it is no worse.
 
-    Each bit flips with probability flips / num_atoms, at least one does; where that misses the budget random kept channels go,
+    Each bit flips with probability 2 / num_atoms, at least one does; where that misses the budget random kept channels go,
     and where it leaves room random dropped ones come back, so that every mask stands at the budget.
 
     Args:
         evaluations: masks tried, the first one included.
         seed: of all that is random.
-        flips: bits flipped on average, above 0.
         start: (num_atoms,) bool, the first mask tried, within the budget; a random one unless given.
 
     Raises:
         ValueError: a number out of its range, or a start that misses the budget.
     """
     at_least(1, evaluations=evaluations)
-    if not flips > 0:
-        raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
     generator, size = runtime.seed_generator(seed, "hill climbing"), game.graph.num_atoms
     here = game.budget.fit(torch.rand(1, size, generator=generator)) if start is None else start[None]
     if float(game.excess(here)) > 0:
@@ -93,8 +90,7 @@ def hill_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0, s
     found = game.evaluator(here)
     best, curve = (found.accuracy.item(), -found.loss.item()), [found.accuracy.item()]
     for _ in range(evaluations - 1):
-        flip = torch.rand(1, size, generator=generator) < flips / size
-        flip[0, torch.randint(size, (1,), generator=generator)] = True
+        flip = _flip(size, generator)
         changed = (here ^ flip).double() + 2.0 * (flip & ~here)  # what just came stays
         there = game.budget.fit(changed - 2.0 * (flip & here) + 0.5 * torch.rand(1, size, generator=generator))
         found = game.evaluator(there)
@@ -118,7 +114,7 @@ def climb_from_ratios(game: Game, evaluations: int, seed: int, draws: int = 8) -
     return Found(climbed.kept, climbed.performance, torch.cat([first.curve, climbed.curve[1:]]))
 
 
-def free_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -> Found:
+def free_climbing(game: Game, evaluations: int, seed: int) -> Found:
     """From the whole network, flip a few bits at a time and put nothing right: the budget is met by the climb or not at all.
 
     While the budget is missed a mask of lower cost is the better one; of those within it the more accurate one is.
@@ -126,26 +122,28 @@ def free_climbing(game: Game, evaluations: int, seed: int, flips: float = 2.0) -
     Args:
         evaluations: masks tried, the whole network included.
         seed: of all that is random.
-        flips: bits flipped on average, above 0.
 
     Returns:
         What it ends at, which may miss the budget. The curve, and the performance, are 0 as long as the budget is missed.
     """
     at_least(1, evaluations=evaluations)
-    if not flips > 0:
-        raise ValueError(f"flips={flips}: must be above 0, e.g. 2")
     generator, size = runtime.seed_generator(seed, "free climbing"), game.graph.num_atoms
     here = torch.ones(1, size, dtype=torch.bool)
     best, curve = _standing(game, here), []
     for _ in range(evaluations - 1):
         curve.append(max(best[1], 0.0))
-        flip = torch.rand(1, size, generator=generator) < flips / size
-        flip[0, torch.randint(size, (1,), generator=generator)] = True
-        there = game.never_empty(here ^ flip)
+        there = game.never_empty(here ^ _flip(size, generator))
         if (result := _standing(game, there)) >= best:
             here, best = there, result
     curve.append(max(best[1], 0.0))
     return Found(here[0], curve[-1], torch.tensor(curve, dtype=torch.float64))
+
+
+def _flip(size: int, generator: torch.Generator) -> Tensor:
+    """(1, size) bool: which bits to flip, two on average and at least one."""
+    flip = torch.rand(1, size, generator=generator) < 2.0 / size
+    flip[0, torch.randint(size, (1,), generator=generator)] = True
+    return flip
 
 
 def _standing(game: Game, kept: Tensor) -> tuple[float, float, float]:

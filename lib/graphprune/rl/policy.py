@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.pruning.budget import Budget
+from graphprune.runs.checks import at_least
 
 # --- 1 settings -------------------------------------------------------------------------------------------------------
 
@@ -58,9 +59,9 @@ class Settings:
     edges: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 2, "pairs": 1, "hidden": 1, "layers": 0, "heads": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        at_least(2, episodes=self.episodes)
+        at_least(1, pairs=self.pairs, hidden=self.hidden, heads=self.heads)
+        at_least(0, layers=self.layers)
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr}: must be above 0, e.g. 0.002")
         if not 0 < self.rate <= 1:
@@ -170,11 +171,11 @@ def draw(budget: Budget, scores: Tensor, count: int, generator: torch.Generator,
         scores: (num_atoms,).
         slack: of the share.
     """
-    low, high = -40.0, 40.0
+    graph, low, high = budget.costs.graph, -40.0, 40.0
     for _ in range(40):
         middle = (low + high) / 2
         chance = (scores + middle).sigmoid()
-        counts = torch.zeros(len(budget.costs.graph.groups), dtype=chance.dtype).index_add_(0, budget.group, chance)
+        counts = torch.zeros(len(graph.groups), dtype=chance.dtype).index_add_(0, graph.owner, chance)
         above = float(budget.shares_of_counts(counts[None])) > budget.share - slack / 2
         low, high = (low, middle) if above else (middle, high)
     found: list[Tensor] = []

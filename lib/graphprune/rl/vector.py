@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -12,7 +12,6 @@ from torch import nn
 
 from graphprune.graph.channel_graph import ChannelGraph
 from graphprune.rl.environment import PruningEnv, read_actions
-from graphprune.rl.rewards import Reward
 from graphprune.runs.checks import at_least
 from graphprune.training.data import Dataset
 
@@ -25,7 +24,7 @@ class VectorPruningEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray])
 
     Args:
         num_envs: episodes side by side.
-        model, graph, data, share, actions, reward, setting: as `PruningEnv` takes them.
+        model, graph, data, share, setting: as `PruningEnv` takes them, `actions` and `reward` among the settings.
 
     >>> import torch, graphprune
     >>> model = graphprune.models.tiny_cnn()
@@ -43,13 +42,10 @@ class VectorPruningEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray])
         graph: ChannelGraph,
         data: Dataset,
         share: float = 0.5,
-        *,
-        actions: Literal["channels", "ratios"] = "channels",
-        reward: Reward | None = None,
         **setting: Any,
     ) -> None:
         at_least(1, num_envs=num_envs)
-        self.alone = PruningEnv(model, graph, data, share, actions=actions, reward=reward, **setting)
+        self.alone = PruningEnv(model, graph, data, share, **setting)
         self.num_envs, self.game, self.reward = num_envs, self.alone.game, self.alone.reward
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.single_observation_space = self.alone.observation_space

@@ -1,6 +1,5 @@
-"""Elementwise and data-moving operations on labels written down by hand."""
+"""Data-moving operations on labels written down by hand."""
 
-import operator
 from collections import namedtuple
 
 import pytest
@@ -15,63 +14,6 @@ from graphprune.graph.rules.labels import unlabelled
 @pytest.fixture
 def run() -> Calls:
     return Calls()
-
-
-# --- elementwise ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("op", [operator.add, torch.mul, "sub", torch.maximum])
-def test_channels_that_are_added_up_are_tied_by_place(run: Calls, op: object) -> None:
-    a, b = run.fresh(1, 3, 2, 2), run.fresh(1, 3, 2, 2)
-    assert channels(run(op, a, b)) == [0, 1, 2]
-    assert run.tied == [[0, 3], [1, 4], [2, 5]]
-    assert run.frozen == []
-
-
-@pytest.mark.parametrize("op", [nn.ReLU(), torch.sigmoid, "clone", nn.Dropout()])
-def test_an_activation_passes_labels_on(run: Calls, op: object) -> None:
-    assert channels(run(op, run.fresh(1, 3, 2, 2))) == [0, 1, 2]
-    assert (run.tied, run.frozen) == ([], [])
-
-
-def test_a_number_or_a_tensor_of_one_place_holds_nothing(run: Calls) -> None:
-    x = run.fresh(1, 3, 2, 2)
-    assert channels(run(operator.add, x, 2.5)) == [0, 1, 2]
-    assert channels(run(torch.mul, unlabelled((1, 1, 1, 1)), x)) == [0, 1, 2]
-    assert run.frozen == []
-
-
-def test_a_constant_with_the_channels_size_holds_them(run: Calls) -> None:
-    run(operator.add, run.fresh(1, 3, 2, 2), unlabelled((3, 1, 1)))
-    assert run.frozen == [0, 1, 2]
-    assert run.reasons == {f"add() at '{list(run.graph.nodes)[-1].name}' combines it with a tensor of fixed size"}
-
-
-def test_of_channels_against_channels_of_another_dimension_the_second_stay(run: Calls) -> None:
-    """(1, 2, 1) + (1, 1, 3): a place would go with either of two channels, so one of them must not."""
-    out = run(operator.add, run.fresh(1, 2, 1), run.fresh(1, 1, 3, dim=2))
-    assert out.tolist() == [[[0, 0, 0], [1, 1, 1]]]
-    assert run.frozen == [2, 3, 4]
-
-
-def test_what_is_expanded_to_channels_goes_with_them(run: Calls) -> None:
-    assert channels(run("expand_as", unlabelled((2, 1, 1)), run.fresh(2, 3, 2))) == [0, 1, 2]
-    assert run.frozen == []
-    run("expand_as", unlabelled((1, 3, 1)), run.fresh(2, 3, 2))
-    assert run.frozen == [3, 4, 5]
-
-
-def test_zeros_of_the_size_of_channels_go_with_them(run: Calls) -> None:
-    x = run.fresh(2, 3, 4)
-    size = run.number(x, 1, 3)
-    assert channels(run("new_zeros", unlabelled((1,)), (5, size))) == [0, 1, 2]
-    assert channels(run(torch.ones, 5, size)) == [0, 1, 2]
-    assert channels(run(torch.zeros, size=(2, size))) == [0, 1, 2]
-    assert channels(run("new_full", x, (size, 2), 1.0), dim=0) == [0, 1, 2]
-    assert channels(run("expand", unlabelled((2, 1)), -1, size)) == [0, 1, 2]
-    assert torch.equal(run(torch.zeros, run.number(x, 0, 2), 3), unlabelled((2, 3)))  # of its places, not its channels
-    assert torch.equal(run(torch.zeros, size, size), unlabelled((3, 3)))  # two places for one channel
-    assert run.frozen == []
 
 
 # --- moved as they are ------------------------------------------------------------------------------------------------
@@ -126,6 +68,26 @@ def test_an_expansion_by_a_literal_freezes_and_by_minus_one_does_not(run: Calls)
     assert run.frozen == []
     run("expand", run.fresh(1, 3, 1), 1, 3, 5)
     assert run.frozen == [3, 4, 5]
+
+
+def test_what_is_expanded_to_channels_goes_with_them(run: Calls) -> None:
+    assert channels(run("expand_as", unlabelled((2, 1, 1)), run.fresh(2, 3, 2))) == [0, 1, 2]
+    assert run.frozen == []
+    run("expand_as", unlabelled((1, 3, 1)), run.fresh(2, 3, 2))
+    assert run.frozen == [3, 4, 5]
+
+
+def test_zeros_of_the_size_of_channels_go_with_them(run: Calls) -> None:
+    x = run.fresh(2, 3, 4)
+    size = run.number(x, 1, 3)
+    assert channels(run("new_zeros", unlabelled((1,)), (5, size))) == [0, 1, 2]
+    assert channels(run(torch.ones, 5, size)) == [0, 1, 2]
+    assert channels(run(torch.zeros, size=(2, size))) == [0, 1, 2]
+    assert channels(run("new_full", x, (size, 2), 1.0), dim=0) == [0, 1, 2]
+    assert channels(run("expand", unlabelled((2, 1)), -1, size)) == [0, 1, 2]
+    assert torch.equal(run(torch.zeros, run.number(x, 0, 2), 3), unlabelled((2, 3)))  # of its places, not its channels
+    assert torch.equal(run(torch.zeros, size, size), unlabelled((3, 3)))  # two places for one channel
+    assert run.frozen == []
 
 
 # --- cut and joined ---------------------------------------------------------------------------------------------------

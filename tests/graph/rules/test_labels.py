@@ -73,6 +73,15 @@ def test_a_strict_ledger_raises_on_two_different_classes() -> None:
         ledger.tie(torch.tensor([1, 2]), torch.tensor([1, 3]), "conv reads it")
 
 
+def test_of_a_class_that_is_frozen_twice_the_first_reason_counts() -> None:
+    ledger = Ledger()
+    labels = ledger.fresh(4)
+    ledger.tie(labels[:1], labels[1:2], "")
+    ledger.freeze(labels[1:3], "one")
+    ledger.freeze(labels[:1], "two")
+    assert ledger.first_reasons(np.append(ledger.classes(), -1)).tolist() == [0, 0, -1, -1]
+
+
 def test_unlabelled_takes_no_memory() -> None:
     assert unlabelled((2, 3, 4)).untyped_storage().nbytes() == 8
     assert bool((unlabelled((2, 3, 4)) == -1).all())

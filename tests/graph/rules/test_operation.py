@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import graphprune
-from graphprune.graph.rules.operation import Call, as_dims, others, tensors
+from graphprune.graph.rules.operation import Call, as_dims, others, tensors, unlabelled_like
 
 
 def parts() -> tuple[fx.Graph, fx.Node, fx.Node, fx.Node]:
@@ -91,3 +91,18 @@ def test_what_enters_an_unknown_operation_stays_with_the_reason() -> None:
     assert [group.name for group in graph.groups] == ["b"]
     assert "is not a known operation" in graph.frozen["a"]
     assert "expit" in graph.frozen["a"]
+
+
+def test_transposed_convolutions_are_told_as_modules_and_as_functions() -> None:
+    graph, x, *_ = parts()
+    node = graph.call_function(torch.relu, (x,))
+    functions = (nn.functional.conv2d, nn.functional.conv_transpose2d, torch.conv_transpose1d, torch.transpose)
+    operations = (nn.Conv1d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1), *functions)
+    assert [Call(node, op, (), {}).transposed for op in operations] == [False, True, False, True, True, False]
+
+
+def test_without_labels_the_same_structure_is_left() -> None:
+    found = unlabelled_like({"a": torch.zeros(1, 2), "b": (3, [torch.zeros(2)])})
+    assert found["a"].tolist() == [[-1, -1]]
+    assert found["b"][0] == 3
+    assert found["b"][1][0].tolist() == [-1, -1]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import graphprune
 from graphprune.graph.channel_graph import ChannelGraph
-from graphprune.graph.rules.propagation import alike, unlabelled_like
+from graphprune.graph.rules.propagation import alike
 
 IMAGE = torch.zeros(1, 1, 4, 4)
 
@@ -117,13 +117,6 @@ def test_labels_are_alike_where_every_tensor_has_the_results_shape() -> None:
     assert alike((x, [y]), (x, [y]))
     assert not alike((x, [y]), (y, [x]))
     assert not alike((x, [y]), (x,))
-
-
-def test_without_labels_the_same_structure_is_left() -> None:
-    found = unlabelled_like({"a": torch.zeros(1, 2), "b": (3, [torch.zeros(2)])})
-    assert found["a"].tolist() == [[-1, -1]]
-    assert found["b"][0] == 3
-    assert found["b"][1][0].tolist() == [-1, -1]
 
 
 def test_a_size_that_is_read_is_no_data_flow() -> None:

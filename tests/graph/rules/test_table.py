@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, fx, nn
 
 from graphprune.graph.channel_select import ChannelSelect
-from graphprune.graph.rules import data_movement, indexing, layers, output_shapes
+from graphprune.graph.rules import data_movement, elementwise, indexing, layers, normalisation, output_shapes
 from graphprune.graph.rules.operation import unknown
 from graphprune.graph.rules.table import BY_MODULE, formula_of, module_base, reads_weight, rule_of
 
@@ -35,17 +35,17 @@ def relu(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("op", "rule"),
     [
-        (operator.add, data_movement.elementwise), (operator.iadd, data_movement.elementwise),
-        (torch.add, data_movement.elementwise), ("add", data_movement.elementwise), ("add_", data_movement.elementwise),
-        (F.relu, data_movement.elementwise), (nn.ReLU(), data_movement.elementwise),
-        (nn.Identity(), data_movement.elementwise), (nn.Dropout(), data_movement.elementwise),
-        (torch.nn.functional.dropout, data_movement.elementwise), (torchvision.ops.stochastic_depth, data_movement.elementwise),
+        (operator.add, elementwise.elementwise), (operator.iadd, elementwise.elementwise),
+        (torch.add, elementwise.elementwise), ("add", elementwise.elementwise), ("add_", elementwise.elementwise),
+        (F.relu, elementwise.elementwise), (nn.ReLU(), elementwise.elementwise),
+        (nn.Identity(), elementwise.elementwise), (nn.Dropout(), elementwise.elementwise),
+        (torch.nn.functional.dropout, elementwise.elementwise), (torchvision.ops.stochastic_depth, elementwise.elementwise),
         (nn.Conv1d(1, 1, 1), layers.convolution), (nn.ConvTranspose3d(1, 1, 1), layers.convolution),
         (F.conv2d, layers.convolution), (Named(1, 1, 1), layers.convolution), (ChannelSelect([0]), layers.channel_select),
         (nn.Linear(1, 1), layers.linear), (F.linear, layers.linear),
-        (nn.BatchNorm1d(1), layers.batch_norm), (nn.BatchNorm3d(1), layers.batch_norm),
-        (nn.InstanceNorm2d(1), layers.instance_norm), (nn.RMSNorm(1), layers.layer_norm),
-        (nn.Softmax(1), layers.softmax), (nn.PReLU(), layers.prelu), (nn.GLU(), data_movement.glu),
+        (nn.BatchNorm1d(1), normalisation.batch_norm), (nn.BatchNorm3d(1), normalisation.batch_norm),
+        (nn.InstanceNorm2d(1), normalisation.instance_norm), (nn.RMSNorm(1), normalisation.layer_norm),
+        (nn.Softmax(1), normalisation.softmax), (nn.PReLU(), layers.prelu), (nn.GLU(), data_movement.glu),
         (nn.MaxPool3d(1), layers.pooling), ("mean", layers.reduction), (torch.cat, data_movement.concatenate),
         (operator.getitem, indexing.getitem), (nn.Flatten(), data_movement.flatten), ("permute", data_movement.execute),
         (nn.ReflectionPad2d(1), data_movement.pad), (namedtuple("Pair", "a b"), data_movement.collection),
@@ -72,9 +72,9 @@ def test_every_activation_of_torch_has_a_rule() -> None:
 
 def test_a_formula_of_shape_goes_with_the_rule() -> None:
     assert formula_of(nn.Conv2d(1, 1, 1), layers.convolution) is output_shapes.convolution
-    assert formula_of(operator.add, data_movement.elementwise) is output_shapes.elementwise
-    assert formula_of(nn.ReLU(), data_movement.elementwise) is output_shapes.elementwise
-    assert formula_of("float", data_movement.elementwise) is None, "the dtype changes"
+    assert formula_of(operator.add, elementwise.elementwise) is output_shapes.elementwise
+    assert formula_of(nn.ReLU(), elementwise.elementwise) is output_shapes.elementwise
+    assert formula_of("float", elementwise.elementwise) is None, "the dtype changes"
     assert formula_of("view", data_movement.reshape) is None
 
 

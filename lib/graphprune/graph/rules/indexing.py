@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphprune.graph.rules.data_movement import combine
+from graphprune.graph.rules.elementwise import combine
 from graphprune.graph.rules.labels import varies
 from graphprune.graph.rules.operation import Call, Run, number_key, of_attributes, others, tensors, unknown
 

@@ -179,6 +179,13 @@ class Ledger:
             return np.arange(self.count)
         return components(self.count, np.concatenate(self.pairs, axis=1))
 
+    def first_reasons(self, classes: np.ndarray) -> np.ndarray:
+        """Of each class, and of none (the last entry), the index of the first reason that it is frozen; -1 = it is not."""
+        why = np.full(int(classes.max()) + 2, -1)
+        for index, (labels, _) in reversed(list(enumerate(self.reasons))):  # so that the first one stands
+            why[classes[labels]] = index
+        return why
+
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """The connected component of each of `count` nodes, numbered in order of first appearance; pairs (2, P) -> (count,).

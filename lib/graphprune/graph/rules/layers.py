@@ -1,19 +1,16 @@
-"""What layers do to channel labels: producers and consumers, normalisation, pooling."""
+"""What layers do to channel labels: producers and consumers, pooling, products."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.fx.node import map_aggregate
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch import Tensor
 
-from graphprune.graph.rules.data_movement import combine
+from graphprune.graph.rules.elementwise import combine
 from graphprune.graph.rules.labels import along, compact, first_along, stored_dims, unlabelled, varies, varying_dims
-from graphprune.graph.rules.operation import Call, Run, as_dims, hold_along, others, unknown
+from graphprune.graph.rules.operation import Call, Run, as_dims, others, unknown, unlabelled_like
 
 # producers and consumers ----------------------------------------------------------------------------------------------
 
@@ -26,30 +23,25 @@ def lengthwise(run: Run, call: Call, dim: int, why: str) -> Tensor:
     return run.ledger.collapse(call.x, others(call.x, dim), f"{call.what} {why}").reshape(-1)
 
 
-def weight_and_bias(call: Call) -> tuple[str | None, str | None]:
-    """The paths of the parameters that a producer applies: "" where there is no bias, None where one is computed."""
-    if call.is_module:
-        return f"{call.node.target}.weight", f"{call.node.target}.bias" if call.op.bias is not None else ""
-    return call.tensor_name(1, "weight"), call.tensor_name(2, "bias") if call.get(2, "bias") is not None else ""
-
-
-COMPUTED = "has a weight or a bias that the forward computes"
+def weight_and_bias(run: Run, call: Call) -> tuple[str, str] | str:
+    """The paths of the parameters that a producer applies, "" where there is no bias; or why they cannot be followed."""
+    weight = f"{call.node.target}.weight" if call.is_module else call.tensor_name(1, "weight")
+    bias: str | None = ""
+    if call.option(2, "bias") is not None:
+        bias = f"{call.node.target}.bias" if call.is_module else call.tensor_name(2, "bias")
+    if weight is None or bias is None:
+        return "has a weight or a bias that the forward computes"
+    return "has complex weights" if run.tensors[weight].is_complex() else (weight, bias)
 
 
 def convolution(run: Run, call: Call) -> Any:
     """Reads the input's channels, produces its own. A depthwise one ties them; a grouped one ties its groups by position."""
-    weight, bias = weight_and_bias(call)
-    if weight is None or bias is None:
-        return unknown(run, call, COMPUTED)
-    if run.tensors[weight].is_complex():
-        return unknown(run, call, "has complex weights")
-    if call.is_module:
-        groups, transposed = call.op.groups, isinstance(call.op, _ConvTransposeNd)
-    else:
-        groups, transposed = call.get(6, "groups", 1), "transpose" in call.op.__name__
-    size = run.tensors[weight].shape
+    if isinstance(found := weight_and_bias(run, call), str):
+        return unknown(run, call, found)
+    weight, bias = found
+    size, transposed = run.tensors[weight].shape, call.transposed
     inputs = lengthwise(run, call, 1, "reads it across space")
-    outputs = _conv_labels(run, weight, size, inputs, groups, transposed)
+    outputs = _conv_labels(run, weight, size, inputs, call.option(6, "groups", 1), transposed)
     if bias:
         run.site(bias, 0, outputs)
     per_position = size[0] if transposed else outputs.numel()
@@ -85,11 +77,9 @@ def _conv_labels(run: Run, weight: str, size: torch.Size, inputs: Tensor, groups
 
 def linear(run: Run, call: Call) -> Any:
     """Reads the last dimension, produces its own features there."""
-    weight, bias = weight_and_bias(call)
-    if weight is None or bias is None:
-        return unknown(run, call, COMPUTED)
-    if run.tensors[weight].is_complex():
-        return unknown(run, call, "has complex weights")
+    if isinstance(found := weight_and_bias(run, call), str):
+        return unknown(run, call, found)
+    weight, bias = found
     inputs = lengthwise(run, call, -1, "mixes the dimension it lies along")
     run.site(weight, 1, inputs)
     outputs = run.produce(weight, 0, call.out.shape[-1])
@@ -107,9 +97,6 @@ def channel_select(run: Run, call: Call) -> Tensor:
     return along(run.produce(index, 0, call.out.shape[1]), 1, call.out.shape)
 
 
-# normalisation --------------------------------------------------------------------------------------------------------
-
-
 def channelwise(run: Run, call: Call, names: Sequence[str | None], kind: str) -> Tensor:
     """An operation with a number of its own for every channel (dimension 1)."""
     channels = lengthwise(run, call, 1, "treats its places alike")
@@ -118,142 +105,16 @@ def channelwise(run: Run, call: Call, names: Sequence[str | None], kind: str) ->
             run.site(name, 0, channels)
     if kind:
         first = next((name for name in names if name), None)
-        run.layer(first.rpartition(".")[0] if first else _path(call), kind, channels)
+        run.layer(first.rpartition(".")[0] if first else call.path, kind, channels)
     return call.x if stored_dims(call.x) in ([], [1]) else along(channels, 1, call.out.shape)
-
-
-def _path(call: Call) -> str:
-    return str(call.node.target) if call.is_module else call.node.name
-
-
-def _own(call: Call, *names: str) -> list[str | None]:
-    """The module's parameters and buffers of these names that are there."""
-    parameters, buffers = call.op._parameters, call.op._buffers
-    there = [parameters.get(name) is not None or buffers.get(name) is not None for name in names]
-    return [f"{call.node.target}.{name}" if found else None for name, found in zip(names, there, strict=True)]
-
-
-def computed(run: Run, call: Call) -> bool:
-    """Whether a function gets anything but parameters beside its main operand: the labels of those would be lost."""
-    rest = [node for node in call.node.all_input_nodes if node is not call.raw(0, "input")]
-    return any(node.op != "get_attr" and isinstance(run.labels[node], Tensor) for node in rest)
-
-
-def statistics_norm(run: Run, call: Call, kind: str) -> Tensor:
-    names = ("running_mean", "running_var", "weight", "bias")
-    if call.is_module:
-        return channelwise(run, call, _own(call, "weight", "bias", "running_mean", "running_var"), kind)
-    if computed(run, call):
-        return unknown(run, call)
-    return channelwise(run, call, [call.tensor_name(i + 1, name) for i, name in enumerate(names)], kind)
-
-
-def batch_norm(run: Run, call: Call) -> Tensor:
-    return statistics_norm(run, call, "bn")
-
-
-def instance_norm(run: Run, call: Call) -> Tensor:
-    return statistics_norm(run, call, "norm")
-
-
-def group_norm(run: Run, call: Call) -> Tensor:
-    """Its statistics run over a norm group, so a norm group's channels live or die together."""
-    if computed(run, call):
-        return unknown(run, call)
-    if call.is_module:
-        groups, names = call.op.num_groups, _own(call, "weight", "bias")
-    else:
-        groups, names = call.get(1, "num_groups"), [call.tensor_name(2, "weight"), call.tensor_name(3, "bias")]
-    labels = channelwise(run, call, names, "norm")
-    channels = first_along(labels, others(labels, 1)).view(groups, -1)
-    if call.is_module:
-        run.ledger.tie(channels[:, :1], channels, f"{call.what} normalises over it")
-    else:
-        run.ledger.freeze(channels, f"{call.what} has a literal number of groups")
-    return labels
-
-
-KEPT = 'normalises over it (norms="kept" prunes it)'
-KEPT_FUNCTION = 'normalises over it (norms="kept" prunes it in a module that does nothing else)'
-"""Why the channels of a layer norm stay, and what to do about it."""
-
-
-def layer_norm(run: Run, call: Call) -> Tensor:
-    """Its statistics run over the last dimensions: removing a channel there would change the others.
-
-    Not those of an RMSNorm that has a weight: zeros add nothing to a sum of squares, and `prune` makes up for their number.
-    """
-    if computed(run, call):
-        return unknown(run, call)
-    shape = call.op.normalized_shape if call.is_module else call.get(1, "normalized_shape")
-    if len(shape) == 1 and isinstance(call.op, nn.RMSNorm) and call.op.weight is not None and free_along(run, call.x, -1):
-        return normalised(run, call, -1, kept=False)
-    dims = range(call.x.ndim - len(shape), call.x.ndim)
-    remedy = KEPT if call.is_module else KEPT_FUNCTION
-    run.ledger.collapse(call.x, dims, f"{call.what} {remedy if len(shape) == 1 else 'normalises over it'}")
-    last = compact(call.x).movedim(-1, 0).reshape(compact(call.x).shape[-1], -1)[:, 0]
-    run.layer(_path(call), "norm", last.expand(call.x.shape[-1]))
-    return call.x
-
-
-def kept_norm(run: Run, call: Call, dim: int) -> Any:
-    """Any module that normalises over one dimension, its statistics over the kept channels.
-
-    Where labels differ along other dimensions too (a norm within heads), whole rows go instead.
-    """
-    if computed(run, call) or len(call.operands) != 1:
-        return unknown(run, call)
-    if not free_along(run, call.x, dim):
-        labels = run.ledger.collapse(call.x, [dim % call.x.ndim], f"{call.what} normalises over it").expand(call.x.shape)
-        run.norm(_path(call), dim, torch.full((call.x.shape[dim],), -1), True)
-        return labels
-    return normalised(run, call, dim, kept=True)
-
-
-def free_along(run: Run, labels: Tensor, dim: int) -> bool:
-    """Whether labels differ along one dimension at most, this one, but for those that are tied already."""
-    if set(varying_dims(labels)) <= {dim % labels.ndim}:
-        return True
-    small = compact(labels)
-    classes = torch.from_numpy(np.append(run.ledger.classes(), -1))[small] if run.ledger.atoms is None else small
-    return set(varying_dims(classes)) <= {dim % labels.ndim}
-
-
-def normalised(run: Run, call: Call, dim: int, kept: bool) -> Tensor:
-    """A normalisation whose channels can go: its parameters and the sizes that it keeps follow."""
-    path, channels = _path(call), lengthwise(run, call, dim, "normalises over it")
-    for name in call.op._parameters:
-        if getattr(call.op, name) is not None:
-            run.site(f"{path}.{name}", 0, channels)
-    for name, size in vars(call.op).items():
-        for place, number in enumerate(size) if isinstance(size, tuple | list) else ((None, size),):
-            if type(number) is int and number == len(channels) > 1:
-                run.number((path, name, place), channels)
-    run.norm(path, dim, channels, kept)
-    run.layer(path, "norm", channels)
-    return call.x
-
-
-def local_response_norm(run: Run, call: Call) -> Tensor:
-    hold_along(run, call, [1], "normalises across channels")
-    return call.x
 
 
 def prelu(run: Run, call: Call) -> Any:
     """One slope for all channels, or one a channel."""
     if call.is_module:
-        return call.x if call.op.num_parameters == 1 else channelwise(run, call, _own(call, "weight"), "")
+        return call.x if call.op.num_parameters == 1 else channelwise(run, call, [f"{call.path}.weight"], "")
     name = call.tensor_name(1, "weight")
     return channelwise(run, call, [name], "") if name and call.get(1, "weight").numel() > 1 else unknown(run, call)
-
-
-def softmax(run: Run, call: Call) -> Tensor:
-    """Normalises along a dimension: what lies there goes as a whole, or not at all."""
-    position, default = {"normalize": (2, 1), "gumbel_softmax": (4, -1)}.get(call.name, (1, None))
-    dim = call.op.dim if call.is_module else call.get(position, "dim", default)
-    if not isinstance(dim, int | tuple):
-        return unknown(run, call)
-    return run.ledger.collapse(call.x, as_dims(dim, call.x.ndim), f"{call.what} normalises over it").expand(call.x.shape)
 
 
 # pooling, reduction ---------------------------------------------------------------------------------------------------
@@ -271,7 +132,7 @@ def pooling(run: Run, call: Call) -> Any:
     labels = spatial(run, call)
     if isinstance(labels, Tensor):
         channels = compact(labels)[:1].flatten(2)[0, :, 0]
-        run.layer(_path(call), "pool", channels.expand(labels.shape[1]))
+        run.layer(call.path, "pool", channels.expand(labels.shape[1]))
     return labels
 
 
@@ -356,7 +217,7 @@ def _count_products(run: Run, labels: Tensor, macs: int) -> None:
 def embedding(run: Run, call: Call) -> Any:
     """Rows picked from a table: its columns are channels."""
     weight = f"{call.node.target}.weight" if call.is_module else call.tensor_name(1, "weight")
-    if weight is None or (call.op.max_norm if call.is_module else call.get(3, "max_norm")) is not None:
+    if weight is None or call.option(3, "max_norm") is not None:
         return unknown(run, call)
     return along(run.produce(weight, 1, call.out.shape[-1]), -1, call.out.shape)
 
@@ -385,4 +246,4 @@ def recurrent(run: Run, call: Call) -> Any:
         weight = f"{call.node.target}.weight_ih_l0{suffix}"
         run.site(weight, 1, inputs)
         run.applied(weight, call.x.numel() / len(inputs))
-    return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
+    return unlabelled_like(call.out)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.parts import named_tensors
 from graphprune.graph.rules.labels import Ledger, unlabelled, varies
@@ -49,6 +50,16 @@ class Call:
         if self.is_module:
             return f"{type(self.op).__name__} '{self.node.target}'"
         return f"{getattr(self.op, '__name__', self.op)}() at '{self.node.name}'"
+
+    @property
+    def path(self) -> str:
+        """Where it stands: the module's path, or the traced name of a function's call."""
+        return str(self.node.target) if self.is_module else self.node.name
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution, whose weight lies (in, out / groups, ...)."""
+        return isinstance(self.op, _ConvTransposeNd) or "conv_transpose" in self.name
 
     @property
     def x(self) -> Tensor:
@@ -205,7 +216,12 @@ def unknown(run: Run, call: Call, why: str = "is not a known operation") -> Any:
             run.keep_whole(str(source.target), f"{call.what} {why}")
     for labels in call.operands:
         run.ledger.refuse(labels, f"{call.what} {why}")
-    return map_aggregate(call.out, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
+    return unlabelled_like(call.out)
+
+
+def unlabelled_like(tree: Any) -> Any:
+    """The same structure with unlabelled tensors."""
+    return map_aggregate(tree, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)
 
 
 def refuses(rule: Rule | None) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from graphprune.graph.rules.operation import Call, as_dims
 
@@ -63,12 +62,11 @@ def positive(batch: Sequence[int], sizes: Sequence[int]) -> Shape:
 
 def convolution(call: Call) -> Shape:
     """Windows along each dimension; transposed (n - 1) s - 2 p + d (k - 1) + p_out + 1."""
-    op, module = call.op, call.is_module
-    wide, narrow, *kernel = (op.weight if module else call.get(1, "weight")).shape
-    transposed = isinstance(op, _ConvTransposeNd) if module else "transpose" in op.__name__
+    transposed = call.transposed
+    wide, narrow, *kernel = call.option(1, "weight").shape
     groups, padding = call.option(6, "groups", 1), call.option(4, "padding", 0)
     n, (batch, channels, *sizes) = len(kernel), call.x.shape
-    if len(sizes) != n or padding == "same" or (module and len(call.args) > 1):
+    if len(sizes) != n or padding == "same" or (call.is_module and len(call.args) > 1):
         return None
     if channels != (wide if transposed else narrow * groups) or wide % groups:
         return None
@@ -85,7 +83,7 @@ def convolution(call: Call) -> Shape:
 
 
 def linear(call: Call) -> Shape:
-    weight = call.op.weight if call.is_module else call.get(1, "weight")
+    weight = call.option(1, "weight")
     return (*call.x.shape[:-1], weight.shape[0]) if call.x.shape[-1:] == weight.shape[1:] else None
 
 

@@ -20,10 +20,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
 from graphprune.graph.parts import Parts
-from graphprune.graph.rules.data_movement import elementwise
+from graphprune.graph.rules.elementwise import elementwise
 from graphprune.graph.rules.labels import Disagreement, Ledger, along, tidy, unlabelled
-from graphprune.graph.rules.layers import kept_norm
-from graphprune.graph.rules.operation import Call, NumberKey, refuses, tensors, unknown
+from graphprune.graph.rules.normalisation import kept_norm
+from graphprune.graph.rules.operation import Call, NumberKey, refuses, tensors, unknown, unlabelled_like
 from graphprune.graph.rules.table import reads_weight
 from graphprune.graph.weightless import light_shell, without_data
 
@@ -145,11 +145,7 @@ class Propagation:
         call.out = self._result(call)
         if self.seeds is None:
             self.record.entering[node.name] = (args, kwargs)
-        labels = self._apply_rule(call)
-        if isinstance(labels, Tensor):
-            labels = tidy(labels)
-        else:
-            labels = map_aggregate(labels, lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
+        labels = map_aggregate(self._apply_rule(call), lambda leaf: tidy(leaf) if isinstance(leaf, Tensor) else leaf)
         self._note(node, call.out, labels)
 
     def _apply_rule(self, call: Call) -> Any:
@@ -207,10 +203,8 @@ class Propagation:
 
     def _attribute(self, name: str, value: Any) -> Any:
         """A parameter or buffer met as an operand: a label for each of its elements, until something reads it."""
-        if not isinstance(value, Tensor):
-            return unlabelled_like(value)
         if name not in self.canonical or not value.is_floating_point() or value.numel() > self.large:
-            return unlabelled(value.shape)
+            return unlabelled_like(value)
         name = self.canonical[name]
         if name in self.fixed:
             self.keep_whole(name, "it is computed with before it is used")
@@ -352,8 +346,3 @@ def alike(labels: Any, out: Any) -> bool:
     if isinstance(labels, Tensor) and isinstance(out, Tensor):
         return labels.shape == out.shape
     return [leaf.shape for leaf in tensors(labels)] == [leaf.shape for leaf in tensors(out)]
-
-
-def unlabelled_like(tree: Any) -> Any:
-    """The same structure with unlabelled tensors."""
-    return map_aggregate(tree, lambda leaf: unlabelled(leaf.shape) if isinstance(leaf, Tensor) else leaf)

@@ -22,7 +22,6 @@ from graphprune.graph.rules.data_movement import (
     collection,
     concatenate,
     created,
-    elementwise,
     execute,
     expand,
     expand_as,
@@ -38,26 +37,29 @@ from graphprune.graph.rules.data_movement import (
     unbind,
     unflatten,
 )
+from graphprune.graph.rules.elementwise import elementwise
 from graphprune.graph.rules.indexing import gather, getitem, index_add, index_select, scatter
 from graphprune.graph.rules.layers import (
     addmm,
     attention,
-    batch_norm,
     channel_select,
     convolution,
     embedding,
-    group_norm,
-    instance_norm,
-    layer_norm,
     linear,
-    local_response_norm,
     matmul,
     pooling,
     prelu,
     recurrent,
     reduction,
-    softmax,
     spatial,
+)
+from graphprune.graph.rules.normalisation import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    softmax,
 )
 from graphprune.graph.rules.operation import Rule, unknown
 from graphprune.graph.rules.output_shapes import Formula
