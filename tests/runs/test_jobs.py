@@ -2,6 +2,9 @@
 
 import os
 import signal
+import time
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -66,3 +69,62 @@ def opened(shared, item):
 def test_what_is_shared_is_opened_once_a_process(shared):
     found = jobs.run(opened, shared, range(12), 2, "test")
     assert len(set(found)) == len({process for _, process in found}) <= 2
+
+
+held = []
+
+
+def hold(shared, item):
+    """Keep so much memory that joblib replaces the process: it looks for that a second after its first job, and later."""
+    time.sleep(0.3)
+    held.append(bytearray(os.urandom(1)) * 90_000_000)
+    return os.getpid()
+
+
+@contextmanager
+def a_limit(seconds):
+    """Raise in this thread when a block takes longer, so that a pool that waits for ever fails its test."""
+
+    def over(*_):
+        raise TimeoutError(f"took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_process_that_grows_is_replaced_without_a_warning(shared):
+    with warnings.catch_warnings(), a_limit(120):
+        warnings.simplefilter("error")  # raised inside the pool, a warning would end its managing thread
+        found = jobs.run(hold, shared, range(24), 2, "test")
+    assert len(found) == 24
+    assert len(set(found)) > 2
+
+
+def test_a_run_that_is_given_up_leaves_the_next_one_alone(shared, monkeypatch):
+    """joblib ends the shared processes when the generator of a run goes, which must not be while another one uses them."""
+    kept = []
+
+    def stop_after_one(outcomes, *_, **__):
+        kept.append(outcomes)  # as a traceback does
+        yield next(outcomes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.runtime, "progress", stop_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(work, shared, [1, 2, 3, 4, 6, 8], 2, "test")
+    with a_limit(120), monkeypatch.context() as patched:
+
+        def forget_after_one(outcomes, *_, **__):
+            yield next(outcomes)
+            kept.clear()
+            yield from outcomes
+
+        patched.setattr(jobs.runtime, "progress", forget_after_one)
+        found = jobs.run(work, shared, [1, 2, 3, 4, 6, 8], 2, "test")
+    assert [value for value, _ in found] == [1, 4, 9, 16, 36, 64]

@@ -10,9 +10,11 @@ import hashlib
 import os
 import time
 import uuid
+import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -88,13 +90,19 @@ def run(function: Callable[[Shared[S], T], R], shared: Shared[S], items: Sequenc
         n_jobs: as in joblib; -1 is every core of this machine, or of the Dask cluster.
         desc: what the progress bar says.
     """
-    outcomes = dict(runtime.progress(_outcomes(function, shared, items, n_jobs), desc, total=len(items)))
+    with warnings.catch_warnings(), closing(_outcomes(function, shared, items, n_jobs)) as found:
+        # joblib replaces a process that holds 300 MB more than after its first job, as one that trains networks may. It says so
+        # in the thread that manages the pool: where warnings are errors, that thread would end, and the run wait for ever.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
+        # Whoever interrupts a run knows that jobs are left.
+        warnings.filterwarnings("ignore", ".*tasks (which were still|have been successfully)", UserWarning)
+        outcomes = dict(runtime.progress(found, desc, total=len(items)))
     return [outcomes[index] for index in range(len(items))]
 
 
 def _outcomes(
     function: Callable[[Shared[S], T], R], shared: Shared[S], items: Sequence[T], n_jobs: int
-) -> Iterator[tuple[int, R | Died]]:
+) -> Generator[tuple[int, R | Died], None, None]:
     from joblib import Parallel, delayed, effective_n_jobs
 
     deaths: Counter[int] = Counter()
@@ -104,9 +112,10 @@ def _outcomes(
         part = parts.popleft()
         try:
             todo = [delayed(_job)(PROCESS, workers > 1, function, shared, items[index]) for index in part]
-            for result in Parallel(n_jobs, return_as="generator")(todo):
-                yield part.pop(0), result
-                alone_since = time.monotonic()
+            with closing(Parallel(n_jobs, return_as="generator")(todo)) as results:
+                for result in results:
+                    yield part.pop(0), result
+                    alone_since = time.monotonic()
         except _InDriverError:  # a cluster that lost all workers but one: joblib turns to this process
             if time.monotonic() > alone_since + PATIENCE:
                 raise
