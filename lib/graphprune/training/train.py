@@ -17,6 +17,7 @@ from graphprune.runs.checks import at_least, demand_network
 from graphprune.training.data import Dataset
 from graphprune.training.dataset import check_dataset
 from graphprune.training.history import History
+from graphprune.training.mixed_precision import mixed_precision
 from graphprune.training.objective import CLASSIFICATION, PIXELS, Measure, Objective, plain
 from graphprune.training.recipe import Recipe
 from graphprune.training.splits import Split
@@ -264,19 +265,20 @@ def _step(
     teacher: nn.Module | None,
     objective: Objective,
 ) -> tuple[Tensor, Tensor, int]:
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = plain(model(x))
+    with mixed_precision(x.device, recipe.precision):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = plain(model(x))
+            if teacher is not None:
+                with torch.no_grad():
+                    target = plain(teacher(x)).float()
+        if isinstance(logits, Tensor):
+            logits = logits.float()
+        loss = objective.mean_loss(logits, y, recipe.label_smoothing)
         if teacher is not None:
-            with torch.no_grad():
-                target = plain(teacher(x)).float()
-    if isinstance(logits, Tensor):
-        logits = logits.float()
-    loss = objective.mean_loss(logits, y, recipe.label_smoothing)
-    if teacher is not None:
-        w = recipe.teacher_weight
-        loss = (1 - w) * loss + w * distillation(logits, target, recipe.temperature)
-    optimizer.zero_grad()
-    loss.backward()
+            w = recipe.teacher_weight
+            loss = (1 - w) * loss + w * distillation(logits, target, recipe.temperature)
+        optimizer.zero_grad()
+        loss.backward()
     optimizer.step()
     with torch.no_grad():
         return loss.detach(), objective.hits(logits.detach() if isinstance(logits, Tensor) else logits, y), len(y)
