@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from graphprune.ranking.rank_agreement import agreement, bands, ceiling, kendall, picked, regret, share, spearman
+from graphprune.ranking.rank_agreement import agreement, bands, ceiling, difference, kendall, picked, regret, share, spearman
 
 
 def test_bands_are_quantiles_and_ties_do_not_unbalance_them() -> None:
@@ -122,6 +122,46 @@ def test_a_shares_interval_divides_draw_by_draw() -> None:
         ratios.append(np.mean(ours) / stats.spearmanr(first[rows], second[rows]).statistic)
     found = share(score, [first, second], resamples=100, seed=5)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+
+
+def test_a_difference_is_one_agreement_minus_the_other() -> None:
+    scores, others, truths = (np.random.default_rng(5).normal(size=(rows, 30)) for rows in (3, 2, 2))
+    band = np.arange(30) % 3
+    found = difference(scores, others, truths, band)
+    one, other = agreement(scores, truths, band), agreement(others, truths, band)
+    assert found.value == pytest.approx(one.value - other.value)
+    assert found.runs == pytest.approx(np.array(one.runs) - other.value)
+    assert found.n == 30
+    turned = difference(others, scores, truths, band)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert (difference(scores, scores, truths).low, difference(scores, scores, truths).high) == (0, 0)
+
+
+def test_a_difference_is_judged_on_the_same_draws_of_networks() -> None:
+    """Two scores that share their errors are told apart, though either alone is known badly."""
+    truth, shared = np.random.default_rng(6).normal(size=(2, 60))
+    better, worse = truth + shared, 0.7 * truth + shared
+    alone, beside = agreement(better, truth), agreement(worse, truth)
+    found = difference(better, worse, truth)
+    assert alone.low < beside.high
+    assert found.low > 0
+    assert found.high - found.low < 0.6 * min(alone.high - alone.low, beside.high - beside.low)
+
+
+def test_a_differences_interval_holds_zero_for_equally_good_scores_about_19_times_in_20() -> None:
+    generator, hits = np.random.default_rng(7), 0
+    for trial in range(200):
+        truth, one, other = generator.normal(size=(3, 60))
+        found = difference(truth + one, truth + other, truth, resamples=200, seed=trial)
+        hits += found.low <= 0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_both_rankers_of_a_difference_are_checked() -> None:
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        difference([1, 2, 3, 4], [1, 2, np.nan, 4], [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="of the same N networks"):
+        difference([1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4])
 
 
 def test_a_score_free_of_noise_may_pass_the_ceiling() -> None:

@@ -17,7 +17,9 @@ from scipy.stats import rankdata
 from graphprune.ranking.correlation import Floats, kendall, partial, spearman
 from graphprune.runs.checks import at_least
 
-__all__ = ["Agreement", "agreement", "bands", "ceiling", "kendall", "partial", "picked", "regret", "share", "spearman"]
+__all__ = [
+    "Agreement", "agreement", "bands", "ceiling", "difference", "kendall", "partial", "picked", "regret", "share", "spearman",
+]  # fmt: skip
 
 Statistic = Callable[[Floats, Floats], Floats]
 """Scores (..., N) and truths (..., N) -> (...), how well the former order the latter."""
@@ -177,6 +179,38 @@ def share(
     if most.mean() <= 0:
         raise ValueError(f"truths: their ceiling is {most.mean():.3f}, not above 0, so nothing is a share of it")
     return _summary(runs / most.mean(), spread / np.where(most_spread > 0, most_spread, np.nan), given.shape[1])
+
+
+def difference(
+    scores: ArrayLike,
+    others: ArrayLike,
+    truths: ArrayLike,
+    band: ArrayLike | None = None,
+    *,
+    statistic: Statistic = spearman,
+    covariates: ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Agreement:
+    """How much better one ranker's scores agree with the truths than another's, paired: each draw of networks judges both.
+
+    Two rankers may be told apart though their own intervals overlap, since both are good or bad on the same networks.
+
+    Args:
+        scores, others: (N,), or (S, N) of S scorers that differ in their seed; the two may have different S.
+        truths, band, statistic, covariates, resamples, seed: as `agreement`, whose errors it raises.
+
+    Returns:
+        The first's agreement minus the second's; `runs` are the first's scorers, each minus the second's mean.
+
+    >>> found = difference([1, 2, 3, 4], [1, 2, 4, 3], [1, 2, 3, 4])
+    >>> found.value.__round__(6), found.low
+    (0.2, 0.0)
+    """
+    given, measured, draws = _checked(scores, truths, band, statistic, covariates, resamples, seed)
+    against, _, _ = _checked(others, truths, band, statistic, covariates, resamples, seed)
+    (runs, spread), (other_runs, other_spread) = draws.of(given, measured), draws.of(against, measured)
+    return _summary(runs - other_runs.mean(), spread - other_spread, given.shape[1])
 
 
 def _summary(runs: Floats, spread: Floats, n: int) -> Agreement:
