@@ -432,6 +432,48 @@ def test_a_network_of_volumes_trains():
         assert weight.allclose(other - 0.1 * other.grad, atol=1e-6)
 
 
+def narrow(width, groups=1):
+    """A 1x1 convolution with a stride on so many channels, as pruning makes of a ResNet's shortcut."""
+    with runtime.seeded(0):
+        layers = nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 4 * groups, 1, stride=2, groups=groups)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 4 * groups, 10))
+
+
+def test_a_narrow_shortcut_trains_to_the_weights_of_a_loop_written_out():
+    """Channels last, oneDNN writes the gradient of its weights outside a buffer on CPUs without AVX-512."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(64, 1, 8, 8, generator=draw), torch.randint(10, (64,), generator=draw)
+    own = data.from_tensors(train=(x, y), device=CPU)
+    recipe = Recipe(epochs=3, lr=0.1, batch_size=64, momentum=0.0, weight_decay=0.0, nesterov=False)
+    for width in (1, 2, 3, 5, 7, 8):
+        net = narrow(width)
+        right = copy.deepcopy(net)
+        train.fit(net, own, recipe, seed=0, device=CPU)
+        optimizer = torch.optim.SGD(right.parameters(), 0.1)
+        for step in range(3):
+            optimizer.param_groups[0]["lr"] = recipe.rate(step, 3)
+            loss = F.cross_entropy(right(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for weight, other in zip(net.parameters(), right.parameters(), strict=True):
+            assert weight.allclose(other, atol=1e-5)
+
+
+@pytest.mark.parametrize(("net", "capability", "last"), [
+    (narrow(7), "AVX2", False), (narrow(7), "DEFAULT", False), (narrow(7), "AVX512", True),
+    (narrow(8), "AVX2", True), (narrow(8, groups=2), "AVX2", False), (narrow(16, groups=2), "AVX2", True),
+])  # fmt: skip
+def test_channels_last_is_left_where_a_fault_of_the_cpus_library_would_be_met(net, capability, last, digits, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *_: None)
+    seen = []
+    net[2].register_forward_hook(lambda layer, given, out: seen.append(given[0].is_contiguous()))
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *_: None)  # the fault itself is not to be met here
+    train.fit(copy.deepcopy(net), replace(digits, train=digits.train.take(torch.arange(8))), SHORT, seed=0, device=CPU)
+    assert seen[-1] is not last
+
+
 def test_targets_that_are_no_classes_are_refused_with_what_to_do():
     x, y, model = torch.rand(4, 5), torch.tensor([0, 1, 2, 1]), nn.Linear(5, 3)
     recipe = Recipe(epochs=1, lr=0.1, batch_size=4)
