@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 
 from graphprune.__main__ import main
 from graphprune.report import notebook
@@ -153,6 +154,14 @@ def test_the_profile_is_told_by_the_parameters_alone(project: Path) -> None:
     assert notebook.profile_of("01_tiny", default | {"seeds": 3}) is None
     assert notebook.profile_of("01_tiny", default | {"names": ["a", "b"]}) is None
     assert notebook.profile_of("02_elsewhere", default) is None
+
+
+@pytest.mark.parametrize(("capability", "alike"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_trainings_end_alike_on_processors_with_the_same_instructions(
+    capability: str, alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert notebook.trains_alike() is alike
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from filelock import FileLock
 
 from graphprune.runs import runtime
@@ -135,6 +136,19 @@ def profile_of(stem: str, values: Mapping[str, Any]) -> str | None:
             if all(values[name] == wanted[name] for name in known if name != "profile"):
                 return profile
     return None
+
+
+def trains_alike() -> bool:
+    """Whether a training on this CPU ends in the same bits as on the one that the committed results come from.
+
+    CPUs with other instructions add up in another order, and a training magnifies the last digit into another network. So
+    what a text states of trained networks can be checked to the stated digit on CPUs with AVX-512 alone; a notebook asks this
+    before it does.
+
+    >>> isinstance(trains_alike(), bool)
+    True
+    """
+    return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
 
 
 def published(profile: str, name: str) -> pd.DataFrame | None:
