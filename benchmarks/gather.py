@@ -48,7 +48,7 @@ def run(name: str) -> list[dict[str, object]] | None:
 
 
 def write(table: pd.DataFrame, failed: list[str]) -> None:
-    table.to_csv(TABLE, index=False, float_format="%.4g", lineterminator="\n")
+    table.to_csv(TABLE, index=False, float_format="%.6g", lineterminator="\n")
     table = pd.read_csv(TABLE)  # so that a row reads the same whether it was measured now or before
     lines = [
         "# Benchmarks",
