@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock
 
 from graphprune.runs import runtime
@@ -148,7 +147,7 @@ def trains_alike() -> bool:
     >>> isinstance(trains_alike(), bool)
     True
     """
-    return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
+    return runtime.has_avx512()
 
 
 def published(profile: str, name: str) -> pd.DataFrame | None:

@@ -182,6 +182,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def has_avx512() -> bool:
+    """Whether torch computes with AVX-512 on this CPU; those without it add up in another order."""
+    return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
+
+
 @cache
 def _cpu() -> str:
     try:

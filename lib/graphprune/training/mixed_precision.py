@@ -1,4 +1,4 @@
-"""Forward and backward passes in bfloat16, at the speed of float32 on a CPU that has no instructions for it.
+"""Forward and backward passes in bfloat16, at nearly the speed of float32 on a CPU that has no instructions for it.
 
 Hardware with such instructions multiplies bfloat16 numbers and adds the products up in float32. A CPU without them takes about
 ten times as long for convolutions in bfloat16 as in float32 (`benchmarks/bfloat16.py`). There the same sums are made by

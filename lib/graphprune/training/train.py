@@ -367,7 +367,7 @@ def _breaks_memory(model: nn.Module) -> bool:
     For a 1x1 convolution with a stride and fewer than 8 input channels, as pruning makes of a ResNet's shortcut, the gradient
     of the weights is written past the end of a buffer: a crash, a hang or wrong gradients (oneDNN's issue 6035, torch 2.15).
     """
-    return not torch.backends.cpu.get_cpu_capability().startswith("AVX512") and any(
+    return not runtime.has_avx512() and any(
         max(layer.kernel_size) == 1 < max(layer.stride) and layer.in_channels // layer.groups < 8
         for layer in model.modules()
         if isinstance(layer, nn.Conv2d)
